@@ -1,0 +1,114 @@
+//! Connection tracking and fragments.
+
+use crate::Address;
+
+/// The connection's initiator is the `low` side of its key.
+pub const CT_INITIATOR_IS_LOW: u8 = 1;
+/// A packet in the reply direction was seen.
+pub const CT_SEEN_REPLY: u8 = 2;
+/// A FIN from both sides, or an RST, was seen.
+pub const CT_CLOSING: u8 = 4;
+
+/// A connection, the same key for both directions: the side with the smaller (address, port) is `low`.
+///
+/// One entry serves a connection on a node, also when both ends are pods of that node, so a packet costs
+/// one lookup. For ICMP echo the requester's port is the identifier and the responder's is 0, which
+/// keeps two hosts that ping each other with one identifier apart.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ConnectionKey {
+    /// Address of the low side.
+    pub low: Address,
+    /// Address of the high side.
+    pub high: Address,
+    /// Port of the low side, network byte order.
+    pub low_port: u16,
+    /// Port of the high side, network byte order.
+    pub high_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<ConnectionKey>() == 40);
+
+/// What policy said of a connection in one direction, and under which circumstances.
+///
+/// It holds only while the endpoint's policy generation and the peer's identities are the ones written
+/// here; a packet that finds anything else asks the policy again, whichever way it travels. That is how
+/// a new deny cuts established connections without a flush.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionVerdict {
+    /// Policy generation of the endpoint when it was asked; 0 means never asked.
+    pub generation: u32,
+    /// Identity of the peer then.
+    pub peer: u32,
+    /// CIDR identity of the peer then; 0 means none.
+    pub peer_cidr: u32,
+    /// Cookie of the rules that allowed it; 0 means no policy is enforced in this direction.
+    pub cookie: u32,
+}
+
+const _: () = assert!(size_of::<ConnectionVerdict>() == 16);
+
+/// State of one connection.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionEntry {
+    /// Second of the boot clock after which the entry is dead.
+    pub expires: u32,
+    /// Second of the boot clock when the last event was sent for it.
+    pub last_report: u32,
+    /// The initiator's egress policy.
+    pub egress: ConnectionVerdict,
+    /// The responder's ingress policy.
+    pub ingress: ConnectionVerdict,
+    /// Identity of the initiator.
+    pub source_identity: u32,
+    /// Identity of the responder.
+    pub destination_identity: u32,
+    /// Packets from the initiator, and from the responder.
+    pub packets: [u64; 2],
+    /// Bytes from the initiator, and from the responder.
+    pub bytes: [u64; 2],
+    /// TCP flags seen from the initiator, and from the responder.
+    pub tcp_flags: [u8; 2],
+    /// `CT_*` bits.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<ConnectionEntry>() == 88);
+
+/// A fragmented datagram on its way.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Identification: 16 bits for IPv4, 32 for IPv6, network byte order.
+    pub identification: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// The ports that only the first fragment carries, network byte order.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FragmentPorts {
+    /// Source port, or ICMP type in the high and code in the low byte.
+    pub source: u16,
+    /// Destination port, or ICMP echo identifier.
+    pub destination: u16,
+}
+
+const _: () = assert!(size_of::<FragmentPorts>() == 4);

@@ -1,0 +1,58 @@
+//! Facts about local pods and about this node.
+
+use crate::Address;
+
+/// A local pod's network attachment.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Endpoint {
+    /// The pod's IPv4 address, or unspecified.
+    pub ipv4: Address,
+    /// The pod's IPv6 address, or unspecified.
+    pub ipv6: Address,
+    /// Endpoint id, below [`crate::MAX_ENDPOINTS`].
+    pub id: u32,
+    /// Interface index of the host side of its link.
+    pub ifindex: u32,
+    /// Security identity.
+    pub identity: u32,
+    /// CIDR identity of its IPv4 address for rules that select pods by address; 0 means none.
+    pub cidr_ipv4: u32,
+    /// CIDR identity of its IPv6 address for rules that select pods by address; 0 means none.
+    pub cidr_ipv6: u32,
+    /// MAC address of the pod's interface.
+    pub mac: [u8; 6],
+    /// MAC address of the host side.
+    pub host_mac: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 64);
+
+/// Packets leave by eBPF redirects, not through the node's own network stack.
+pub const NODE_HOST_ROUTING: u32 = 1;
+/// Packets to other nodes' pods are encapsulated.
+pub const NODE_OVERLAY: u32 = 2;
+
+/// Facts about this node.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NodeConfig {
+    /// `NODE_*` bits.
+    pub flags: u32,
+    /// Interface index of the uplink.
+    pub uplink_ifindex: u32,
+    /// Interface index of the overlay device; 0 without one.
+    pub overlay_ifindex: u32,
+    /// Seconds between two events of one connection.
+    pub report_interval: u32,
+    /// The gateway address that pods use for IPv4.
+    pub gateway_ipv4: Address,
+    /// The gateway address that pods use for IPv6.
+    pub gateway_ipv6: Address,
+    /// Drop events per second and reason that are sent at most (per CPU).
+    pub drop_event_rate: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<NodeConfig>() == 56);

@@ -1,0 +1,98 @@
+//! The memory layouts that the eBPF programs and user space share.
+//!
+//! This crate is the only place where a map key, a map value or an event is laid out. Every type is
+//! `#[repr(C)]` without hidden padding, its size is asserted at compile time, and both sides use the
+//! same definition. Numbers are in host byte order unless a field says otherwise.
+#![no_std]
+
+mod address;
+mod connection;
+mod drop_reason;
+mod endpoint;
+mod event;
+mod policy;
+mod route;
+
+pub use address::Address;
+pub use connection::{
+    CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
+    ConnectionVerdict, FragmentKey, FragmentPorts,
+};
+pub use drop_reason::DropReason;
+pub use endpoint::{Endpoint, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
+pub use event::{
+    CAPTURE_LENGTH, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT,
+    Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot, Sampler,
+    TracePoint, metric_index,
+};
+pub use policy::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ANY_PORT_PREFIX, POLICY_ANY_PROTOCOL_PREFIX,
+    POLICY_FULL_PREFIX, POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY, PolicyKey, PolicyValue,
+};
+pub use route::{
+    IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue,
+};
+
+/// Version of the layouts below; part of the path under which maps are pinned, so that a program never
+/// reads a map whose layout it does not know.
+pub const ABI_VERSION: u32 = 1;
+
+/// Names of the maps, the same in the object file, in the pin directory and in `heddle bpf`.
+pub mod map_names {
+    /// One [`crate::NodeConfig`].
+    pub const CONFIG: &str = "CONFIG";
+    /// [`crate::Address`] of a local pod to its [`crate::Endpoint`].
+    pub const ENDPOINTS: &str = "ENDPOINTS";
+    /// Interface index of a pod's host-side link to its [`crate::Endpoint`].
+    pub const DEVICES: &str = "DEVICES";
+    /// Endpoint id to its policy map (map in map).
+    pub const POLICIES: &str = "POLICIES";
+    /// Endpoint id to the generation of its policy.
+    pub const GENERATIONS: &str = "GENERATIONS";
+    /// Prefix to [`crate::IpcacheValue`].
+    pub const IPCACHE: &str = "IPCACHE";
+    /// [`crate::ConnectionKey`] to [`crate::ConnectionEntry`].
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// [`crate::FragmentKey`] to [`crate::FragmentPorts`].
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// Counters per reason and direction, see [`crate::metric_index`].
+    pub const METRICS: &str = "METRICS";
+    /// Events on their way to user space.
+    pub const EVENTS: &str = "EVENTS";
+    /// Events that could not be sent, per cause.
+    pub const LOSSES: &str = "LOSSES";
+    /// Token buckets that bound drop events per reason.
+    pub const SAMPLERS: &str = "SAMPLERS";
+}
+
+/// Highest endpoint id plus one: the size of the per-endpoint arrays.
+pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// UDP port of the overlay (Cilium's VXLAN port, reference 3.4).
+pub const OVERLAY_PORT: u16 = 8472;
+
+#[cfg(feature = "user")]
+mod pod {
+    macro_rules! pod {
+        ($($t:ty),* $(,)?) => { $(
+            // SAFETY: #[repr(C)], Copy, 'static, and every bit pattern is a valid value; the size
+            // assertions beside each type rule out padding.
+            #[allow(unsafe_code)]
+            unsafe impl aya::Pod for $t {}
+        )* };
+    }
+    pod!(
+        crate::Address,
+        crate::ConnectionEntry,
+        crate::ConnectionKey,
+        crate::Endpoint,
+        crate::FragmentKey,
+        crate::FragmentPorts,
+        crate::IpcacheValue,
+        crate::MetricSlot,
+        crate::NodeConfig,
+        crate::PolicyKey,
+        crate::PolicyValue,
+        crate::Sampler,
+    );
+}

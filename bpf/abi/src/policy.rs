@@ -1,0 +1,55 @@
+//! Policy map rows.
+
+/// Row of the ingress direction.
+pub const DIRECTION_INGRESS: u8 = 0;
+/// Row of the egress direction.
+pub const DIRECTION_EGRESS: u8 = 1;
+
+/// Traffic is allowed.
+pub const POLICY_VERDICT_ALLOW: u8 = 1;
+/// Traffic is denied by an explicit deny.
+pub const POLICY_VERDICT_DENY: u8 = 2;
+
+/// Prefix bits of a row for every protocol.
+pub const POLICY_ANY_PROTOCOL_PREFIX: u32 = 40;
+/// Prefix bits of a row for every port of one protocol.
+pub const POLICY_ANY_PORT_PREFIX: u32 = 48;
+/// Prefix bits of a row for one port.
+pub const POLICY_FULL_PREFIX: u32 = 64;
+
+/// The data part of a policy map's longest-prefix-match key (the prefix length stands before it).
+///
+/// A row covers a port range of a power of two: its prefix is [`POLICY_ANY_PORT_PREFIX`] plus the
+/// number of fixed leading port bits. An ICMP type stands where the port does.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PolicyKey {
+    /// The peer: an identity, a CIDR identity, or 0 for anybody.
+    pub identity: u32,
+    /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`].
+    pub direction: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port, network byte order.
+    pub port: u16,
+}
+
+const _: () = assert!(size_of::<PolicyKey>() == 8);
+
+/// What a row says.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PolicyValue {
+    /// The row of the higher precedence wins between the rows that the peer's keys find.
+    pub precedence: u32,
+    /// Names the rules behind the row; user space keeps the meaning.
+    pub cookie: u32,
+    /// `POLICY_VERDICT_*`.
+    pub verdict: u8,
+    /// Zero: room for a redirect's class.
+    pub reserved: u8,
+    /// Zero: room for a redirect's port, network byte order.
+    pub redirect_port: u16,
+}
+
+const _: () = assert!(size_of::<PolicyValue>() == 12);

@@ -1,0 +1,1 @@
+//! The cluster's control loop: pod ranges for nodes, identity garbage collection.

@@ -1,0 +1,1 @@
+//! The flow record, its filters and its printed forms.

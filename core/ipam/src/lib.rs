@@ -1,0 +1,1 @@
+//! Address pools, node blocks and address leases, with no idea of time or disks.

@@ -1,0 +1,16 @@
+//! Labels, selectors, identities, entities and names: the words every other crate speaks.
+//!
+//! Everything here is a value: parsed, validated, comparable, and free of I/O, clocks and globals.
+#![forbid(unsafe_code)]
+
+mod entity;
+mod identity;
+mod labels;
+mod name;
+mod selector;
+
+pub use entity::{Entity, UnknownEntity};
+pub use identity::{Identity, IdentityScope};
+pub use labels::{LabelFilter, LabelSet, Source};
+pub use name::{NamespacedName, ParseNameError};
+pub use selector::{Operator, Requirement, Selector, SelectorError};

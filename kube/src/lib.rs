@@ -1,0 +1,4 @@
+//! Kubernetes objects as Heddle reads them, and the Store they live in.
+#![forbid(unsafe_code)]
+
+pub mod store;

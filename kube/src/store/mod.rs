@@ -1,0 +1,245 @@
+//! The Store: list, watch, get, create, update, delete, patch status.
+//!
+//! The agent, the operator and the lab see only this trait; they do not know whether Kubernetes or the
+//! embedded store answers. Objects are JSON values in Kubernetes' shape.
+
+use async_trait::async_trait;
+use heddle_model::NamespacedName;
+use serde_json::Value;
+use std::fmt;
+use tokio::sync::mpsc;
+
+/// The kinds that Heddle reads or writes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
+    /// `v1` Pod.
+    Pod,
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+    /// `cilium.io/v2` CiliumNetworkPolicy.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2` CiliumIdentity: named by its number, labels in `security-labels`.
+    CiliumIdentity,
+    /// `cilium.io/v2` CiliumEndpoint: one per pod, data in `status`.
+    CiliumEndpoint,
+    /// `heddle.dev/v1` IdentityClaim: named by the hash of a label set, so that a label set has one number.
+    IdentityClaim,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 9] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Deployment,
+        Self::NetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumIdentity,
+        Self::CiliumEndpoint,
+        Self::IdentityClaim,
+    ];
+
+    /// The `kind` field.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Pod => "Pod",
+            Self::Deployment => "Deployment",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumIdentity => "CiliumIdentity",
+            Self::CiliumEndpoint => "CiliumEndpoint",
+            Self::IdentityClaim => "IdentityClaim",
+        }
+    }
+
+    /// The `apiVersion` field.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Node | Self::Pod => "v1",
+            Self::Deployment => "apps/v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::CiliumNetworkPolicy | Self::CiliumIdentity | Self::CiliumEndpoint => {
+                "cilium.io/v2"
+            }
+            Self::IdentityClaim => "heddle.dev/v1",
+        }
+    }
+
+    /// True when objects of this kind live in a namespace.
+    pub const fn is_namespaced(self) -> bool {
+        !matches!(
+            self,
+            Self::Namespace | Self::Node | Self::CiliumIdentity | Self::IdentityClaim
+        )
+    }
+
+    /// The kind with this `kind` field.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One object of the store.
+///
+/// `value` is the whole object, `metadata` included; the store sets `metadata.uid`,
+/// `metadata.resourceVersion`, `metadata.generation` and `metadata.creationTimestamp`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Object {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub name: NamespacedName,
+    /// Revision of the store at which it was last written.
+    pub revision: u64,
+    /// The object in Kubernetes' JSON shape.
+    pub value: Value,
+}
+
+/// What a watch says.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// The object was created or changed, or is part of the initial list.
+    Applied(Object),
+    /// The object is gone; the value is its last state.
+    Deleted(Object),
+    /// Everything that existed at this revision has been said. Sent once after the initial list, and
+    /// again after a lost connection has been made good (then objects not repeated since the last
+    /// [`Event::Restarted`] are gone).
+    Synced {
+        /// Revision of the store.
+        revision: u64,
+    },
+    /// The connection was lost and the list starts over: what is not repeated before the next
+    /// [`Event::Synced`] no longer exists.
+    Restarted,
+}
+
+/// A store's refusal or failure.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No such object.
+    #[error("{kind} {name} does not exist")]
+    NotFound {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: NamespacedName,
+    },
+    /// Create found the name taken.
+    #[error("{kind} {name} exists already")]
+    AlreadyExists {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: NamespacedName,
+    },
+    /// The object changed since it was read.
+    #[error("{kind} {name} changed since it was read (have revision {have}, store has {stored})")]
+    Conflict {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: NamespacedName,
+        /// Revision that the writer had read.
+        have: u64,
+        /// Revision in the store.
+        stored: u64,
+    },
+    /// The object is not one the store can keep.
+    #[error("{kind} {name}: field {field}: {reason}")]
+    Invalid {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: NamespacedName,
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store cannot be reached; worth another try.
+    #[error("the store at {address} cannot be reached: {reason}")]
+    Unavailable {
+        /// Where it was looked for.
+        address: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The store could not write; nothing of this request was kept.
+    #[error("the store could not save {what}: {reason}")]
+    NotSaved {
+        /// What was to be saved.
+        what: String,
+        /// Why not (a full disk, say).
+        reason: String,
+    },
+    /// The store's file is damaged; it is left as it is.
+    #[error("the store's file {path} is damaged: {reason}")]
+    Corrupt {
+        /// The file.
+        path: String,
+        /// What was found.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// True when the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::NotSaved { .. })
+    }
+}
+
+/// A stream of events; it ends when the store object is dropped.
+pub type Watch = mpsc::Receiver<Event>;
+
+/// Where objects live.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// All objects of a kind, in the order of their names; one namespace's, or all.
+    async fn list(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Object>, StoreError>;
+
+    /// One object.
+    async fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Object, StoreError>;
+
+    /// Creates an object; fails when its name is taken. Atomic: of many creators of one name, one wins.
+    async fn create(&self, kind: Kind, value: Value) -> Result<Object, StoreError>;
+
+    /// Replaces an object except its `status`. When `metadata.resourceVersion` is set, fails with
+    /// [`StoreError::Conflict`] unless it is the stored one.
+    async fn update(&self, kind: Kind, value: Value) -> Result<Object, StoreError>;
+
+    /// Merges into `status` (JSON merge patch, RFC 7396).
+    async fn patch_status(
+        &self,
+        kind: Kind,
+        name: &NamespacedName,
+        status: Value,
+    ) -> Result<Object, StoreError>;
+
+    /// Deletes an object; with a revision, only if it is still the stored one.
+    async fn delete(
+        &self,
+        kind: Kind,
+        name: &NamespacedName,
+        revision: Option<u64>,
+    ) -> Result<(), StoreError>;
+
+    /// Everything of these kinds, then every change, in the order of revisions. Reconnects by itself.
+    fn watch(&self, kinds: &[Kind]) -> Watch;
+}

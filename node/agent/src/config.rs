@@ -1,0 +1,102 @@
+//! The agent's configuration file.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How packets reach other nodes' pods.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fabric {
+    /// The network between the nodes knows their pod ranges.
+    Routed,
+    /// The network knows only the nodes; packets between pods are encapsulated.
+    Vxlan,
+}
+
+/// The agent's configuration file (YAML, camelCase keys; unknown keys are refused).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Name of this node's Node object.
+    pub node_name: String,
+    /// The cluster's name (label `io.cilium.k8s.policy.cluster`).
+    #[serde(default = "default_cluster")]
+    pub cluster: String,
+    /// Unix socket of the embedded store.
+    pub store: PathBuf,
+    /// Where the agent keeps its state and its socket (`agent.sock`); root-only.
+    pub state_dir: PathBuf,
+    /// Directory on a bpffs where programs, links and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// Interface that leads to the other nodes.
+    pub uplink: String,
+    /// How packets reach other nodes' pods.
+    pub fabric: Fabric,
+    /// Address families of pods: 4, 6 or both.
+    #[serde(default = "default_families")]
+    pub families: Vec<u8>,
+    /// The cluster's pod ranges: an address in them that no pod is known to have is `unmanaged`.
+    pub pod_cidrs: Vec<IpNet>,
+    /// eBPF redirects instead of the node's network stack.
+    #[serde(default = "default_true")]
+    pub host_routing: bool,
+    /// Where metrics are served (`127.0.0.1:9962`); none without it.
+    #[serde(default)]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// Seconds a freed address rests before it is given again.
+    #[serde(default = "default_cooldown")]
+    pub address_cooldown_seconds: u64,
+    /// Seconds between two events of one connection.
+    #[serde(default = "default_report")]
+    pub flow_report_seconds: u32,
+    /// Flows kept for `observe` (2^n - 1, at most 65535; reference 4.3).
+    #[serde(default = "default_flows")]
+    pub flow_capacity: usize,
+    /// Connections tracked at most.
+    #[serde(default = "default_connections")]
+    pub max_connections: u32,
+    /// Rows in an endpoint's policy map at most.
+    #[serde(default = "default_policy_entries")]
+    pub max_policy_entries: u32,
+    /// Rows in the ipcache at most.
+    #[serde(default = "default_ipcache_entries")]
+    pub max_ipcache_entries: u32,
+    /// Drop events per second, reason and CPU at most.
+    #[serde(default = "default_drop_events")]
+    pub drop_events_per_second: u32,
+    /// Label keys left out of identities instead of the default list.
+    #[serde(default)]
+    pub excluded_labels: Option<Vec<String>>,
+}
+
+fn default_cluster() -> String {
+    "default".to_owned()
+}
+fn default_families() -> Vec<u8> {
+    vec![4, 6]
+}
+const fn default_true() -> bool {
+    true
+}
+const fn default_cooldown() -> u64 {
+    30
+}
+const fn default_report() -> u32 {
+    5
+}
+const fn default_flows() -> usize {
+    4095
+}
+const fn default_connections() -> u32 {
+    131_072
+}
+const fn default_policy_entries() -> u32 {
+    16_384
+}
+const fn default_ipcache_entries() -> u32 {
+    131_072
+}
+const fn default_drop_events() -> u32 {
+    1_000
+}

@@ -1,0 +1,3 @@
+//! The node's control loop: endpoints, identities, policy, flows.
+
+pub mod config;

@@ -1,0 +1,6 @@
+//! One file per family of commands.
+
+pub mod daemon;
+pub mod lab;
+pub mod live;
+pub mod policy;

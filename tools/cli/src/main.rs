@@ -1,0 +1,42 @@
+//! The heddle command: every daemon and every question is a subcommand.
+
+mod commands;
+mod failure;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Kubernetes container networking that proves, explains and rehearses every verdict.
+#[derive(Parser)]
+#[command(name = "heddle", version, propagate_version = true)]
+struct Heddle {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A cluster on this machine: nodes and pods are network namespaces.
+    #[command(subcommand)]
+    Lab(commands::lab::Command),
+    /// Questions about policy, answered from files: no root, no cluster, no network.
+    #[command(subcommand)]
+    Policy(commands::policy::Command),
+    #[command(flatten)]
+    Live(commands::live::Command),
+    #[command(flatten)]
+    Daemon(commands::daemon::Command),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Heddle::parse().command {
+        Command::Lab(command) => commands::lab::run(command),
+        Command::Policy(command) => commands::policy::run(command),
+        Command::Live(command) => commands::live::run(command),
+        Command::Daemon(command) => commands::daemon::run(command),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
