@@ -95,6 +95,7 @@ fn hold(
     direction: u8,
     peer: &Peer,
     port: u16,
+    is_first: &mut bool,
 ) -> Result<u32, DropReason> {
     // Read before the policy is asked: if it changes in between, the answer counts as the old one's.
     let generation = policy::generation(endpoint);
@@ -118,18 +119,20 @@ fn hold(
         flow.ingress_cookie = cookie;
         return Err(reason);
     }
+    *is_first |= verdict.generation == 0;
     *verdict = ConnectionVerdict { generation, peer: peer.identity, peer_cidr: peer.cidr, cookie };
     Ok(cookie)
 }
 
-/// Asks both ends that are here.
+/// Asks both ends that are here; true when one of them allowed the connection for the first time.
 #[inline(always)]
 fn hold_both(
     entry: &mut ConnectionEntry,
     flow: &mut Flow,
     ends: &Ends,
     is_reply: bool,
-) -> Result<(), DropReason> {
+) -> Result<bool, DropReason> {
+    let mut first = false;
     let port = service_port(&flow.packet, is_reply);
     // In the reply direction the source is the responder.
     let (initiator, initiators_peer, responder, responders_peer) = if is_reply {
@@ -139,13 +142,13 @@ fn hold_both(
     };
     if initiator != 0 {
         flow.egress_cookie =
-            hold(&mut entry.egress, flow, initiator, DIRECTION_EGRESS, initiators_peer, port)?;
+            hold(&mut entry.egress, flow, initiator, DIRECTION_EGRESS, initiators_peer, port, &mut first)?;
     }
     if responder != 0 {
         flow.ingress_cookie =
-            hold(&mut entry.ingress, flow, responder, DIRECTION_INGRESS, responders_peer, port)?;
+            hold(&mut entry.ingress, flow, responder, DIRECTION_INGRESS, responders_peer, port, &mut first)?;
     }
-    Ok(())
+    Ok(first)
 }
 
 /// Admits a packet: finds or makes its connection and asks the policy of each end that is here.
@@ -173,8 +176,10 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends) -> Result<
             if is_reply {
                 flow.flags |= EVENT_REPLY;
             }
-            hold_both(entry, flow, ends, is_reply)?;
-            return Ok(advance(skb, entry, &flow.packet, is_reply, now));
+            let first = hold_both(entry, flow, ends, is_reply)?;
+            let due = advance(skb, entry, &flow.packet, is_reply, now);
+            // The other end's policy was asked at another hook.
+            return Ok(if first { Report::Verdict } else { due });
         }
     }
     open(skb, flow, new, ends, &key, source_is_low, now)
