@@ -5,7 +5,7 @@ use crate::{DatapathError, object::chain};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType,
+        LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
         links::{FdLink, PinnedLink},
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
@@ -128,4 +128,37 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
     // A filter stays until its interface goes; dropping the link would remove it.
     std::mem::forget(link);
     Ok(())
+}
+
+/// Bytes of the kernel's `struct __sk_buff`, and where the interface index stands in it (linux/bpf.h).
+const CONTEXT_LENGTH: usize = 192;
+const CONTEXT_IFINDEX: usize = 40;
+
+/// Runs a program on a frame that goes nowhere (`BPF_PROG_TEST_RUN`).
+pub(crate) fn run(
+    object: &mut Ebpf,
+    name: &str,
+    frame: &[u8],
+    ifindex: u32,
+) -> Result<(u32, Vec<u8>), DatapathError> {
+    let failed = |reason: String| DatapathError::Failed {
+        doing: "run program",
+        object: name.to_owned(),
+        reason,
+    };
+    let program: &mut SchedClassifier = object
+        .program_mut(name)
+        .ok_or_else(|| failed("it is not in the object".to_owned()))?
+        .try_into()
+        .map_err(|error| failed(chain(&error)))?;
+    let mut context = [0; CONTEXT_LENGTH];
+    context[CONTEXT_IFINDEX..CONTEXT_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    let mut out = vec![0; frame.len() + 256];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    options.ctx_in = Some(&context);
+    let result = program.test_run(options).map_err(|error| failed(chain(&error)))?;
+    out.truncate(result.data_size_out as usize);
+    Ok((result.return_value, out))
 }

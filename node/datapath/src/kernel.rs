@@ -131,6 +131,22 @@ impl KernelDatapath {
         &self.pins.maps
     }
 
+    /// What a program does with a frame on an interface, without sending it anywhere: the program's return
+    /// code (0 pass, 2 drop, 7 redirect) and the frame as it left it. To be called in the node's network
+    /// namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the run (a frame shorter than an Ethernet header, an unknown interface).
+    pub fn run_program(
+        &self,
+        program: &str,
+        frame: &[u8],
+        ifindex: u32,
+    ) -> Result<(u32, Vec<u8>), DatapathError> {
+        attach::run(&mut lock(&self.object), program, frame, ifindex)
+    }
+
     fn write_config(&self) -> Result<(), DatapathError> {
         let mut flags = 0;
         if self.settings.host_routing {

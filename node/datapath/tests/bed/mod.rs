@@ -108,7 +108,7 @@ impl Bed {
     }
 
     /// Runs work in the node's namespace (sysctls and netlink of an ADD are the node's).
-    fn in_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn in_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("namespace");
         std::thread::scope(|scope| {
             scope
