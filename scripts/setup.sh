@@ -14,7 +14,7 @@ toolchain=(cargo-web rustc-web libstd-rust-web-dev-bpf rustfmt-web rust-web-clip
 # To link (gcc, libc6-dev) and to reach the crates registry by TLS.
 base=(gcc libc6-dev ca-certificates)
 # What the demo and the tests call beside Heddle itself.
-lab=(iproute2 curl)
+lab=(iproute2 curl jq)
 # What the benchmarks compare with.
 bench=(iproute2 iptables containernetworking-plugins)
 
