@@ -1,30 +1,6 @@
 //! Versions stand in one place; one async runtime, one TLS stack, one netlink stack, no duplicates.
 
-use heddle_house::{Findings, Workspace, lock::Lock, read};
-
-/// `[bans]` of deny.toml: what cargo-deny enforces where it is installed, this enforces everywhere.
-struct Bans {
-    denied: Vec<String>,
-    skipped: Vec<String>,
-}
-
-impl Bans {
-    fn read() -> Self {
-        let file: toml::Table = read("deny.toml").unwrap().parse().unwrap();
-        let names = |key: &str| {
-            file["bans"][key]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|entry| entry["crate"].as_str().unwrap().to_owned())
-                .collect()
-        };
-        Self {
-            denied: names("deny"),
-            skipped: names("skip"),
-        }
-    }
-}
+use heddle_house::{Findings, Workspace, bans::Bans, lock::Lock};
 
 #[test]
 fn versions_stand_in_one_place() {
@@ -79,7 +55,7 @@ fn banned_crates_are_absent() {
     let lock = Lock::read().unwrap();
     let versions = lock.versions();
     let mut findings = Findings::default();
-    for name in Bans::read().denied {
+    for name in Bans::read().unwrap().denied {
         if versions.contains_key(name.as_str()) {
             findings.add(format!("{name} is banned by deny.toml"));
         }
@@ -93,7 +69,7 @@ fn banned_crates_are_absent() {
 #[test]
 fn duplicates_are_listed_with_a_reason() {
     let lock = Lock::read().unwrap();
-    let skipped = Bans::read().skipped;
+    let skipped = Bans::read().unwrap().skipped;
     let versions = lock.versions();
     let mut findings = Findings::default();
     for (name, versions) in &versions {
