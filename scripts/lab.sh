@@ -30,7 +30,9 @@ say "who reaches whom on TCP port 8080"
 pods=$("$heddle" lab get pods -n hello -o json)
 node_of() { jq -r --arg name "$1" '.items[] | select(.metadata.name == $name) | .spec.nodeName' <<<"$pods"; }
 printf '%-10s %-10s %-18s %-10s %-26s %s\n' FROM NODE TO NODE ADDRESS ANSWER
+example=
 while read -r web web_node address; do
+	example=${example:-$address}
 	for from in client stranger; do
 		answer=denied
 		! reached "$from" "$address" || answer=reached
@@ -68,8 +70,8 @@ cat <<END
 The lab is up. Type next:
   export PATH=$root/bin:\$PATH$([ "$HEDDLE_LAB" = default ] || printf '\n  export HEDDLE_LAB=%s' "$HEDDLE_LAB")
   heddle lab get pods -A -o wide
-  heddle lab exec -n hello client -- curl -s http://WEB-ADDRESS:8080/
+  heddle lab exec -n hello client -- curl -s http://$example:8080/
   heddle observe --follow
-  heddle policy decide -f deploy/examples/hello --from hello/stranger --to hello/web-0 --port 8080 --protocol TCP
+  heddle policy decide -f deploy/examples/shop --from shop/front --to shop/database --port 5432 --protocol TCP
   make down        removes it: namespaces, links, pins, processes and files
 END

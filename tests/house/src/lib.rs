@@ -1,6 +1,7 @@
 //! The workspace as its own tests read it: members and their arrows, the lock file, the source files.
 
 pub mod bans;
+pub mod document;
 pub mod lock;
 pub mod source;
 
