@@ -11,20 +11,20 @@ use std::path::Path;
 pub(crate) struct Arm<'a> {
     /// Its name in results.
     pub(crate) name: &'static str,
-    /// Measures once, in the unit of the comparison.
-    pub(crate) measure: Box<dyn FnMut() -> Result<f64> + 'a>,
+    /// Measures once: one figure, or several that come out of one measurement.
+    pub(crate) measure: Box<dyn FnMut() -> Result<Vec<f64>> + 'a>,
 }
 
 /// What each arm measured in each round.
 pub(crate) struct Rounds {
-    values: Vec<(&'static str, Vec<f64>)>,
+    values: Vec<(&'static str, Vec<Vec<f64>>)>,
 }
 
 impl Rounds {
     /// Measures every arm once per round. Every other round goes the other way around, so that neither
     /// side of a pair always comes first.
     pub(crate) fn run(mut arms: Vec<Arm<'_>>, rounds: u32) -> Result<Self> {
-        let mut values: Vec<(&'static str, Vec<f64>)> =
+        let mut values: Vec<(&'static str, Vec<Vec<f64>>)> =
             arms.iter().map(|arm| (arm.name, Vec::new())).collect();
         for round in 0..rounds {
             let mut order: Vec<usize> = (0..arms.len()).collect();
@@ -40,34 +40,36 @@ impl Rounds {
         Ok(Self { values })
     }
 
-    fn of(&self, name: &str) -> Option<&[f64]> {
-        self.values
+    /// The figure at `index` of an arm, round by round.
+    fn of(&self, name: &str, index: usize) -> Option<Vec<f64>> {
+        let (_, rounds) = self.values.iter().find(|(arm, _)| *arm == name)?;
+        rounds
             .iter()
-            .find(|(arm, _)| *arm == name)
-            .map(|(_, values)| values.as_slice())
+            .map(|figures| figures.get(index).copied())
+            .collect()
     }
 
-    /// Compares two arms; `None` when one of them was not measured.
+    /// Compares the figures at `index` of two arms; `None` when one of them was not measured.
     pub(crate) fn compare(
         &self,
         name: &str,
         unit: &'static str,
-        baseline: &'static str,
-        candidate: &'static str,
+        index: usize,
+        (baseline, candidate): (&'static str, &'static str),
     ) -> Option<Comparison> {
-        let (base, cand) = (self.of(baseline)?, self.of(candidate)?);
-        let ratios: Vec<f64> = base.iter().zip(cand).map(|(b, c)| c / b).collect();
+        let (base, cand) = (self.of(baseline, index)?, self.of(candidate, index)?);
+        let ratios: Vec<f64> = base.iter().zip(&cand).map(|(b, c)| c / b).collect();
         let rounds = ratios.len();
         Some(Comparison {
             name: name.to_owned(),
             unit,
             baseline: Side {
                 name: baseline,
-                median: median(base),
+                median: median(&base),
             },
             candidate: Side {
                 name: candidate,
-                median: median(cand),
+                median: median(&cand),
             },
             ratio: Ratio {
                 median: median(&ratios),
@@ -88,6 +90,17 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => sorted[n / 2],
         n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
     }
+}
+
+/// The smallest value that at least a share `q` of the values does not pass (nearest rank).
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// One line of the results: ratios are candidate to baseline, of the same round.
@@ -148,6 +161,11 @@ impl Report {
         Ok(())
     }
 
+    /// True when nothing was compared.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Prints the table.
     pub(crate) fn print(&self) {
         let mut table = Table::new();
@@ -206,28 +224,36 @@ mod tests {
                 measure: Box::new(move || {
                     log.borrow_mut().push(name);
                     round += 1.0;
-                    Ok(round * factor)
+                    Ok(vec![round * factor])
                 }),
             }
         };
         let rounds = Rounds::run(vec![arm("a", 1.0), arm("b", 2.0)], 4).unwrap();
         assert_eq!(*log.borrow(), ["a", "b", "b", "a", "a", "b", "b", "a"]);
-        let line = rounds.compare("x", "unit", "a", "b").unwrap();
+        let line = rounds.compare("x", "unit", 0, ("a", "b")).unwrap();
         assert_eq!(line.ratio.median, 2.0);
         assert_eq!((line.ratio.min, line.ratio.max), (2.0, 2.0));
         assert_eq!(line.baseline.median, 2.5);
         assert_eq!(line.rounds, 4);
-        assert!(rounds.compare("x", "unit", "a", "c").is_none());
+        assert!(rounds.compare("x", "unit", 0, ("a", "c")).is_none());
+    }
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let values: Vec<f64> = (1..=50).map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.5), 25.0);
+        assert_eq!(quantile(&values, 0.99), 50.0);
+        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]
     fn the_json_line_has_the_promised_fields() {
         let arm = |name| Arm {
             name,
-            measure: Box::new(|| Ok(1.0)),
+            measure: Box::new(|| Ok(vec![1.0])),
         };
         let rounds = Rounds::run(vec![arm("a"), arm("b")], 1).unwrap();
-        let line = rounds.compare("x", "unit", "a", "b").unwrap();
+        let line = rounds.compare("x", "unit", 0, ("a", "b")).unwrap();
         assert_eq!(
             serde_json::to_string(&line).unwrap(),
             r#"{"name":"x","unit":"unit","baseline":{"name":"a","median":1.0},"candidate":{"name":"b","median":1.0},"ratio":{"median":1.0,"min":1.0,"max":1.0},"rounds":1}"#

@@ -1,9 +1,12 @@
 //! `make bench`: paired, interleaved comparisons in network namespaces, one JSON line each.
 
 mod affinity;
+mod cni;
 mod compare;
 mod iptables;
+mod lab;
 mod load;
+mod memory;
 mod network;
 mod process;
 mod serve;
@@ -32,6 +35,9 @@ enum Command {
     /// Make load from a network namespace, and print what came back as one JSON line.
     #[command(hide = true)]
     Load(load::Arguments),
+    /// Call a CNI plugin in a network namespace, and print how long each ADD took as a JSON list.
+    #[command(hide = true)]
+    CniAdd(cni::Arguments),
 }
 
 /// What to run, for how long.
@@ -53,6 +59,32 @@ pub(crate) struct RunArguments {
     /// on two, or where the kernel likes.
     #[arg(long, value_enum, default_value_t = affinity::Placement::Same)]
     placement: affinity::Placement,
+    /// Measure the baselines only: no lab, no Heddle.
+    #[arg(long)]
+    baselines_only: bool,
+    /// The heddle command; beside this program without it.
+    #[arg(long, env = "HEDDLE", value_name = "FILE")]
+    heddle: Option<PathBuf>,
+    /// The CNI plugin; beside this program without it.
+    #[arg(long, env = "HEDDLE_CNI", value_name = "FILE")]
+    heddle_cni: Option<PathBuf>,
+    /// Where the reference CNI plugins are (Debian: containernetworking-plugins).
+    #[arg(long, default_value = "/usr/lib/cni", value_name = "DIR")]
+    reference_plugins: PathBuf,
+}
+
+impl RunArguments {
+    /// True when a benchmark of this name was asked for.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.bench
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
+    }
+
+    /// True when any of these was asked for.
+    pub(crate) fn wants_any<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> bool {
+        names.into_iter().any(|name| self.wants(name))
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -67,6 +99,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments),
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Load(arguments) => load::run(&arguments),
+        Command::CniAdd(arguments) => cni::add(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,7 +118,16 @@ fn run(arguments: &RunArguments) -> Result<()> {
     topology::clean_up_after_signals()?;
     topology::remove_stale()?;
     let mut report = compare::Report::new(arguments.out.as_deref())?;
-    network::run(arguments, &mut report)?;
+    let outcome = network::run(arguments, &mut report)
+        .and_then(|()| cni::run(arguments, &mut report))
+        .and_then(|()| memory::run(arguments, &mut report));
+    // What was measured before something failed is worth printing.
     report.print();
+    outcome?;
+    anyhow::ensure!(
+        !report.is_empty(),
+        "no benchmark has a name with {:?} in it",
+        arguments.bench.as_deref().unwrap_or("")
+    );
     Ok(())
 }

@@ -118,7 +118,8 @@ pub(crate) fn measure(
     Ok(outcome.rate)
 }
 
-fn ourselves() -> Result<Command> {
+/// This program, to be started again.
+pub(crate) fn ourselves() -> Result<Command> {
     Ok(Command::new(
         std::env::current_exe().context("find this program")?,
     ))

@@ -17,10 +17,51 @@ const PREFIX: &str = "hb-";
 static ALIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Network namespaces; removed with this value.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    names: Vec<String>,
+}
+
+impl Namespaces {
+    /// Makes so many.
+    pub(crate) fn make(count: usize) -> Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let names: Vec<String> = (0..count)
+            .map(|i| format!("{PREFIX}{}-{number}-{i}", std::process::id()))
+            .collect();
+        if let Ok(mut alive) = ALIVE.lock() {
+            alive.extend(names.iter().cloned());
+        }
+        let made = Self { names };
+        let batch: String = (made.names.iter())
+            .map(|name| format!("netns add {name}\n"))
+            .collect();
+        feed("ip", &["-batch", "-"], &batch).context("make namespaces")?;
+        Ok(made)
+    }
+
+    /// Their paths.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.names.iter().map(|name| named(name)).collect()
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for name in &self.names {
+            remove(name);
+        }
+        if let Ok(mut alive) = ALIVE.lock() {
+            alive.retain(|name| !self.names.contains(name));
+        }
+    }
+}
+
 /// Two ends with routers between them.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    names: Vec<String>,
+    spaces: Namespaces,
 }
 
 impl Chain {
@@ -32,43 +73,26 @@ impl Chain {
     /// Two namespaces with `routers` forwarding ones between them. With `services`, the first and the
     /// last router (the nodes) hold kube-proxy's rules for so many services.
     pub(crate) fn routed(routers: usize, services: Option<usize>) -> Result<Self> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let names = (0..routers + 2)
-            .map(|i| format!("{PREFIX}{}-{number}-{i}", std::process::id()))
-            .collect();
-        let chain = Self { names };
-        if let Ok(mut alive) = ALIVE.lock() {
-            alive.extend(chain.names.iter().cloned());
-        }
+        let chain = Self {
+            spaces: Namespaces::make(routers + 2)?,
+        };
         chain.build(services)?;
         Ok(chain)
     }
 
     fn build(&self, services: Option<usize>) -> Result<()> {
-        let last = self.names.len() - 1;
-        let mut batch = String::new();
-        for name in &self.names {
-            let _ = writeln!(batch, "netns add {name}");
-        }
-        feed("ip", &["-batch", "-"], &batch).context("make namespaces")?;
-        for (i, name) in self.names.iter().enumerate() {
+        let names = &self.spaces.names;
+        let last = names.len() - 1;
+        for (i, name) in names.iter().enumerate() {
             // Before the addresses: a router must not have accepted a default route of its own.
             if i != 0 && i != last {
-                feed(
-                    "ip",
-                    &[
-                        "netns",
-                        "exec",
-                        name,
-                        "sh",
-                        "-c",
-                        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding",
-                    ],
-                    "",
-                )?;
+                let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward && \
+                               echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+                feed("ip", &["netns", "exec", name, "sh", "-c", forward], "")
+                    .context("turn on forwarding")?;
             }
         }
-        for (i, pair) in self.names.windows(2).enumerate() {
+        for (i, pair) in names.windows(2).enumerate() {
             let (left, right) = (&pair[0], &pair[1]);
             let batch =
                 format!("link add right netns {left} type veth peer name left netns {right}\n");
@@ -82,29 +106,25 @@ impl Chain {
                 feed("ip", &["-n", name, "-batch", "-"], &batch).context("give addresses")?;
             }
         }
-        for (i, name) in self.names.iter().enumerate() {
+        for (i, name) in names.iter().enumerate() {
+            // Every link that this namespace is not on lies behind its left or its right neighbour.
             let mut batch = String::new();
             for link in 0..last {
-                let through = match link {
-                    link if link + 1 < i => format!("{}/1", i - 1),
-                    link if link > i => format!("{i}/2"),
+                let (near, host) = match link {
+                    link if link + 1 < i => (i - 1, 1),
+                    link if link > i => (i, 2),
                     _ => continue,
                 };
-                let (near, host) = through.split_once('/').unwrap_or_default();
-                let _ = writeln!(batch, "route add 10.77.{link}.0/24 via 10.77.{near}.{host}");
                 let _ = writeln!(
                     batch,
-                    "-6 route add fd77:0:0:{link}::/64 via fd77:0:0:{near}::{host}"
+                    "route add 10.77.{link}.0/24 via 10.77.{near}.{host}\n\
+                     route add fd77:0:0:{link}::/64 via fd77:0:0:{near}::{host}"
                 );
             }
-            if !batch.is_empty() {
-                // `-6` cannot change inside a batch: addresses tell the families apart.
-                let batch = batch.replace("-6 route", "route");
-                feed("ip", &["-n", name, "-batch", "-"], &batch).context("give routes")?;
-            }
+            feed("ip", &["-n", name, "-batch", "-"], &batch).context("give routes")?;
         }
         if let Some(services) = services {
-            for name in [&self.names[1], &self.names[last - 1]] {
+            for name in [&names[1], &names[last - 1]] {
                 for (program, family) in [
                     ("iptables-restore", Family::V4),
                     ("ip6tables-restore", Family::V6),
@@ -123,32 +143,21 @@ impl Chain {
 
     /// Where the client runs.
     pub(crate) fn client(&self) -> PathBuf {
-        named(&self.names[0])
+        named(&self.spaces.names[0])
     }
 
     /// Where the server runs.
     pub(crate) fn server(&self) -> PathBuf {
-        named(&self.names[self.names.len() - 1])
+        named(&self.spaces.names[self.spaces.names.len() - 1])
     }
 
     /// The server's address in each family.
     pub(crate) fn addresses(&self) -> [IpAddr; 2] {
-        let link = u16::try_from(self.names.len() - 2).unwrap_or(0);
+        let link = u16::try_from(self.spaces.names.len() - 2).unwrap_or(0);
         [
             IpAddr::from([10, 77, link.to_be_bytes()[1], 2]),
             IpAddr::from([0xfd77, 0, 0, link, 0, 0, 0, 2]),
         ]
-    }
-}
-
-impl Drop for Chain {
-    fn drop(&mut self) {
-        for name in &self.names {
-            remove(name);
-        }
-        if let Ok(mut alive) = ALIVE.lock() {
-            alive.retain(|name| !self.names.contains(name));
-        }
     }
 }
 
@@ -170,7 +179,8 @@ pub(crate) fn remove_stale() -> Result<()> {
         let owner = name
             .strip_prefix(PREFIX)
             .and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+        // A process that has ended and was not waited for has a folder in /proc, and no program.
+        if owner.is_some_and(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_err()) {
             remove(&name);
         }
     }
@@ -191,6 +201,7 @@ pub(crate) fn clean_up_after_signals() -> Result<()> {
         for name in &names {
             remove(name);
         }
+        crate::lab::remove_alive();
         std::process::exit(128 + signal.map_or(0, |signal| signal as i32));
     });
     Ok(())
