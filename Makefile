@@ -10,13 +10,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab down test bench build install fmt lint deny
+.PHONY: help setup lab down test bench build install fmt lint deny
 
 PREFIX ?= /usr/local
 OUT ?= bench.jsonl
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+
+setup: ## Install what is missing to build and test, and nothing else
+	@scripts/setup.sh test
 
 lab: ## Install what is missing, build, bring up a two-node cluster and show it working (root)
 	@scripts/setup.sh lab

@@ -67,9 +67,11 @@ check_compiler() {
 	version=$(cargo --version | awk '{print $2}')
 	version_at_least 1.95 "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), 1.95 or newer is needed" \
 		"install cargo-web, or a newer toolchain with rustup (CONTRIBUTING.md, 'Toolchain')"
-	if [ ! -d "$(rustc --print sysroot)/lib/rustlib/bpfel-unknown-none" ]; then
-		command -v rustup >/dev/null && rustup toolchain list | grep -q '^nightly' ||
-			fail setup/no-bpf-target "this compiler has no core library for bpfel-unknown-none, and there is no nightly to build one" \
+	# The same question, in the same order, as node/datapath/build.rs asks it.
+	if [ -z "${HEDDLE_BPF_CARGO:-}" ] && [ ! -d /usr/lib/rustlib/bpfel-unknown-none ]; then
+		local nightly=${HEDDLE_BPF_TOOLCHAIN:-nightly}
+		command -v rustup >/dev/null && rustup toolchain list | grep -q "^$nightly" ||
+			fail setup/no-bpf-target "this compiler has no core library for bpfel-unknown-none, and rustup has no toolchain '$nightly' to build one" \
 				"Debian: apt-get install libstd-rust-web-dev-bpf; elsewhere: CONTRIBUTING.md, 'Toolchain without cargo-web'"
 	fi
 }
