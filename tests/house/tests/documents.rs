@@ -40,6 +40,16 @@ fn run(program: &Path, arguments: &[String]) -> Output {
         .unwrap()
 }
 
+fn ask_help(heddle: &Path, verbs: &[String]) -> Result<String, String> {
+    let mut asked = verbs.to_vec();
+    asked.push("--help".to_owned());
+    let output = run(heddle, &asked);
+    if !output.status.success() {
+        return Err(format!("`heddle {}` fails", asked.join(" ")));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn make_targets() -> BTreeSet<String> {
     read("Makefile")
         .unwrap()
@@ -51,39 +61,26 @@ fn make_targets() -> BTreeSet<String> {
         .collect()
 }
 
-/// Checks `heddle VERB... --flag`: every leading word is a verb that `--help` knows until one is not,
-/// and every flag stands in that help.
+/// Checks `heddle VERB... --flag`: verbs as far as `--help` lists commands, flags as the last help has them.
 fn check_words(heddle: &Path, command: &Command) -> Result<(), String> {
     let own: Vec<&String> = command.words[1..]
         .iter()
         .take_while(|word| *word != "--")
         .collect();
     let mut verbs: Vec<String> = Vec::new();
-    let mut help = String::new();
+    let mut help = ask_help(heddle, &verbs)?;
     for word in &own {
-        let plain =
-            word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
-        let listed = help.is_empty()
-            || help
-                .lines()
-                .any(|line| line.split_whitespace().next() == Some(word.as_str()));
-        if !plain || !listed {
+        let Some((_, commands)) = help.split_once("Commands:") else {
             break;
-        }
-        let mut asked = verbs.clone();
-        asked.extend([(*word).clone(), "--help".to_owned()]);
-        let output = run(heddle, &asked);
-        if !output.status.success() {
-            if verbs.is_empty() {
-                return Err(format!("there is no verb {word}"));
-            }
-            break;
+        };
+        let listed = commands
+            .lines()
+            .any(|line| line.split_whitespace().next() == Some(word.as_str()));
+        if !listed {
+            return Err(format!("`heddle {}` has no {word}", verbs.join(" ")));
         }
         verbs.push((*word).clone());
-        help = String::from_utf8_lossy(&output.stdout).into_owned();
-    }
-    if verbs.is_empty() {
-        return Err("no verb".to_owned());
+        help = ask_help(heddle, &verbs)?;
     }
     for flag in own.iter().filter(|word| word.starts_with('-')) {
         let name = flag.split('=').next().unwrap_or(flag);
