@@ -61,6 +61,8 @@ pub(crate) struct Ipcache {
     /// Prefixes that policies name.
     policy: BTreeSet<IpNet>,
     assignments: Vec<CidrAssignment>,
+    /// Prefixes of the former generation, while both are in the ipcache.
+    former: BTreeSet<IpNet>,
     written: BTreeMap<IpNet, PeerRow>,
     dirty: BTreeSet<IpNet>,
     all_dirty: bool,
@@ -111,9 +113,16 @@ impl Ipcache {
         true
     }
 
-    /// CIDR identities that are handed out.
-    pub(crate) fn cidr_identities(&self) -> BTreeSet<Identity> {
-        self.assignments.iter().map(|one| one.identity).collect()
+    /// Keeps rows for these prefixes too.
+    pub(crate) fn keep_policy_prefixes(&mut self, prefixes: impl Iterator<Item = IpNet>) {
+        self.former = prefixes.collect();
+        self.all_dirty = true;
+    }
+
+    /// Only what policies name now is kept.
+    pub(crate) fn forget_policy_prefixes(&mut self) {
+        self.former.clear();
+        self.all_dirty = true;
     }
 
     /// The ranges that hold for addresses nobody is known to have.
@@ -139,6 +148,7 @@ impl Ipcache {
 
     fn is_wished(&self, prefix: IpNet) -> bool {
         self.policy.contains(&prefix)
+            || self.former.contains(&prefix)
             || self.ranges.contains_key(&prefix)
             || (prefix.prefix_len() == prefix.max_prefix_len()
                 && self.hosts.contains_key(&prefix.addr()))
@@ -163,6 +173,7 @@ impl Ipcache {
         let hosts = self.hosts.keys().map(|address| IpNet::from(*address));
         self.policy
             .iter()
+            .chain(&self.former)
             .chain(self.ranges.keys())
             .copied()
             .chain(hosts)

@@ -60,6 +60,9 @@ pub(crate) struct Record {
     pub(crate) pod_uid: Option<String>,
     pub(crate) ipv4: Option<Ipv4Addr>,
     pub(crate) ipv6: Option<Ipv6Addr>,
+    /// Generation of the address lease.
+    #[serde(default)]
+    pub(crate) generation: u64,
     /// Identity when it was attached: what holds until the store is heard again after a restart.
     #[serde(default)]
     pub(crate) identity: u32,
@@ -220,6 +223,7 @@ mod tests {
             pod_uid: None,
             ipv4: Some(Ipv4Addr::new(10, 244, 0, 5)),
             ipv6: None,
+            generation: 1,
             identity: 300,
             link: None,
             attachment: None,

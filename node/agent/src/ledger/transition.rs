@@ -28,9 +28,10 @@ impl CidrGeneration {
         }
     }
 
-    /// What a former run left in the kernel: a row's CIDR identity holds for the row's prefix at least.
+    /// What a former run left in the kernel. A number whose prefix can be proved stands for that prefix;
+    /// any other holds for the prefixes of its rows.
     pub(crate) fn of_rows(rows: &[PeerRow]) -> Self {
-        Self {
+        let mut generation = Self {
             prefixes: rows
                 .iter()
                 .filter(|row| row.cidr != Identity::UNKNOWN)
@@ -43,7 +44,16 @@ impl CidrGeneration {
                     ((scope, row.prefix), row.cidr)
                 })
                 .collect(),
+        };
+        for one in generation.proved() {
+            generation
+                .prefixes
+                .retain(|_, identity| *identity != one.identity);
+            generation
+                .prefixes
+                .insert((one.scope, one.prefix), one.identity);
         }
+        generation
     }
 
     /// Numbers with the one prefix that they can be proved to stand for: the shortest among their rows,
