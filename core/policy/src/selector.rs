@@ -33,12 +33,13 @@ impl EndpointSelector {
     pub fn matches(&self, labels: &LabelSet) -> bool {
         (self.names_reserved() || labels.namespace().is_some())
             && self.0.matches(|key| match key.strip_prefix(RESERVED) {
-                Some(name) => labels.get_from(Source::Reserved, name),
+                Some(name) => reserved(labels, name),
                 None => labels.get(key),
             })
     }
 
-    fn names_reserved(&self) -> bool {
+    /// True when it asks for reserved labels.
+    pub fn names_reserved(&self) -> bool {
         self.requirements()
             .iter()
             .any(|requirement| requirement.key.starts_with(RESERVED))
@@ -53,6 +54,19 @@ impl EndpointSelector {
             })
             .map(|requirement| requirement.values.as_slice())
     }
+}
+
+/// The value of a reserved label; the identities of the world and of API server nodes bear the label of the
+/// wider group too (references I3, I7b).
+fn reserved<'a>(labels: &'a LabelSet, name: &str) -> Option<&'a str> {
+    let narrower: &[&str] = match name {
+        "world" => &["world-ipv4", "world-ipv6"],
+        "remote-node" => &["kube-apiserver"],
+        _ => &[],
+    };
+    std::iter::once(&name)
+        .chain(narrower)
+        .find_map(|name| labels.get_from(Source::Reserved, name))
 }
 
 impl fmt::Display for EndpointSelector {
