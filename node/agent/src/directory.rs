@@ -61,6 +61,8 @@ struct Tables {
     ranges: Vec<(IpNet, Identity)>,
     labels: HashMap<Identity, Arc<LabelSet>>,
     endpoints: BTreeMap<u16, EndpointInfo>,
+    /// Local pods' addresses.
+    local: HashMap<IpAddr, u16>,
     policies: HashMap<u16, PolicyListing>,
     cookies: HashMap<u32, Vec<RuleRef>>,
     /// Cookies that went out of use in the last two prunings: events may still name them.
@@ -122,6 +124,22 @@ impl Directory {
         self.read(|tables| tables.endpoints.get(&id).cloned())
     }
 
+    /// The endpoint id of a local pod's address.
+    pub fn endpoint_at(&self, address: IpAddr) -> Option<u16> {
+        self.read(|tables| tables.local.get(&address).copied())
+    }
+
+    /// The name of an interface: the host side of a local pod's link.
+    pub fn interface(&self, ifindex: u32) -> Option<String> {
+        self.read(|tables| {
+            tables
+                .endpoints
+                .values()
+                .find(|endpoint| endpoint.ifindex == ifindex)
+                .map(|endpoint| format!("hd{}", endpoint.id))
+        })
+    }
+
     /// All local pods, by endpoint id.
     pub fn endpoints(&self) -> Vec<EndpointInfo> {
         self.read(|tables| tables.endpoints.values().cloned().collect())
@@ -180,10 +198,14 @@ impl Directory {
     pub(crate) fn set_endpoint(&self, id: u16, endpoint: Option<EndpointInfo>) {
         self.write(|tables| match endpoint {
             Some(endpoint) => {
+                for address in &endpoint.addresses {
+                    tables.local.insert(*address, id);
+                }
                 tables.endpoints.insert(id, endpoint);
             }
             None => {
                 tables.endpoints.remove(&id);
+                tables.local.retain(|_, owner| *owner != id);
                 tables.policies.remove(&id);
             }
         });

@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::ledger::Ledger;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::DatapathError;
-use heddle_ipam::{AddressError, Family, Lease, NodeAddresses, Owner, Released, Resting, Snapshot};
+use heddle_ipam::{AddressError, Family, Lease, NodeAddresses, Owner, Released, Snapshot};
 use record::{AttachmentKey, Record};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -57,17 +57,13 @@ impl Addresses {
         cooldown: u64,
         leases: Vec<Lease>,
     ) -> Result<Vec<AddressError>, ApiError> {
-        // A lost or damaged file only means that freed addresses do not rest.
-        let resting: Vec<Resting> = std::fs::read(&self.path)
+        // A lost or damaged file only means that freed addresses do not rest; who has which is in the
+        // endpoints' own records.
+        let mut snapshot: Snapshot = std::fs::read(&self.path)
             .ok()
             .and_then(|content| serde_json::from_slice(&content).ok())
             .unwrap_or_default();
-        let generation = leases.iter().map(|lease| lease.generation).max();
-        let snapshot = Snapshot {
-            generation: generation.unwrap_or(0),
-            leases,
-            resting,
-        };
+        snapshot.leases = leases;
         let (addresses, refused) = NodeAddresses::from_snapshot(blocks, cooldown, snapshot)
             .map_err(|error| ApiError::new("ipam/bad-block", error.to_string()))?;
         self.with(|slot| *slot = Some(addresses));
@@ -112,24 +108,25 @@ impl Addresses {
 
     /// Frees a lease; its addresses rest, also over a restart.
     fn release(&self, record: &Record) {
-        let resting = self.with(|slot| {
+        let now = unix_seconds();
+        // Written under the lock: the file never goes back in time.
+        let kept = self.with(|slot| {
             let addresses = slot.as_mut()?;
-            match addresses.release(&owner(&record.key), record.generation, unix_seconds()) {
-                Released::Done(_) => Some(addresses.snapshot().resting),
+            match addresses.release(&owner(&record.key), record.generation, now) {
+                Released::Done(_) => Some(self.keep(addresses.snapshot(now))),
                 Released::NotHeld | Released::Newer { .. } => None,
             }
         });
-        if let Some(resting) = resting
-            && let Err(error) = self.keep(&resting)
-        {
+        if let Some(Err(error)) = kept {
             tracing::warn!(%error, path = %self.path.display(), "freed addresses will not rest over a restart");
         }
     }
 
     /// Not synced to the disk: a power failure ends every pod, and then no address needs a rest.
-    fn keep(&self, resting: &[Resting]) -> std::io::Result<()> {
+    fn keep(&self, mut snapshot: Snapshot) -> std::io::Result<()> {
+        snapshot.leases.clear();
         let temporary = self.path.with_extension("tmp");
-        std::fs::write(&temporary, serde_json::to_vec(resting)?)?;
+        std::fs::write(&temporary, serde_json::to_vec(&snapshot)?)?;
         std::fs::rename(&temporary, &self.path)
     }
 

@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub(crate) use policies::{ConditionWrite, PolicyTable};
+pub(crate) use policies::PolicyTable;
+pub(crate) use observe::string_map;
 pub(crate) use transition::CidrGeneration;
 
 /// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
@@ -271,6 +272,13 @@ impl Ledger {
         endpoint.identity = identity;
         endpoint.labels = labels;
         self.add_endpoint(endpoint);
+    }
+
+    /// The labels of an identity are not known after all: what bears it is isolated.
+    pub(crate) fn disown_identity(&mut self, identity: Identity) {
+        self.touched.extend(self.engine.remove_identity(identity));
+        self.touched.insert(identity);
+        self.directory.set_labels(identity, None);
     }
 
     /// Forgets an endpoint; the next reconciliation takes its addresses out of the ipcache.

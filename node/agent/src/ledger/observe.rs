@@ -237,17 +237,12 @@ fn node_view(value: &Value) -> NodeView {
 }
 
 fn identity_of(object: &Object) -> Option<(Identity, LabelSet)> {
-    let identity = Identity(object.name.name.parse().ok()?);
+    let (identity, labels) = heddle_kube::identity::parse_identity(&object.value)?;
     // Only cluster-scope numbers live in the store: nothing written there can pose as a reserved one.
     if identity.scope() != IdentityScope::Cluster {
         tracing::warn!(identity = %object.name.name, "ignored: not a number of the cluster scope");
         return None;
     }
-    let printed: Vec<String> = string_map(&object.value["security-labels"])
-        .into_iter()
-        .map(|(key, value)| format!("{key}={value}"))
-        .collect();
-    let labels = LabelSet::from_strings(printed.iter().map(String::as_str))?;
     if labels
         .iter()
         .any(|(source, _, _)| source == Source::Reserved)
