@@ -1,4 +1,6 @@
 //! Kubernetes objects as Heddle reads them, and the Store they live in.
 #![forbid(unsafe_code)]
 
+pub mod identity;
 pub mod store;
+pub mod timestamp;
