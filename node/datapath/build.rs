@@ -16,23 +16,43 @@ const DISTRIBUTION_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 fn main() {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(variable("OUT_DIR"));
-    for watched in ["bpf/abi/src", "bpf/abi/Cargo.toml", "bpf/programs/src", "bpf/programs/Cargo.toml"] {
+    for watched in [
+        "bpf/abi/src",
+        "bpf/abi/Cargo.toml",
+        "bpf/programs/src",
+        "bpf/programs/Cargo.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    for watched in ["HEDDLE_BPF_CARGO", "HEDDLE_BPF_TOOLCHAIN", "HEDDLE_CACHE", "PATH"] {
+    for watched in [
+        "HEDDLE_BPF_CARGO",
+        "HEDDLE_BPF_TOOLCHAIN",
+        "HEDDLE_CACHE",
+        "PATH",
+    ] {
         println!("cargo::rerun-if-env-changed={watched}");
     }
     let target = out.join("target");
     let mut build = compiler();
     build
         .current_dir(&root)
-        .args(["build", "--package", "heddle-bpf", "--release", "--target", TARGET])
+        .args([
+            "build",
+            "--package",
+            "heddle-bpf",
+            "--release",
+            "--target",
+            TARGET,
+        ])
         .arg("--target-dir")
         .arg(&target)
         .env("PATH", path_with_linker())
         // aya-ebpf uses one unstable feature.
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Cdebuginfo=2\u{1f}-Clink-arg=--btf")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "-Cdebuginfo=2\u{1f}-Clink-arg=--btf",
+        )
         .env("CARGO_PROFILE_RELEASE_LTO", "true")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
@@ -40,12 +60,20 @@ fn main() {
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
     // What cargo sets for this script would leak the host build's choices into the other one.
-    for leaked in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
+    for leaked in [
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+    ] {
         build.env_remove(leaked);
     }
     match build.status() {
         Ok(status) if status.success() => {}
-        Ok(status) => fail(&format!("the eBPF programs did not build ({status}); see above")),
+        Ok(status) => fail(&format!(
+            "the eBPF programs did not build ({status}); see above"
+        )),
         Err(error) => fail(&format!("cannot run {:?}: {error}", build.get_program())),
     }
     let object = target.join(TARGET).join("release/heddle");
@@ -61,7 +89,9 @@ fn compiler() -> Command {
     }
     if Path::new(DISTRIBUTION_CORE).exists() {
         let mut cargo = Command::new(DISTRIBUTION_CARGO);
-        cargo.env("RUSTC", DISTRIBUTION_RUSTC).env_remove("RUSTUP_TOOLCHAIN");
+        cargo
+            .env("RUSTC", DISTRIBUTION_RUSTC)
+            .env_remove("RUSTUP_TOOLCHAIN");
         // bpf-linker loads this compiler's LLVM at run time.
         let library = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
         cargo.env("LD_LIBRARY_PATH", library);
@@ -69,7 +99,10 @@ fn compiler() -> Command {
     }
     let toolchain = env::var("HEDDLE_BPF_TOOLCHAIN").unwrap_or_else(|_| "nightly".to_owned());
     let mut cargo = Command::new("rustup");
-    cargo.args(["run", &toolchain, "cargo", "-Zbuild-std=core"]).env_remove("RUSTC").env_remove("CARGO");
+    cargo
+        .args(["run", &toolchain, "cargo", "-Zbuild-std=core"])
+        .env_remove("RUSTC")
+        .env_remove("CARGO");
     cargo
 }
 

@@ -242,6 +242,10 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
         return Ok(TC_ACT_OK);
     }
     if flow.packet.destination != if v6 { endpoint.ipv6 } else { endpoint.ipv4 } {
+        // The node's own small talk on every link: multicast listener reports, router solicitations.
+        if from_here && is_multicast(&flow.packet.destination, v6) {
+            return Ok(report::drop_silently(context, DIRECTION_INGRESS, DropReason::IgmpHandled));
+        }
         return Err(DropReason::StaleOrUnroutableIp);
     }
     let destination = peer::of_endpoint(endpoint, v6);

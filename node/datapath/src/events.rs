@@ -27,7 +27,9 @@ impl Losses {
         let mut total = [0_u64; LOSS_CAUSES as usize];
         let losses = lock(&maps.losses);
         for (cause, sum) in (0..LOSS_CAUSES).zip(&mut total) {
-            let per_cpu = losses.get(&cause, 0).map_err(refused("read", "lost-event counters"))?;
+            let per_cpu = losses
+                .get(&cause, 0)
+                .map_err(refused("read", "lost-event counters"))?;
             *sum = per_cpu.iter().sum();
         }
         drop(losses);

@@ -1,8 +1,8 @@
 //! The real datapath.
 
 use crate::{
-    ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse, PeerRow,
-    PodLink, RealisedEndpoint, RealisedPolicy, Settings,
+    ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
+    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
     events::{self, Losses},
     maps::{Maps, lock, refused},
@@ -89,7 +89,11 @@ impl KernelDatapath {
         }
         set_sysctl("net/ipv4/conf/all/rp_filter", "0");
         let overlay = if settings.overlay {
-            let overhead = if has_ipv4(&settings.uplink) { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 };
+            let overhead = if has_ipv4(&settings.uplink) {
+                OVERHEAD_IPV4
+            } else {
+                OVERHEAD_IPV6
+            };
             let link = netlink.ensure_overlay(OVERLAY, OVERLAY_PORT, uplink.mtu - overhead)?;
             set_sysctl(&format!("net/ipv4/conf/{OVERLAY}/rp_filter"), "0");
             Some(link)
@@ -131,6 +135,22 @@ impl KernelDatapath {
         &self.pins.maps
     }
 
+    /// What a program does with a frame on an interface, without sending it anywhere: the program's return
+    /// code (0 pass, 2 drop, 7 redirect) and the frame as it left it. To be called in the node's network
+    /// namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the run (a frame shorter than an Ethernet header, an unknown interface).
+    pub fn run_program(
+        &self,
+        program: &str,
+        frame: &[u8],
+        ifindex: u32,
+    ) -> Result<(u32, Vec<u8>), DatapathError> {
+        attach::run(&mut lock(&self.object), program, frame, ifindex)
+    }
+
     fn write_config(&self) -> Result<(), DatapathError> {
         let mut flags = 0;
         if self.settings.host_routing {
@@ -149,7 +169,9 @@ impl KernelDatapath {
             drop_event_rate: self.settings.drop_event_rate,
             reserved: 0,
         };
-        lock(&self.maps.config).set(0, config, 0).map_err(refused("write", "node configuration"))
+        lock(&self.maps.config)
+            .set(0, config, 0)
+            .map_err(refused("write", "node configuration"))
     }
 
     /// Attaches the programs of the uplink and the overlay, and puts the new programs on every pod's
@@ -176,8 +198,17 @@ impl KernelDatapath {
         self.attach_program("to_pod", link, false)
     }
 
-    fn attach_program(&self, program: &str, interface: &str, ingress: bool) -> Result<(), DatapathError> {
-        let what = Attachment { program, interface, ingress };
+    fn attach_program(
+        &self,
+        program: &str,
+        interface: &str,
+        ingress: bool,
+    ) -> Result<(), DatapathError> {
+        let what = Attachment {
+            program,
+            interface,
+            ingress,
+        };
         attach::attach(&mut lock(&self.object), self.hook, &self.pins.links, what)
     }
 
@@ -188,7 +219,9 @@ impl KernelDatapath {
     }
 
     fn pod_mtu(&self) -> u32 {
-        self.overlay.as_ref().map_or(self.uplink.mtu, |link| link.mtu)
+        self.overlay
+            .as_ref()
+            .map_or(self.uplink.mtu, |link| link.mtu)
     }
 
     /// Sweeps out the connections of removed endpoints; whoever comes second finds nothing left to do.
@@ -198,7 +231,8 @@ impl KernelDatapath {
         if removed.is_empty() {
             return Ok(());
         }
-        self.sweep(|key, _| removed.contains(&key.low) || removed.contains(&key.high)).map(drop)
+        self.sweep(|key, _| removed.contains(&key.low) || removed.contains(&key.high))
+            .map(drop)
     }
 
     /// Removes connections; gives (kept, removed).
@@ -232,7 +266,9 @@ fn has_ipv4(interface: &str) -> bool {
     nix::ifaddrs::getifaddrs().is_ok_and(|mut all| {
         all.any(|found| {
             found.interface_name == interface
-                && found.address.is_some_and(|address| address.as_sockaddr_in().is_some())
+                && found
+                    .address
+                    .is_some_and(|address| address.as_sockaddr_in().is_some())
         })
     })
 }
@@ -240,9 +276,13 @@ fn has_ipv4(interface: &str) -> bool {
 /// A locally administered unicast MAC address (RFC 7042, 2.1).
 fn random_mac() -> Result<[u8; 6], DatapathError> {
     let mut mac = [0; 6];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut mac)).map_err(|error| {
-        DatapathError::Failed { doing: "read", object: "/dev/urandom".to_owned(), reason: error.to_string() }
-    })?;
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut mac))
+        .map_err(|error| DatapathError::Failed {
+            doing: "read",
+            object: "/dev/urandom".to_owned(),
+            reason: error.to_string(),
+        })?;
     mac[0] = (mac[0] & 0xfc) | 0x02;
     Ok(mac)
 }
@@ -295,9 +335,10 @@ fn peer_key(prefix: IpNet) -> Key<Address> {
 
 fn is_errno(error: &MapError, errno: &[i32]) -> bool {
     match error {
-        MapError::SyscallError(error) => {
-            error.io_error.raw_os_error().is_some_and(|code| errno.contains(&code))
-        }
+        MapError::SyscallError(error) => error
+            .io_error
+            .raw_os_error()
+            .is_some_and(|code| errno.contains(&code)),
         MapError::KeyNotFound | MapError::ElementNotFound => errno.contains(&NOT_FOUND),
         _ => false,
     }
@@ -320,7 +361,8 @@ impl Datapath for KernelDatapath {
         self.netlink.remove_link(&name)?;
         let (mac, host_mac) = (random_mac()?, random_mac()?);
         let mtu = self.pod_mtu();
-        self.netlink.add_pod_link(&name, host_mac, spec, mac, &netns, mtu)?;
+        self.netlink
+            .add_pod_link(&name, host_mac, spec, mac, &netns, mtu)?;
         let made = netlink::configure_pod(spec, &netns, &self.gateways(spec))
             .and_then(|()| self.netlink.link(&name));
         match made {
@@ -343,7 +385,12 @@ impl Datapath for KernelDatapath {
     }
 
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        lock(&self.installed).set(&self.maps, endpoint, policy, self.settings.max_policy_entries)
+        lock(&self.installed).set(
+            &self.maps,
+            endpoint,
+            policy,
+            self.settings.max_policy_entries,
+        )
     }
 
     fn set_facts(&self, facts: &Facts) -> Result<(), DatapathError> {
@@ -355,7 +402,9 @@ impl Datapath for KernelDatapath {
         let mut endpoints = lock(&self.maps.endpoints);
         for address in [value.ipv4, value.ipv6] {
             if !address.is_unspecified() {
-                endpoints.insert(address, value, 0).map_err(refused("write facts of", object()))?;
+                endpoints
+                    .insert(address, value, 0)
+                    .map_err(refused("write facts of", object()))?;
             }
         }
         lock(&self.known).insert(facts.endpoint, facts.clone());
@@ -384,7 +433,12 @@ impl Datapath for KernelDatapath {
         let name = link_name(endpoint);
         self.netlink.remove_link(&name)?;
         for ingress in [true, false] {
-            let pin = Attachment { program: "", interface: &name, ingress }.pin(&self.pins.links);
+            let pin = Attachment {
+                program: "",
+                interface: &name,
+                ingress,
+            }
+            .pin(&self.pins.links);
             match std::fs::remove_file(&pin) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(DatapathError::Failed {
@@ -447,14 +501,20 @@ impl Datapath for KernelDatapath {
                 reserved: 0,
                 node: row.node.map_or(Address::UNSPECIFIED, Address::from),
             };
-            ipcache.insert(&peer_key(row.prefix), value, 0).map_err(|error| {
-                if is_errno(&error, &FULL) {
-                    let max = u64::from(self.settings.max_ipcache_entries);
-                    DatapathError::MapFull { map: map_names::IPCACHE, entries: max, max }
-                } else {
-                    refused("write ipcache row", row.prefix.to_string())(error)
-                }
-            })?;
+            ipcache
+                .insert(&peer_key(row.prefix), value, 0)
+                .map_err(|error| {
+                    if is_errno(&error, &FULL) {
+                        let max = u64::from(self.settings.max_ipcache_entries);
+                        DatapathError::MapFull {
+                            map: map_names::IPCACHE,
+                            entries: max,
+                            max,
+                        }
+                    } else {
+                        refused("write ipcache row", row.prefix.to_string())(error)
+                    }
+                })?;
         }
         Ok(())
     }
@@ -474,7 +534,9 @@ impl Datapath for KernelDatapath {
 
     fn set_routes(&self, routes: &[(IpNet, IpAddr)]) -> Result<(), DatapathError> {
         // With a routed fabric the default route leads there; with an overlay its device does.
-        let Some(overlay) = &self.overlay else { return Ok(()) };
+        let Some(overlay) = &self.overlay else {
+            return Ok(());
+        };
         let wished: BTreeSet<IpNet> = routes.iter().map(|(prefix, _)| prefix.trunc()).collect();
         let mut present = BTreeSet::new();
         for (prefix, route) in self.netlink.routes_by(overlay.index)? {
@@ -490,7 +552,11 @@ impl Datapath for KernelDatapath {
         Ok(())
     }
 
-    fn poll_events(&self, timeout: Duration, events: &mut Vec<Event>) -> Result<(u64, u64), DatapathError> {
+    fn poll_events(
+        &self,
+        timeout: Duration,
+        events: &mut Vec<Event>,
+    ) -> Result<(u64, u64), DatapathError> {
         events::poll_ring(&self.maps, timeout, events)?;
         self.losses.take(&self.maps)
     }
@@ -514,9 +580,13 @@ impl Datapath for KernelDatapath {
                 let link = self.netlink.link(&name)?;
                 let pinned = [true, false].into_iter().all(|ingress| {
                     self.hook == Hook::Clsact
-                        || Attachment { program: "", interface: &name, ingress }
-                            .pin(&self.pins.links)
-                            .exists()
+                        || Attachment {
+                            program: "",
+                            interface: &name,
+                            ingress,
+                        }
+                        .pin(&self.pins.links)
+                        .exists()
                 });
                 let attached = pinned && link.is_some_and(|link| link.index == facts.ifindex);
                 Ok(RealisedEndpoint { facts, attached })
@@ -534,7 +604,9 @@ impl Datapath for KernelDatapath {
             let (key, value) = row.map_err(refused("read", "ipcache"))?;
             let address = IpAddr::from(key.data());
             let length = key.prefix_len() - if address.is_ipv4() { 96 } else { 0 };
-            let Ok(prefix) = IpNet::new(address, u8::try_from(length).unwrap_or(128)) else { continue };
+            let Ok(prefix) = IpNet::new(address, u8::try_from(length).unwrap_or(128)) else {
+                continue;
+            };
             rows.push(PeerRow {
                 prefix,
                 identity: Identity(value.identity),
@@ -566,11 +638,15 @@ impl Datapath for KernelDatapath {
         let metrics = lock(&self.maps.metrics);
         let mut counters = Vec::new();
         for index in 0..METRIC_SLOTS {
-            let per_cpu = metrics.get(&index, 0).map_err(refused("read", "counters"))?;
-            let sum = per_cpu.iter().fold(MetricSlot::default(), |sum, slot| MetricSlot {
-                packets: sum.packets + slot.packets,
-                bytes: sum.bytes + slot.bytes,
-            });
+            let per_cpu = metrics
+                .get(&index, 0)
+                .map_err(refused("read", "counters"))?;
+            let sum = per_cpu
+                .iter()
+                .fold(MetricSlot::default(), |sum, slot| MetricSlot {
+                    packets: sum.packets + slot.packets,
+                    bytes: sum.bytes + slot.bytes,
+                });
             if sum.packets != 0 {
                 let reason = u8::try_from(index >> 1).unwrap_or(u8::MAX);
                 counters.push(((reason, u8::from(index & 1 == 1)), sum));
@@ -580,39 +656,88 @@ impl Datapath for KernelDatapath {
     }
 
     fn map_use(&self) -> Result<Vec<MapUse>, DatapathError> {
-        let endpoints = lock(&self.maps.endpoints).keys().filter_map(Result::ok).count() as u64;
-        let ipcache = lock(&self.maps.ipcache).keys().filter_map(Result::ok).count() as u64;
-        let connections = lock(&self.maps.connections).keys().filter_map(Result::ok).count() as u64;
+        let endpoints = lock(&self.maps.endpoints)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
+        let ipcache = lock(&self.maps.ipcache)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
+        let connections = lock(&self.maps.connections)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
         let policies = lock(&self.installed).largest() as u64;
-        let row = |name: &str, entries, max| MapUse { name: name.to_owned(), entries, max };
+        let row = |name: &str, entries, max| MapUse {
+            name: name.to_owned(),
+            entries,
+            max,
+        };
         Ok(vec![
-            row(map_names::ENDPOINTS, endpoints, u64::from(MAX_ENDPOINTS) * 2),
-            row(map_names::IPCACHE, ipcache, u64::from(self.settings.max_ipcache_entries)),
-            row(map_names::CONNECTIONS, connections, u64::from(self.settings.max_connections)),
-            row(map_names::POLICIES, policies, u64::from(self.settings.max_policy_entries)),
+            row(
+                map_names::ENDPOINTS,
+                endpoints,
+                u64::from(MAX_ENDPOINTS) * 2,
+            ),
+            row(
+                map_names::IPCACHE,
+                ipcache,
+                u64::from(self.settings.max_ipcache_entries),
+            ),
+            row(
+                map_names::CONNECTIONS,
+                connections,
+                u64::from(self.settings.max_connections),
+            ),
+            row(
+                map_names::POLICIES,
+                policies,
+                u64::from(self.settings.max_policy_entries),
+            ),
         ])
     }
 
     fn features(&self) -> Vec<Feature> {
-        let feature = |name: &str, state, why: &str| Feature { name: name.to_owned(), state, why: why.to_owned() };
-        let switch = |on| if on { FeatureState::On } else { FeatureState::Off };
+        let feature = |name: &str, state, why: &str| Feature {
+            name: name.to_owned(),
+            state,
+            why: why.to_owned(),
+        };
+        let switch = |on| {
+            if on {
+                FeatureState::On
+            } else {
+                FeatureState::Off
+            }
+        };
         vec![
             match (self.hook, self.settings.force_clsact) {
                 (Hook::Tcx, _) => feature("tcx", FeatureState::On, ""),
                 (Hook::Clsact, true) => feature("tcx", FeatureState::Off, "clsact is configured"),
-                (Hook::Clsact, false) => {
-                    feature("tcx", FeatureState::Unavailable, "Linux before 6.6; clsact is used")
-                }
+                (Hook::Clsact, false) => feature(
+                    "tcx",
+                    FeatureState::Unavailable,
+                    "Linux before 6.6; clsact is used",
+                ),
             },
             feature(
                 "host-routing",
                 switch(self.settings.host_routing),
-                if self.settings.host_routing { "" } else { "host-routing: off is configured" },
+                if self.settings.host_routing {
+                    ""
+                } else {
+                    "host-routing: off is configured"
+                },
             ),
             feature(
                 "overlay",
                 switch(self.overlay.is_some()),
-                if self.overlay.is_some() { "" } else { "the fabric is routed" },
+                if self.overlay.is_some() {
+                    ""
+                } else {
+                    "the fabric is routed"
+                },
             ),
         ]
     }

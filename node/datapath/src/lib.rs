@@ -14,8 +14,8 @@ mod policy;
 mod settings;
 
 pub use api::{
-    CidrRow, ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
-    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
+    CidrRow, ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
+    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
 pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};

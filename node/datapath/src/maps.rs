@@ -39,7 +39,11 @@ pub(crate) fn refused(
     object: impl Into<String>,
 ) -> impl FnOnce(aya::maps::MapError) -> DatapathError {
     let object = object.into();
-    move |error| DatapathError::Failed { doing, object, reason: chain(&error) }
+    move |error| DatapathError::Failed {
+        doing,
+        object,
+        reason: chain(&error),
+    }
 }
 
 impl Maps {

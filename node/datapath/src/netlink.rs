@@ -13,7 +13,8 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
 };
 use rtnetlink::{
-    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder, new_connection,
+    Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
+    new_connection,
 };
 use std::{
     fs::File,
@@ -39,9 +40,16 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
 }
 
-fn failed(doing: &'static str, object: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> DatapathError {
+fn failed(
+    doing: &'static str,
+    object: impl Into<String>,
+) -> impl FnOnce(rtnetlink::Error) -> DatapathError {
     let object = object.into();
-    move |error| DatapathError::Failed { doing, object, reason: chain(&error) }
+    move |error| DatapathError::Failed {
+        doing,
+        object,
+        reason: chain(&error),
+    }
 }
 
 fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
@@ -60,24 +68,38 @@ impl Netlink {
             object: "a netlink socket".to_owned(),
             reason: error.to_string(),
         };
-        let runtime = Builder::new_current_thread().enable_io().build().map_err(io)?;
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(io)?;
         let (connection, handle, _) = {
             let _guard = runtime.enter();
             new_connection().map_err(io)?
         };
         runtime.spawn(connection);
-        Ok(Self { inner: Mutex::new((runtime, handle)) })
+        Ok(Self {
+            inner: Mutex::new((runtime, handle)),
+        })
     }
 
     fn run<T, F: Future<Output = T>>(&self, work: impl FnOnce(Handle) -> F) -> T {
-        let inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let inner = self
+            .inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         inner.0.block_on(work(inner.1.clone()))
     }
 
     /// The link with this name.
     pub(crate) fn link(&self, name: &str) -> Result<Option<Link>, DatapathError> {
         let found = self.run(|handle| async move {
-            handle.link().get().match_name(name.to_owned()).execute().try_next().await
+            handle
+                .link()
+                .get()
+                .match_name(name.to_owned())
+                .execute()
+                .try_next()
+                .await
         });
         match found {
             Ok(message) => Ok(message.map(describe)),
@@ -88,7 +110,9 @@ impl Netlink {
 
     /// Removes a link; one that is not there is no error.
     pub(crate) fn remove_link(&self, name: &str) -> Result<(), DatapathError> {
-        let Some(link) = self.link(name)? else { return Ok(()) };
+        let Some(link) = self.link(name)? else {
+            return Ok(());
+        };
         match self.run(|handle| async move { handle.link().del(link.index).execute().await }) {
             Err(error) if !is_errno(&error, ENODEV) => Err(failed("remove link", name)(error)),
             _ => Ok(()),
@@ -121,7 +145,12 @@ impl Netlink {
     }
 
     /// Makes the overlay device if it is not there: VXLAN with per-packet addresses and identities.
-    pub(crate) fn ensure_overlay(&self, name: &str, port: u16, mtu: u32) -> Result<Link, DatapathError> {
+    pub(crate) fn ensure_overlay(
+        &self,
+        name: &str,
+        port: u16,
+        mtu: u32,
+    ) -> Result<Link, DatapathError> {
         if self.link(name)?.is_none() {
             let message = LinkMessageBuilder::<LinkVxlan>::new(name)
                 .collect_metadata(true)
@@ -156,16 +185,26 @@ impl Netlink {
     }
 
     /// A default route by a gateway that is taken to be on the link.
-    pub(crate) fn set_default_route(&self, gateway: IpAddr, interface: u32) -> Result<(), DatapathError> {
+    pub(crate) fn set_default_route(
+        &self,
+        gateway: IpAddr,
+        interface: u32,
+    ) -> Result<(), DatapathError> {
         let everything = match gateway {
             IpAddr::V4(_) => IpNet::new(Ipv4Addr::UNSPECIFIED.into(), 0),
             IpAddr::V6(_) => IpNet::new(Ipv6Addr::UNSPECIFIED.into(), 0),
         };
-        let Ok(everything) = everything else { return Ok(()) };
+        let Ok(everything) = everything else {
+            return Ok(());
+        };
         let object = format!("default by {gateway}");
-        let route = route_to(everything, interface).gateway(gateway).map_err(|error| {
-            DatapathError::Failed { doing: "build route", object: object.clone(), reason: error.to_string() }
-        })?;
+        let route = route_to(everything, interface)
+            .gateway(gateway)
+            .map_err(|error| DatapathError::Failed {
+                doing: "build route",
+                object: object.clone(),
+                reason: error.to_string(),
+            })?;
         self.add_route(route.onlink().build(), &object)
     }
 
@@ -175,7 +214,10 @@ impl Netlink {
     }
 
     /// The prefixes that Heddle's routes by this interface lead to.
-    pub(crate) fn routes_by(&self, interface: u32) -> Result<Vec<(IpNet, RouteMessage)>, DatapathError> {
+    pub(crate) fn routes_by(
+        &self,
+        interface: u32,
+    ) -> Result<Vec<(IpNet, RouteMessage)>, DatapathError> {
         let mut found = Vec::new();
         for v6 in [false, true] {
             let request = if v6 {
@@ -183,8 +225,10 @@ impl Netlink {
             } else {
                 RouteMessageBuilder::<Ipv4Addr>::new().build()
             };
-            let routes: Vec<RouteMessage> = self
-                .run(|handle| async move { handle.route().get(request).execute().try_collect().await })
+            let routes: Vec<RouteMessage> =
+                self.run(|handle| async move {
+                    handle.route().get(request).execute().try_collect().await
+                })
                 .map_err(failed("list", "routes"))?;
             for route in routes {
                 if route.header.protocol != ROUTES {
@@ -194,13 +238,21 @@ impl Netlink {
                     .attributes
                     .iter()
                     .any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == interface));
-                let destination = route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
-                    RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
-                    _ => None,
-                });
+                let destination = route
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
+                            Some(IpAddr::V4(*v4))
+                        }
+                        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => {
+                            Some(IpAddr::V6(*v6))
+                        }
+                        _ => None,
+                    });
                 if let (true, Some(address)) = (by_this, destination) {
-                    if let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length) {
+                    if let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length)
+                    {
                         found.push((prefix, route));
                     }
                 }
@@ -210,7 +262,11 @@ impl Netlink {
     }
 
     /// Removes a route.
-    pub(crate) fn remove_route(&self, route: RouteMessage, object: &str) -> Result<(), DatapathError> {
+    pub(crate) fn remove_route(
+        &self,
+        route: RouteMessage,
+        object: &str,
+    ) -> Result<(), DatapathError> {
         match self.run(|handle| async move { handle.route().del(route).execute().await }) {
             Err(error) if !is_errno(&error, ESRCH) => Err(failed("remove route", object)(error)),
             _ => Ok(()),
@@ -241,20 +297,32 @@ impl Netlink {
     pub(crate) fn add_address(&self, interface: u32, address: IpAddr) -> Result<(), DatapathError> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         match self.run(|handle| async move {
-            handle.address().add(interface, address, length).execute().await
+            handle
+                .address()
+                .add(interface, address, length)
+                .execute()
+                .await
         }) {
-            Err(error) if !is_errno(&error, EEXIST) => Err(failed("add address", address.to_string())(error)),
+            Err(error) if !is_errno(&error, EEXIST) => {
+                Err(failed("add address", address.to_string())(error))
+            }
             _ => Ok(()),
         }
     }
 }
 
 fn describe(message: LinkMessage) -> Link {
-    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
-    });
-    Link { index: message.header.index, mtu: mtu.unwrap_or(1500) }
+    let mtu = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+    Link {
+        index: message.header.index,
+        mtu: mtu.unwrap_or(1500),
+    }
 }
 
 fn route_to(prefix: IpNet, interface: u32) -> RouteMessageBuilder<IpAddr> {
@@ -273,22 +341,37 @@ pub(crate) fn configure_pod(
     netns: &File,
     gateways: &[IpAddr],
 ) -> Result<(), DatapathError> {
-    let lost = |reason: String| DatapathError::NoNamespace { path: spec.netns.clone(), reason };
+    let lost = |reason: String| DatapathError::NoNamespace {
+        path: spec.netns.clone(),
+        reason,
+    };
     std::thread::scope(|scope| {
         // A thread of its own: a thread that has changed namespaces is good for nothing else.
         let visit = scope.spawn(|| -> Result<(), DatapathError> {
             setns(netns, CloneFlags::CLONE_NEWNET).map_err(|error| lost(error.to_string()))?;
             // Nothing in a pod has to find out whether its address is taken, or look for routers.
-            for (setting, value) in [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")] {
-                set_sysctl(&format!("net/ipv6/conf/{}/{setting}", spec.interface), value);
+            for (setting, value) in [
+                ("accept_dad", "0"),
+                ("accept_ra", "0"),
+                ("router_solicitations", "0"),
+            ] {
+                set_sysctl(
+                    &format!("net/ipv6/conf/{}/{setting}", spec.interface),
+                    value,
+                );
             }
             let netlink = Netlink::open()?;
-            let link = netlink.link(&spec.interface)?.ok_or_else(|| lost("the link is gone".to_owned()))?;
+            let link = netlink
+                .link(&spec.interface)?
+                .ok_or_else(|| lost("the link is gone".to_owned()))?;
             if let Some(loopback) = netlink.link("lo")? {
                 netlink.up(loopback.index)?;
             }
             netlink.up(link.index)?;
-            for address in [spec.ipv4.map(IpAddr::V4), spec.ipv6.map(IpAddr::V6)].into_iter().flatten() {
+            for address in [spec.ipv4.map(IpAddr::V4), spec.ipv6.map(IpAddr::V6)]
+                .into_iter()
+                .flatten()
+            {
                 netlink.add_address(link.index, address)?;
             }
             for gateway in gateways {
@@ -296,7 +379,9 @@ pub(crate) fn configure_pod(
             }
             Ok(())
         });
-        visit.join().unwrap_or_else(|_| Err(lost("the visit ended early".to_owned())))
+        visit
+            .join()
+            .unwrap_or_else(|_| Err(lost("the visit ended early".to_owned())))
     })
 }
 

@@ -6,11 +6,16 @@ use heddle_abi::{ABI_VERSION, map_names};
 use std::path::{Path, PathBuf};
 
 /// The programs, as the build compiled them.
-pub static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/heddle.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/heddle.bpf.o"));
 
 /// Names of the programs in the object.
-pub const PROGRAMS: [&str; 5] = ["from_pod", "to_pod", "from_network", "from_overlay", "to_overlay"];
+pub const PROGRAMS: [&str; 5] = [
+    "from_pod",
+    "to_pod",
+    "from_network",
+    "from_overlay",
+    "to_overlay",
+];
 
 /// Every map, all pinned.
 pub(crate) const MAPS: [&str; 12] = [
@@ -40,17 +45,21 @@ impl Pins {
     /// The directories, made if need be.
     pub(crate) fn open(settings: &Settings) -> Result<Self, DatapathError> {
         let root = settings.pin_dir.join(format!("v{ABI_VERSION}"));
-        let pins = Self { maps: root.join("maps"), links: root.join("links") };
+        let pins = Self {
+            maps: root.join("maps"),
+            links: root.join("links"),
+        };
         for directory in [&pins.maps, &pins.links] {
             std::fs::create_dir_all(directory).map_err(|error| DatapathError::Failed {
                 doing: "make pin directory",
                 object: directory.display().to_string(),
-                reason: format!("{error}; a bpffs must be mounted there (mount -t bpf bpf /sys/fs/bpf)"),
+                reason: format!(
+                    "{error}; a bpffs must be mounted there (mount -t bpf bpf /sys/fs/bpf)"
+                ),
             })?;
         }
         Ok(pins)
     }
-
 }
 
 /// Loads maps (those pinned already are taken as they are) and programs.
@@ -77,7 +86,9 @@ pub(crate) fn load(settings: &Settings, maps: &Path) -> Result<Ebpf, DatapathErr
             .ok_or_else(|| failed("find program", name, "it is not in the object".to_owned()))?
             .try_into()
             .map_err(|error| failed("use program", name, chain(&error)))?;
-        program.load().map_err(|error| failed("load program", name, chain(&error)))?;
+        program
+            .load()
+            .map_err(|error| failed("load program", name, chain(&error)))?;
     }
     Ok(object)
 }

@@ -35,7 +35,11 @@ impl Installed {
         policy: &CompiledPolicy,
         max_entries: u32,
     ) -> Result<(), DatapathError> {
-        if self.by_endpoint.get(&endpoint).is_some_and(|(installed, _)| **installed == *policy) {
+        if self
+            .by_endpoint
+            .get(&endpoint)
+            .is_some_and(|(installed, _)| **installed == *policy)
+        {
             return Ok(());
         }
         if policy.entries.len() as u64 > u64::from(max_entries) {
@@ -62,14 +66,21 @@ impl Installed {
 
     /// Rows of the largest policy in force.
     pub(crate) fn largest(&self) -> usize {
-        self.by_endpoint.values().map(|(policy, _)| policy.entries.len()).max().unwrap_or(0)
+        self.by_endpoint
+            .values()
+            .map(|(policy, _)| policy.entries.len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Leaves an endpoint id with a policy that allows nothing.
     pub(crate) fn clear(&mut self, maps: &Maps, endpoint: u16) -> Result<(), DatapathError> {
         self.by_endpoint.remove(&endpoint);
-        let empty =
-            CompiledPolicy { ingress_enforced: true, egress_enforced: true, entries: Vec::new() };
+        let empty = CompiledPolicy {
+            ingress_enforced: true,
+            egress_enforced: true,
+            entries: Vec::new(),
+        };
         swap(maps, endpoint, &build(&empty)?)
     }
 }
@@ -82,20 +93,26 @@ fn swap(maps: &Maps, endpoint: u16, map: &PolicyMap) -> Result<(), DatapathError
         .set(index, map, 0)
         .map_err(refused("swap in policy of endpoint", endpoint.to_string()))?;
     let mut generations = lock(&maps.generations);
-    let now = generations.get(&index, 0).map_err(refused("read generation of endpoint", endpoint.to_string()))?;
+    let now = generations
+        .get(&index, 0)
+        .map_err(refused("read generation of endpoint", endpoint.to_string()))?;
     // 0 means "never asked" in a connection's entry.
     let next = now.checked_add(1).unwrap_or(1);
-    generations.set(index, next, 0).map_err(refused("bump generation of endpoint", endpoint.to_string()))
+    generations
+        .set(index, next, 0)
+        .map_err(refused("bump generation of endpoint", endpoint.to_string()))
 }
 
 fn build(policy: &CompiledPolicy) -> Result<PolicyMap, DatapathError> {
     // A trie without room for one row is refused.
-    let room = u32::try_from(policy.entries.len()).unwrap_or(u32::MAX).max(1);
-    let mut map =
-        PolicyMap::create(room, NO_PREALLOC).map_err(refused("make", "a policy map"))?;
+    let room = u32::try_from(policy.entries.len())
+        .unwrap_or(u32::MAX)
+        .max(1);
+    let mut map = PolicyMap::create(room, NO_PREALLOC).map_err(refused("make", "a policy map"))?;
     for entry in &policy.entries {
         let (key, value) = encode(entry);
-        map.insert(&key, value, 0).map_err(refused("write", "a policy map"))?;
+        map.insert(&key, value, 0)
+            .map_err(refused("write", "a policy map"))?;
     }
     Ok(map)
 }
@@ -144,7 +161,11 @@ fn decode(key: &Key<PolicyKey>, value: &PolicyValue) -> Entry {
             port: u16::from_be(data.port),
             port_prefix: u8::try_from(prefix.saturating_sub(POLICY_ANY_PORT_PREFIX)).unwrap_or(0),
         },
-        verdict: if value.verdict == POLICY_VERDICT_DENY { EntryVerdict::Deny } else { EntryVerdict::Allow },
+        verdict: if value.verdict == POLICY_VERDICT_DENY {
+            EntryVerdict::Deny
+        } else {
+            EntryVerdict::Allow
+        },
         precedence: value.precedence,
         cookie: value.cookie,
     }
@@ -159,9 +180,16 @@ pub(crate) fn read(maps: &Maps, endpoint: u16) -> Result<RealisedPolicy, Datapat
     let map = match lock(&maps.policies).get(&index, 0) {
         Ok(map) => map,
         Err(aya::maps::MapError::KeyNotFound) => {
-            return Ok(RealisedPolicy { generation, entries: None });
+            return Ok(RealisedPolicy {
+                generation,
+                entries: None,
+            });
         }
-        Err(error) => return Err(refused("read policy of endpoint", endpoint.to_string())(error)),
+        Err(error) => {
+            return Err(refused("read policy of endpoint", endpoint.to_string())(
+                error,
+            ));
+        }
     };
     let mut entries = Vec::new();
     for row in map.iter() {
@@ -169,7 +197,10 @@ pub(crate) fn read(maps: &Maps, endpoint: u16) -> Result<RealisedPolicy, Datapat
         entries.push(decode(&key, &value));
     }
     entries.sort_unstable();
-    Ok(RealisedPolicy { generation, entries: Some(entries) })
+    Ok(RealisedPolicy {
+        generation,
+        entries: Some(entries),
+    })
 }
 
 #[cfg(test)]
@@ -178,12 +209,25 @@ mod tests {
 
     #[test]
     fn entries_survive_the_kernels_layout() {
-        for (protocol, port, port_prefix) in [(0, 0, 0), (6, 0, 0), (6, 80, 16), (17, 8192, 3), (58, 128, 16)] {
-            for (direction, verdict) in
-                [(Direction::Ingress, EntryVerdict::Allow), (Direction::Egress, EntryVerdict::Deny)]
-            {
+        for (protocol, port, port_prefix) in [
+            (0, 0, 0),
+            (6, 0, 0),
+            (6, 80, 16),
+            (17, 8192, 3),
+            (58, 128, 16),
+        ] {
+            for (direction, verdict) in [
+                (Direction::Ingress, EntryVerdict::Allow),
+                (Direction::Egress, EntryVerdict::Deny),
+            ] {
                 let entry = Entry {
-                    key: EntryKey { direction, identity: Identity(20_001), protocol, port, port_prefix },
+                    key: EntryKey {
+                        direction,
+                        identity: Identity(20_001),
+                        protocol,
+                        port,
+                        port_prefix,
+                    },
                     verdict,
                     precedence: 1 << 24,
                     cookie: 7,
