@@ -1,4 +1,7 @@
 //! Kubernetes objects as Heddle reads them, and the Store they live in.
 #![forbid(unsafe_code)]
 
+pub mod manifest;
+pub mod pod;
+pub mod policy;
 pub mod store;

@@ -1,10 +1,10 @@
 //! Compiled policy: what the datapath enforces.
 
 use heddle_model::Identity;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which way a connection goes, seen from the endpoint whose policy is asked.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Into the endpoint.
@@ -13,8 +13,16 @@ pub enum Direction {
     Egress,
 }
 
+/// Precedence of an explicit deny.
+pub const PRECEDENCE_DENY: u32 = 255 << 24;
+/// Precedence of a rule's allow.
+pub const PRECEDENCE_ALLOW: u32 = 1 << 24;
+/// Precedence of an allow that no rule gives: nothing is enforced, or the endpoint's own node asks. Lower
+/// than a rule's, so that a rule is named where there is one.
+pub const PRECEDENCE_FALLBACK: u32 = 1;
+
 /// What an entry says.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryVerdict {
     /// Let it pass.
@@ -49,9 +57,11 @@ pub struct Entry {
     /// What it says.
     pub verdict: EntryVerdict,
     /// The entry of the highest precedence wins among those found for the peer's identity, for its CIDR
-    /// identity and for anybody (for each, the longest prefix). Deny 255 << 24, allow 1 << 24.
+    /// identity and for anybody (for each, the longest prefix): [`PRECEDENCE_DENY`],
+    /// [`PRECEDENCE_ALLOW`] or [`PRECEDENCE_FALLBACK`].
     pub precedence: u32,
-    /// Names the set of rules it comes from (see `Engine::rules_of`); 0 only where no policy is enforced.
+    /// Names the set of rules it comes from (see [`Engine::rules_of`](crate::Engine::rules_of)); 0 only
+    /// where no policy is enforced.
     pub cookie: u32,
 }
 
@@ -67,4 +77,65 @@ pub struct CompiledPolicy {
     pub egress_enforced: bool,
     /// The entries, sorted by key, keys unique.
     pub entries: Vec<Entry>,
+}
+
+impl CompiledPolicy {
+    /// The entry that decides, found as the datapath finds it: for the peer's identity, its CIDR identity
+    /// (if not 0) and anybody the longest prefix each, then the highest precedence. `None` drops.
+    ///
+    /// For ICMP the port is the message type.
+    pub fn lookup(
+        &self,
+        direction: Direction,
+        peer: Identity,
+        cidr: Identity,
+        protocol: u8,
+        port: u16,
+    ) -> Option<&Entry> {
+        let mut found: Option<&Entry> = None;
+        let keys = [
+            Some(peer),
+            Some(cidr).filter(|c| c.0 != 0),
+            Some(Identity::UNKNOWN),
+        ];
+        for key in keys.into_iter().flatten() {
+            let Some(entry) = self.longest(direction, key, protocol, port) else {
+                continue;
+            };
+            if found.is_none_or(|best| entry.precedence > best.precedence) {
+                found = Some(entry);
+            }
+        }
+        found
+    }
+
+    /// The entry with the longest prefix for one key.
+    fn longest(
+        &self,
+        direction: Direction,
+        identity: Identity,
+        protocol: u8,
+        port: u16,
+    ) -> Option<&Entry> {
+        let find = |protocol: u8, port: u16, port_prefix: u8| {
+            let key = EntryKey {
+                direction,
+                identity,
+                protocol,
+                port,
+                port_prefix,
+            };
+            self.entries
+                .binary_search_by(|entry| entry.key.cmp(&key))
+                .ok()
+                .map(|at| &self.entries[at])
+        };
+        (0..=16u8)
+            .rev()
+            .find_map(|bits| {
+                let mask = u16::MAX.checked_shl(16 - u32::from(bits)).unwrap_or(0);
+                find(protocol, port & mask, bits)
+            })
+            .or_else(|| find(0, 0, 0))
+    }
 }

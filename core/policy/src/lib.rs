@@ -1,6 +1,27 @@
 //! Rules in, decisions and map entries out: the one place where a verdict is computed.
 //!
-//! [`compile`](compiled) turns the policies that select an endpoint into map entries for the kernel.
+//! An [`Engine`] holds policies and identities. [`Engine::compile`] turns the policies that select an
+//! endpoint into map entries for the kernel; [`Engine::decide`] answers the same question on paper and
+//! says why. A property test holds the two together.
 #![forbid(unsafe_code)]
 
+mod cidr;
+mod compile;
 pub mod compiled;
+mod cookie;
+mod decide;
+mod engine;
+pub mod protocol;
+mod rows;
+mod rule;
+mod selector;
+
+pub use cidr::{CidrAssignment, CidrScope};
+pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
+pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};
+pub use engine::Engine;
+pub use rule::{
+    CidrBlock, IcmpFamily, Isolation, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec,
+    PortMatch, PortTerm, Ports, Rule, RuleRef, Section, Transport,
+};
+pub use selector::EndpointSelector;

@@ -1,0 +1,120 @@
+//! Rows say what the says say, in few rows.
+
+use super::*;
+use proptest::prelude::*;
+
+fn say(rule: usize, verdict: EntryVerdict, first: u16, last: u16) -> Say {
+    Say {
+        rule,
+        verdict,
+        reach: Reach::Spans(vec![Span {
+            protocol: protocol::TCP,
+            first,
+            last,
+        }]),
+    }
+}
+
+fn everything(rule: usize, verdict: EntryVerdict) -> Say {
+    Say {
+        rule,
+        verdict,
+        reach: Reach::All,
+    }
+}
+
+fn lookup(rows: &[Row], protocol: u8, port: u16) -> Option<Label> {
+    rows.iter()
+        .filter(|row| {
+            let bits = u32::from(row.port_prefix);
+            let same = (u32::from(row.port) ^ u32::from(port)) >> (16 - bits) == 0;
+            (row.protocol == protocol && same) || row.protocol == 0
+        })
+        .max_by_key(|row| (row.protocol != 0, row.port_prefix))
+        .map(|row| row.label.clone())
+}
+
+#[test]
+fn p4_a_wide_range_is_at_most_thirty_rows() {
+    let found = rows(&[say(0, EntryVerdict::Allow, 1, 65_534)], false);
+    assert_eq!(found.len(), 30);
+    assert_eq!(
+        rows(&[say(0, EntryVerdict::Allow, 0, 65_535)], false).len(),
+        1
+    );
+}
+
+#[test]
+fn a_hole_in_an_allow_is_one_row_more() {
+    let says = [
+        say(0, EntryVerdict::Allow, 0, 65_535),
+        say(1, EntryVerdict::Deny, 80, 80),
+    ];
+    assert_eq!(rows(&says, false).len(), 2);
+    let says = [
+        everything(0, EntryVerdict::Allow),
+        say(1, EntryVerdict::Deny, 80, 80),
+    ];
+    assert_eq!(rows(&says, false).len(), 2);
+}
+
+#[test]
+fn a_deny_of_a_wide_range_stands_on_narrow_rows() {
+    let says = [
+        say(0, EntryVerdict::Deny, 0, 1023),
+        say(1, EntryVerdict::Allow, 80, 80),
+    ];
+    let found = rows(&says, false);
+    assert_eq!(
+        lookup(&found, protocol::TCP, 80),
+        Some(Label::Rules(EntryVerdict::Deny, vec![0]))
+    );
+    assert_eq!(lookup(&found, protocol::TCP, 1024), None);
+    assert_eq!(lookup(&found, protocol::UDP, 80), None);
+}
+
+proptest! {
+    #[test]
+    fn rows_say_what_the_says_say(
+        spans in prop::collection::vec((any::<bool>(), 0u16..40, 0u16..40, prop::bool::weighted(0.15)), 0..6),
+        scale in prop::sample::select(vec![1u16, 7, 1638]),
+        fallback: bool,
+    ) {
+        let says: Vec<Say> = spans
+            .iter()
+            .enumerate()
+            .map(|(rule, (deny, a, b, all))| {
+                let verdict = if *deny { EntryVerdict::Deny } else { EntryVerdict::Allow };
+                if *all {
+                    everything(rule, verdict)
+                } else {
+                    say(rule, verdict, (*a).min(*b) * scale, (*a).max(*b) * scale)
+                }
+            })
+            .collect();
+        let found = rows(&says, fallback);
+        for protocol in [protocol::TCP, protocol::UDP] {
+            for port in (0..=40u16).flat_map(|p| [p * scale, (p * scale).saturating_add(1)]) {
+                let holding: Vec<&Say> = says
+                    .iter()
+                    .filter(|say| match &say.reach {
+                        Reach::All => true,
+                        Reach::Spans(spans) => spans.iter().any(|span| {
+                            span.protocol == protocol && span.first <= port && port <= span.last
+                        }),
+                    })
+                    .collect();
+                let of = |verdict| -> Vec<usize> {
+                    holding.iter().filter(|say| say.verdict == verdict).map(|say| say.rule).collect()
+                };
+                let expected = match (of(EntryVerdict::Deny), of(EntryVerdict::Allow)) {
+                    (denies, _) if !denies.is_empty() => Some(Label::Rules(EntryVerdict::Deny, denies)),
+                    (_, allows) if !allows.is_empty() => Some(Label::Rules(EntryVerdict::Allow, allows)),
+                    _ if fallback => Some(Label::Fallback),
+                    _ => None,
+                };
+                prop_assert_eq!(lookup(&found, protocol, port), expected, "{} {}", protocol, port);
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! `networking.k8s.io/v1` NetworkPolicy, as its specification has it (reference 2.8 names where others
+//! deviate).
+
+use super::{
+    fields::{Field, Problems, closest},
+    ports::{self, cidr, holes},
+    selectors::{Labels, in_any_namespace, in_namespace, requirements, selector},
+};
+use heddle_policy::{
+    CidrBlock, EndpointSelector, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, PortMatch,
+    PortTerm, Ports, Rule, Section, Transport,
+};
+use serde_json::Value;
+
+pub(super) fn parse(root: &Field<'_>, id: PolicyId, problems: &mut Problems) -> Option<Policy> {
+    root.object(
+        &["apiVersion", "kind", "metadata", "spec", "status"],
+        &[],
+        problems,
+    );
+    let Some(spec) = root.get("spec") else {
+        problems.error(
+            "policy/missing-field",
+            "spec",
+            "the policy has no spec",
+            "write spec with podSelector, policyTypes, ingress and egress",
+        );
+        return None;
+    };
+    if !spec.object(
+        &["podSelector", "policyTypes", "ingress", "egress"],
+        &[],
+        problems,
+    ) {
+        return None;
+    }
+    let mut subject = match spec.get("podSelector") {
+        Some(field) => requirements(&field, Labels::Pod, problems),
+        None => {
+            problems.warning(
+                "policy/missing-field",
+                "spec.podSelector",
+                "without podSelector the policy is about every pod of its namespace",
+                "write podSelector: {} if that is meant",
+            );
+            Vec::new()
+        }
+    };
+    subject.push(in_namespace(&id.namespace));
+    let subject = EndpointSelector::new(selector(&spec, subject, problems)?);
+    let isolates = isolation(&spec, problems);
+    let mut rules = Vec::new();
+    for section in [Section::Ingress, Section::Egress] {
+        let listed = spec.list(section.name(), problems).unwrap_or_default();
+        if !listed.is_empty() && !isolates.holds(section.direction()) {
+            problems.warning(
+                "policy/section-without-type",
+                spec.path_of(section.name()),
+                format!(
+                    "policyTypes leaves this direction out, so these {} rules have no effect",
+                    section.name()
+                ),
+                "add the direction to policyTypes, or remove the rules",
+            );
+        }
+        for (index, field) in listed.iter().enumerate() {
+            let rule = rule(field, section, index, &id.namespace, problems);
+            if isolates.holds(section.direction()) {
+                rules.extend(rule);
+            }
+        }
+    }
+    Some(Policy {
+        id,
+        specs: vec![PolicySpec {
+            position: None,
+            subject,
+            isolates,
+            rules,
+        }],
+    })
+}
+
+/// `policyTypes`, or its default: Ingress always, Egress when there is an egress rule.
+fn isolation(spec: &Field<'_>, problems: &mut Problems) -> Isolation {
+    let listed = spec.list("policyTypes", problems).unwrap_or_default();
+    if listed.is_empty() {
+        let egress = spec.value.get("egress").and_then(Value::as_array);
+        if egress.is_some_and(Vec::is_empty) {
+            problems.warning(
+                "policy/egress-without-type",
+                "spec.egress",
+                "without policyTypes an empty egress list isolates nothing",
+                "write policyTypes: [Ingress, Egress] to deny all egress",
+            );
+        }
+        return Isolation {
+            ingress: true,
+            egress: egress.is_some_and(|rules| !rules.is_empty()),
+        };
+    }
+    let mut isolates = Isolation::default();
+    for field in listed {
+        match field.text(problems) {
+            Some("Ingress") => isolates.ingress = true,
+            Some("Egress") => isolates.egress = true,
+            Some(other) => problems.error(
+                "policy/invalid-policy-type",
+                field.path.clone(),
+                format!("{other:?} is not a policy type"),
+                match closest(other, &["Ingress", "Egress"]) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "policy types: Ingress, Egress".into(),
+                },
+            ),
+            None => {}
+        }
+    }
+    isolates
+}
+
+fn rule(
+    field: &Field<'_>,
+    section: Section,
+    index: usize,
+    namespace: &str,
+    problems: &mut Problems,
+) -> Option<Rule> {
+    let peers_field = match section {
+        Section::Ingress => "from",
+        _ => "to",
+    };
+    if !field.object(&[peers_field, "ports"], &[], problems) {
+        return None;
+    }
+    // Empty and missing lists mean the same in this API: anybody, everything.
+    let listed = field.list(peers_field, problems).unwrap_or_default();
+    let peers = if listed.is_empty() {
+        Peers::Any
+    } else {
+        Peers::Terms(
+            listed
+                .iter()
+                .filter_map(|field| peer(field, namespace, problems))
+                .collect(),
+        )
+    };
+    let listed = field.list("ports", problems).unwrap_or_default();
+    let ports = if listed.is_empty() {
+        Ports::All
+    } else {
+        Ports::Only(
+            listed
+                .iter()
+                .filter_map(|field| port(field, problems))
+                .collect(),
+        )
+    };
+    warn_of_names_towards_addresses(field, section, &peers, &ports, problems);
+    Some(Rule {
+        section,
+        index: u32::try_from(index).ok()?,
+        peers,
+        ports,
+    })
+}
+
+/// A named port towards an address block: there is no pod to ask what the name means.
+pub(super) fn warn_of_names_towards_addresses(
+    field: &Field<'_>,
+    section: Section,
+    peers: &Peers,
+    ports: &Ports,
+    problems: &mut Problems,
+) {
+    let towards_addresses = matches!(peers, Peers::Terms(terms)
+        if terms.iter().any(|term| matches!(term, Peer::Cidr(_))));
+    let names = matches!(ports, Ports::Only(terms)
+        if terms.iter().any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))));
+    if !(towards_addresses && names) {
+        return;
+    }
+    let message = "a named port towards an address block selects nothing: only a pod's labels say what a name means";
+    let help = "write the port as a number, or select the pods by labels";
+    match section {
+        Section::Egress => {
+            problems.warning(
+                "policy/named-port-with-cidr",
+                field.path.clone(),
+                message,
+                help,
+            );
+        }
+        // A deny that selects nothing is open.
+        Section::EgressDeny => {
+            problems.error(
+                "policy/named-port-with-cidr",
+                field.path.clone(),
+                message,
+                help,
+            );
+        }
+        Section::Ingress | Section::IngressDeny => {}
+    }
+}
+
+fn peer(field: &Field<'_>, namespace: &str, problems: &mut Problems) -> Option<Peer> {
+    if !field.object(
+        &["podSelector", "namespaceSelector", "ipBlock"],
+        &[],
+        problems,
+    ) {
+        return None;
+    }
+    let pods = field.get("podSelector");
+    let namespaces = field.get("namespaceSelector");
+    if let Some(block) = field.get("ipBlock") {
+        if pods.is_some() || namespaces.is_some() {
+            problems.error(
+                "policy/combined-peers",
+                field.path.clone(),
+                "ipBlock cannot stand with podSelector or namespaceSelector in one peer",
+                "write them as two peers: start the second with `- `",
+            );
+            return None;
+        }
+        return ip_block(&block, problems);
+    }
+    if pods.is_none() && namespaces.is_none() {
+        problems.error(
+            "policy/empty-peer",
+            field.path.clone(),
+            "the peer says nothing",
+            "write podSelector, namespaceSelector or ipBlock; for anybody leave the whole list out",
+        );
+        return None;
+    }
+    let mut found = match &pods {
+        Some(pods) => requirements(pods, Labels::Pod, problems),
+        None => Vec::new(),
+    };
+    match &namespaces {
+        Some(namespaces) => {
+            found.push(in_any_namespace());
+            found.extend(requirements(namespaces, Labels::Namespace, problems));
+        }
+        None => found.push(in_namespace(namespace)),
+    }
+    let selector = selector(field, found, problems)?;
+    Some(Peer::Endpoints(EndpointSelector::new(selector)))
+}
+
+fn ip_block(field: &Field<'_>, problems: &mut Problems) -> Option<Peer> {
+    if !field.object(&["cidr", "except"], &[], problems) {
+        return None;
+    }
+    let Some(written) = field.get("cidr") else {
+        problems.error(
+            "policy/missing-field",
+            field.path_of("cidr"),
+            "the block has no cidr",
+            "write cidr: ADDRESS/LENGTH",
+        );
+        return None;
+    };
+    let block = cidr(&written, false, problems);
+    let listed = field.list("except", problems).unwrap_or_default();
+    let except = holes(&listed, block, true, problems);
+    Some(Peer::Cidr(CidrBlock {
+        block: block?,
+        except,
+        in_cluster: true,
+    }))
+}
+
+fn port(field: &Field<'_>, problems: &mut Problems) -> Option<PortTerm> {
+    if !field.object(&["protocol", "port", "endPort"], &[], problems) {
+        return None;
+    }
+    let transport = match field.get("protocol") {
+        None => Some(Transport::Tcp),
+        Some(protocol) => match protocol.text(problems)? {
+            "TCP" => Some(Transport::Tcp),
+            "UDP" => Some(Transport::Udp),
+            "SCTP" => Some(Transport::Sctp),
+            other => {
+                problems.error(
+                    "policy/invalid-protocol",
+                    protocol.path.clone(),
+                    format!("{other:?} is not a protocol of NetworkPolicy"),
+                    match closest(other, &["TCP", "UDP", "SCTP"]) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "protocols: TCP, UDP, SCTP".into(),
+                    },
+                );
+                None
+            }
+        },
+    };
+    let matched = match field.get("port") {
+        None => Some(PortMatch::All),
+        Some(written) => match written.value {
+            Value::String(name) if ports::is_name(name) => Some(PortMatch::Name(name.clone())),
+            Value::String(text) => {
+                match text.parse::<u16>() {
+                    Ok(number) => problems.error(
+                        "policy/invalid-port",
+                        written.path.clone(),
+                        format!("{text:?} in quotes is read as a name, and is not one"),
+                        format!("write it without quotes: {number}"),
+                    ),
+                    Err(_) => ports::not_a_name(&written, text, problems),
+                }
+                None
+            }
+            _ => {
+                let value = written.integer(problems)?;
+                ports::number(&written, value, problems).map(|port| PortMatch::Range(port, port))
+            }
+        },
+    };
+    // A wrong port has been said already; its endPort would only be noise.
+    let matched = ports::with_end(matched, field.get("endPort"), problems);
+    Some(PortTerm::Transport(transport?, matched?))
+}

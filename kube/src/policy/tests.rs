@@ -1,0 +1,1 @@
+//! Parsing: what is accepted means what it says; what is not is named.
