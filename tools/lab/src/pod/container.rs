@@ -446,8 +446,7 @@ async fn run_once(
                 }
                 Err(_) => {}
             },
-            asked = stop.wait_for(Option::is_some), if kill_at.is_none() => {
-                let at = asked.ok().and_then(|at| *at);
+            at = asked_to_stop(stop), if kill_at.is_none() => {
                 kill_at = Some(at.unwrap_or_else(Instant::now));
                 terminate(process);
             }
@@ -494,4 +493,10 @@ mod tests {
             assert_eq!(expand(text, &known), expanded);
         }
     }
+}
+
+/// Waits until the container is asked to stop; gives the moment by which it must have ended. The
+/// channel's guard is let go before anything else is awaited.
+async fn asked_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
+    stop.wait_for(Option::is_some).await.ok().and_then(|at| *at)
 }
