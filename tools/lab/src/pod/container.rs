@@ -334,7 +334,7 @@ pub async fn live(
         let _ = states.send((index, state.clone())).await;
         tokio::select! {
             () = tokio::time::sleep(back_off) => {}
-            _ = stop.wait_for(Option::is_some) => return state,
+            _ = stopped(&mut stop) => return state,
         }
         back_off = (back_off * 2).clamp(Duration::from_secs(1), LONGEST_BACK_OFF);
         state.restarts += 1;
@@ -446,8 +446,8 @@ async fn run_once(
                 }
                 Err(_) => {}
             },
-            at = asked_to_stop(stop), if kill_at.is_none() => {
-                kill_at = Some(at.unwrap_or_else(Instant::now));
+            at = stopped(stop), if kill_at.is_none() => {
+                kill_at = Some(at);
                 terminate(process);
             }
             () = kill => {
@@ -468,6 +468,14 @@ async fn run_once(
         started,
         finished: crate::time::stamp(),
     })
+}
+
+/// When to kill, once the container is to end; at once when nobody can say any more.
+async fn stopped(stop: &mut Stop) -> Instant {
+    match stop.wait_for(Option::is_some).await {
+        Ok(at) => at.unwrap_or_else(Instant::now),
+        Err(_) => Instant::now(),
+    }
 }
 
 fn terminate(process: Option<Pid>) {
@@ -493,10 +501,4 @@ mod tests {
             assert_eq!(expand(text, &known), expanded);
         }
     }
-}
-
-/// Waits until the container is asked to stop; gives the moment by which it must have ended. The
-/// channel's guard is let go before anything else is awaited.
-async fn asked_to_stop(stop: &mut watch::Receiver<Option<Instant>>) -> Option<Instant> {
-    stop.wait_for(Option::is_some).await.ok().and_then(|at| *at)
 }
