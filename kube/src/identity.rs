@@ -341,7 +341,10 @@ impl IdentityAllocator {
         let mut guesses = 0;
         for step in 0..total {
             let identity = number(step);
-            if taken.as_ref().is_some_and(|taken| taken.contains(&identity)) {
+            if taken
+                .as_ref()
+                .is_some_and(|taken| taken.contains(&identity))
+            {
                 continue;
             }
             match self
@@ -375,7 +378,10 @@ impl IdentityAllocator {
             Err(StoreError::NotFound { .. }) => {
                 let range = self.first..=self.last;
                 let used = taken.map_or(total as usize, |taken| {
-                    taken.into_iter().filter(|number| range.contains(number)).count()
+                    taken
+                        .into_iter()
+                        .filter(|number| range.contains(number))
+                        .count()
                 });
                 Err(IdentityError::Exhausted {
                     labels: labels.clone(),
