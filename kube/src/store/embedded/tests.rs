@@ -330,8 +330,8 @@ async fn a_flipped_byte_anywhere_is_found_or_harmless() {
     let path = dir.path().join(FILE_NAME);
     let good = fs::read(&path).unwrap();
     let mut refused = 0;
-    // All of the header, then a spread over the rest (a step that is no divisor of a page).
-    for at in (0..512).chain((512..good.len()).step_by(1_009)) {
+    // Closely over the header, then a spread over the rest (a step that is no divisor of a page).
+    for at in (0..512).step_by(3).chain((512..good.len()).step_by(4_093)) {
         let mut damaged = good.clone();
         damaged[at] ^= 0x55;
         fs::write(&path, &damaged).unwrap();
