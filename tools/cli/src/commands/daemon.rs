@@ -63,10 +63,16 @@ enum LogFormat {
 
 impl Log {
     fn start(&self) -> anyhow::Result<()> {
-        let filter = tracing_subscriber::EnvFilter::try_new(&self.log_level)
-            .with_context(|| format!("--log-level {:?} is not a level or a filter", self.log_level))?;
-        let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let filter =
+            tracing_subscriber::EnvFilter::try_new(&self.log_level).with_context(|| {
+                format!(
+                    "--log-level {:?} is not a level or a filter",
+                    self.log_level
+                )
+            })?;
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
         let started = match self.log_format {
             LogFormat::Text => builder.with_ansi(false).try_init(),
             LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -99,7 +105,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 fn block_on<F: Future<Output = anyhow::Result<()>>>(
     daemon: impl FnOnce(watch::Receiver<bool>) -> F,
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate())?;
@@ -151,6 +160,8 @@ fn run_operator(args: &WithConfig) -> anyhow::Result<()> {
 fn run_store(args: &StoreArgs) -> anyhow::Result<()> {
     args.log.start()?;
     block_on(|shutdown| async move {
-        embedded::serve(&args.dir, &args.socket, shutdown).await.map_err(anyhow::Error::from)
+        embedded::serve(&args.dir, &args.socket, shutdown)
+            .await
+            .map_err(anyhow::Error::from)
     })
 }
