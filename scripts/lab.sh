@@ -32,7 +32,7 @@ node_of() { jq -r --arg name "$1" '.items[] | select(.metadata.name == $name) | 
 printf '%-10s %-10s %-18s %-10s %-26s %s\n' FROM NODE TO NODE ADDRESS ANSWER
 example=
 while read -r web web_node address; do
-	example=${example:-$address}
+	case $address in *:*) ;; *) example=${example:-$address} ;; esac
 	for from in client stranger; do
 		answer=denied
 		! reached "$from" "$address" || answer=reached
@@ -70,7 +70,7 @@ cat <<END
 The lab is up. Type next:
   export PATH=$root/bin:\$PATH$([ "$HEDDLE_LAB" = default ] || printf '\n  export HEDDLE_LAB=%s' "$HEDDLE_LAB")
   heddle lab get pods -A -o wide
-  heddle lab exec -n hello client -- curl -s http://$example:8080/
+  heddle lab exec -n hello client -- curl -s http://${example:-ADDRESS}:8080/
   heddle observe --follow
   heddle policy decide -f deploy/examples/shop --from shop/front --to shop/database --port 5432 --protocol TCP
   make down        removes it: namespaces, links, pins, processes and files

@@ -18,6 +18,9 @@ lab=(iproute2 curl jq)
 # What the benchmarks compare with.
 bench=(iproute2 iptables containernetworking-plugins)
 
+# Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
+has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
+
 missing() {
 	local name
 	for name in "$@"; do
@@ -46,13 +49,13 @@ setup_packages() {
 	mapfile -t compiler < <(missing "${toolchain[@]}")
 	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return
 
-	if [ ${#absent[@]} -gt 0 ] || ! apt-cache policy cargo-web 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+	if [ ${#absent[@]} -gt 0 ] || ! has_candidate cargo-web; then
 		say "apt-get update"
 		as_root apt-get update -q >&2 || say "apt-get update failed; trying with the lists that are here"
 	fi
 	[ ${#absent[@]} = 0 ] || apt_install "${absent[@]}"
 	[ ${#compiler[@]} = 0 ] && return
-	if apt-cache policy cargo-web 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+	if has_candidate cargo-web; then
 		apt_install "${compiler[@]}"
 	fi
 }
@@ -70,7 +73,7 @@ check_compiler() {
 	# The same question, in the same order, as node/datapath/build.rs asks it.
 	if [ -z "${HEDDLE_BPF_CARGO:-}" ] && [ ! -d /usr/lib/rustlib/bpfel-unknown-none ]; then
 		local nightly=${HEDDLE_BPF_TOOLCHAIN:-nightly}
-		command -v rustup >/dev/null && rustup toolchain list | grep -q "^$nightly" ||
+		command -v rustup >/dev/null && [[ $'\n'$(rustup toolchain list) == *$'\n'"$nightly"* ]] ||
 			fail setup/no-bpf-target "this compiler has no core library for bpfel-unknown-none, and rustup has no toolchain '$nightly' to build one" \
 				"Debian: apt-get install libstd-rust-web-dev-bpf; elsewhere: CONTRIBUTING.md, 'Toolchain without cargo-web'"
 	fi
