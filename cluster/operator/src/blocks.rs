@@ -39,10 +39,7 @@ pub(crate) struct BlockController {
 }
 
 impl BlockController {
-    pub(crate) fn new(
-        config: &OperatorConfig,
-        store: Arc<dyn Store>,
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &OperatorConfig, store: Arc<dyn Store>) -> Result<Self, ConfigError> {
         Ok(Self {
             store,
             pools: config.allocators()?,
@@ -140,7 +137,11 @@ impl BlockController {
         let key = NodeKey::new(&node.uid, name);
         for pool in &mut self.pools {
             // Blocks that were kept for the node while somebody else gave it others.
-            if !pool.blocks_of(&node.uid).iter().all(|held| blocks.contains(held)) {
+            if !pool
+                .blocks_of(&node.uid)
+                .iter()
+                .all(|held| blocks.contains(held))
+            {
                 pool.release(&node.uid);
                 self.room = true;
             }
@@ -244,9 +245,8 @@ impl BlockController {
             None if current.is_none_or(|current| current["status"] == "True") => return Ok(()),
             None => ("True", "ipam/allocated", "the node has its blocks"),
         };
-        let same = |field: &str, value: &str| {
-            current.is_some_and(|condition| condition[field] == value)
-        };
+        let same =
+            |field: &str, value: &str| current.is_some_and(|condition| condition[field] == value);
         if same("status", status) && same("reason", reason) && same("message", message) {
             return Ok(());
         }
@@ -254,7 +254,9 @@ impl BlockController {
             tracing::warn!(node = name, reason, "{message}");
         }
         let since = if same("status", status) {
-            current.map_or(Value::Null, |condition| condition["lastTransitionTime"].clone())
+            current.map_or(Value::Null, |condition| {
+                condition["lastTransitionTime"].clone()
+            })
         } else {
             json!(rfc3339(crate::now()))
         };
@@ -291,7 +293,11 @@ fn pod_cidrs(node: &Value) -> Result<Vec<IpNet>, Problem> {
     let spec = &node["spec"];
     let texts: Vec<&Value> = match spec["podCIDRs"].as_array() {
         Some(texts) if !texts.is_empty() => texts.iter().collect(),
-        _ => spec.get("podCIDR").filter(|text| !text.is_null()).into_iter().collect(),
+        _ => spec
+            .get("podCIDR")
+            .filter(|text| !text.is_null())
+            .into_iter()
+            .collect(),
     };
     texts
         .into_iter()

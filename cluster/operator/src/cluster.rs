@@ -96,7 +96,11 @@ impl Cluster {
                 if let Some(facts) = repeated {
                     self.facts = facts;
                 }
-                if whole { Change::Everything } else { Change::Nothing }
+                if whole {
+                    Change::Everything
+                } else {
+                    Change::Nothing
+                }
             }
             Event::Applied(object) => self.change(object, Facts::insert),
             Event::Deleted(object) => self.change(object, Facts::remove),
@@ -122,7 +126,12 @@ impl Facts {
             revision,
             value,
         } = object;
-        let uid = || value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let uid = || {
+            value["metadata"]["uid"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
         match kind {
             Kind::Node => {
                 let uid = uid();

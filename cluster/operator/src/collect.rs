@@ -163,7 +163,8 @@ pub(crate) async fn execute(
         }
     };
     for action in actions {
-        let spared = matches!(&action, Action::DeleteIdentity { identity, .. } if in_use.contains(identity));
+        let spared =
+            matches!(&action, Action::DeleteIdentity { identity, .. } if in_use.contains(identity));
         let done = if spared {
             Ok(false)
         } else {
@@ -210,12 +211,14 @@ async fn perform(
     match action {
         Action::Mark(identity, revision) => {
             let marked = annotate(store, *identity, *revision, true).await?;
-            outcome.marked.extend(marked.map(|revision| (*identity, revision)));
+            outcome
+                .marked
+                .extend(marked.map(|revision| (*identity, revision)));
             Ok(marked.is_some())
         }
-        Action::Unmark(identity, revision) => {
-            Ok(annotate(store, *identity, *revision, false).await?.is_some())
-        }
+        Action::Unmark(identity, revision) => Ok(annotate(store, *identity, *revision, false)
+            .await?
+            .is_some()),
         Action::DeleteIdentity {
             identity,
             revision,

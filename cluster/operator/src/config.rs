@@ -58,7 +58,9 @@ pub enum ConfigError {
         reason: String,
     },
     /// There is no pool.
-    #[error("pools: is empty; give one pool, or leave the field out for 10.244.0.0/16 and fd10:244::/48")]
+    #[error(
+        "pools: is empty; give one pool, or leave the field out for 10.244.0.0/16 and fd10:244::/48"
+    )]
     NoPools,
     /// Two pools have one name.
     #[error("pools: two are named {name}; metrics and errors could not tell them apart")]
@@ -67,7 +69,9 @@ pub enum ConfigError {
         name: String,
     },
     /// Two pools have common addresses.
-    #[error("pools: {first} of {first_pool} overlaps {second} of {second_pool}; keep it in one of them")]
+    #[error(
+        "pools: {first} of {first_pool} overlaps {second} of {second_pool}; keep it in one of them"
+    )]
     Overlap {
         /// A pool.
         first_pool: String,

@@ -50,7 +50,13 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
         if head.len() >= MAX_HEAD {
-            return respond(&mut stream, "431 Request Header Fields Too Large", "text/plain", "").await;
+            return respond(
+                &mut stream,
+                "431 Request Header Fields Too Large",
+                "text/plain",
+                "",
+            )
+            .await;
         }
         if stream.read_buf(&mut head).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -59,7 +65,10 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target) = (words.next(), words.next().unwrap_or_default());
-    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = target
+        .split(|byte| *byte == b'?')
+        .next()
+        .unwrap_or_default();
     let (status, media, body) = match (method, path) {
         (Some(b"GET"), b"/metrics") => ("200 OK", OPENMETRICS, metrics.text()),
         (Some(b"GET"), b"/healthz") if metrics.is_synced() => {
@@ -68,7 +77,8 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics) -> io::Result<()> {
         (Some(b"GET"), b"/healthz") => (
             "503 Service Unavailable",
             "text/plain",
-            "the cluster's objects have not all been read yet; is the store reachable?\n".to_owned(),
+            "the cluster's objects have not all been read yet; is the store reachable?\n"
+                .to_owned(),
         ),
         (Some(b"GET"), _) => (
             "404 Not Found",

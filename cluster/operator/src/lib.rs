@@ -21,6 +21,7 @@ use heddle_kube::store::{Kind, Store};
 use metrics::Metrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -40,15 +41,28 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn run(
     config: OperatorConfig,
     store: Arc<dyn Store>,
+    shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let listener = match config.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+            format!("metrics: cannot listen on {address}; choose another address")
+        })?),
+        None => None,
+    };
+    run_with(config, store, listener, shutdown).await
+}
+
+/// [`run`] with the metrics' listener.
+async fn run_with(
+    config: OperatorConfig,
+    store: Arc<dyn Store>,
+    listener: Option<TcpListener>,
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let mut blocks = BlockController::new(&config, Arc::clone(&store))?;
     let mut tasks = JoinSet::new();
-    if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .with_context(|| format!("metrics: cannot listen on {address}; choose another address"))?;
+    if let Some(listener) = listener {
         tracing::info!(address = %listener.local_addr()?, "serving metrics");
         tasks.spawn(http::serve(listener, Arc::clone(&metrics)));
     }

@@ -152,7 +152,11 @@ impl Metrics {
                 .set(count);
         }
         let label = OutcomeLabel {
-            outcome: if outcome.failed == 0 { "success" } else { "fail" },
+            outcome: if outcome.failed == 0 {
+                "success"
+            } else {
+                "fail"
+            },
         };
         self.gc_runs.get_or_create(&label).inc();
         self.gc_latency

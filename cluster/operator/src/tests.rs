@@ -70,7 +70,9 @@ async fn wait<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(DEADLINE, found).await.expect("in time")
+    tokio::time::timeout(DEADLINE, found)
+        .await
+        .expect("in time")
 }
 
 fn pod_cidrs(node: &Object) -> Vec<String> {
@@ -96,7 +98,11 @@ async fn condition(store: &dyn Store, name: &str, status: &str) -> Value {
     wait(async || {
         let node = store.get(Kind::Node, &cluster_name(name)).await.ok()?;
         let conditions = node.value["status"]["conditions"].as_array()?.clone();
-        assert!(conditions.iter().any(|condition| condition["type"] == "Ready"));
+        assert!(
+            conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready")
+        );
         conditions.into_iter().find(|condition| {
             condition["type"] == "PodCIDRAllocated" && condition["status"] == status
         })
@@ -109,13 +115,22 @@ async fn each_node_gets_blocks_of_both_families() {
     let store = Arc::new(MemoryStore::new());
     store.create(Kind::Node, node("a", &[])).await.unwrap();
     let operator = Operator::start(OperatorConfig::new("unused", "unused"), store.clone());
-    assert_eq!(blocks_of(&*store, "a").await, ["10.244.0.0/24", "fd10:244::/64"]);
+    assert_eq!(
+        blocks_of(&*store, "a").await,
+        ["10.244.0.0/24", "fd10:244::/64"]
+    );
     store.create(Kind::Node, node("b", &[])).await.unwrap();
-    assert_eq!(blocks_of(&*store, "b").await, ["10.244.1.0/24", "fd10:244:0:1::/64"]);
+    assert_eq!(
+        blocks_of(&*store, "b").await,
+        ["10.244.1.0/24", "fd10:244:0:1::/64"]
+    );
     let stored = store.get(Kind::Node, &cluster_name("b")).await.unwrap();
     assert_eq!(stored.value["spec"]["podCIDR"], "10.244.1.0/24");
     // A node that is replaced under its name is another node.
-    store.delete(Kind::Node, &cluster_name("a"), None).await.unwrap();
+    store
+        .delete(Kind::Node, &cluster_name("a"), None)
+        .await
+        .unwrap();
     store.create(Kind::Node, node("a", &[])).await.unwrap();
     let again = blocks_of(&*store, "a").await;
     assert_ne!(again, blocks_of(&*store, "b").await);
@@ -139,7 +154,10 @@ async fn a_full_pool_is_said_on_the_node_and_recovers() {
     for part in ["pool small", "2 of 2", "node c", "add a range"] {
         assert!(message.contains(part), "{message}");
     }
-    store.delete(Kind::Node, &cluster_name("b"), None).await.unwrap();
+    store
+        .delete(Kind::Node, &cluster_name("b"), None)
+        .await
+        .unwrap();
     assert_eq!(blocks_of(&*store, "c").await, freed);
     condition(&*store, "c", "True").await;
     operator.stop().await;
@@ -151,7 +169,11 @@ async fn a_restarted_operator_gives_no_block_twice() {
     // The first in the list has none, so a block given before all are read would be one of theirs.
     for number in 0..40_u8 {
         let cidr = format!("10.0.{}.0/24", 39 - number);
-        let cidrs = if number % 2 == 0 { vec![] } else { vec![cidr.as_str()] };
+        let cidrs = if number % 2 == 0 {
+            vec![]
+        } else {
+            vec![cidr.as_str()]
+        };
         let name = format!("n{number:02}");
         store.create(Kind::Node, node(&name, &cidrs)).await.unwrap();
     }
@@ -171,19 +193,34 @@ async fn a_restarted_operator_gives_no_block_twice() {
 #[tokio::test(start_paused = true)]
 async fn overlapping_and_unreadable_blocks_are_said_and_moved_by_nobody() {
     let store = Arc::new(MemoryStore::new());
-    store.create(Kind::Node, node("elder", &["10.0.0.0/24"])).await.unwrap();
-    store.create(Kind::Node, node("twin", &["10.0.0.128/25"])).await.unwrap();
-    store.create(Kind::Node, node("wrong", &["10.0.0/24"])).await.unwrap();
+    store
+        .create(Kind::Node, node("elder", &["10.0.0.0/24"]))
+        .await
+        .unwrap();
+    store
+        .create(Kind::Node, node("twin", &["10.0.0.128/25"]))
+        .await
+        .unwrap();
+    store
+        .create(Kind::Node, node("wrong", &["10.0.0/24"]))
+        .await
+        .unwrap();
     let operator = Operator::start(config("10.0.0.0/16", 24), store.clone());
     let twin = condition(&*store, "twin", "False").await;
     assert_eq!(twin["reason"], "ipam/block-conflict");
-    assert!(twin["message"].as_str().unwrap().contains("elder"), "{twin}");
+    assert!(
+        twin["message"].as_str().unwrap().contains("elder"),
+        "{twin}"
+    );
     let wrong = condition(&*store, "wrong", "False").await;
     assert_eq!(wrong["reason"], "ipam/bad-pod-cidr");
     let stored = store.get(Kind::Node, &cluster_name("twin")).await.unwrap();
     assert_eq!(pod_cidrs(&stored), ["10.0.0.128/25"]);
     // The elder goes: the twin's block is its own.
-    store.delete(Kind::Node, &cluster_name("elder"), None).await.unwrap();
+    store
+        .delete(Kind::Node, &cluster_name("elder"), None)
+        .await
+        .unwrap();
     condition(&*store, "twin", "True").await;
     store.create(Kind::Node, node("new", &[])).await.unwrap();
     assert_eq!(blocks_of(&*store, "new").await, ["10.0.1.0/24"]);
@@ -208,7 +245,10 @@ async fn the_next_pool_is_used_when_one_is_full() {
     assert_eq!(blocks_of(&*store, "b").await, ["10.1.0.0/24"]);
     let full = condition(&*store, "c", "False").await;
     let message = full["message"].as_str().unwrap();
-    assert!(message.contains("pool small") && message.contains("pool more"), "{message}");
+    assert!(
+        message.contains("pool small") && message.contains("pool more"),
+        "{message}"
+    );
     operator.stop().await;
 }
 
@@ -270,7 +310,10 @@ async fn unused_identities_go_after_two_looks_and_used_ones_stay() {
     let started = tokio::time::Instant::now();
     let operator = Operator::start(collecting(), store.clone());
     wait_gone(&*store, Kind::CiliumIdentity, &cluster_name(unused)).await;
-    assert!(started.elapsed() >= Duration::from_secs(10), "one look is not enough");
+    assert!(
+        started.elapsed() >= Duration::from_secs(10),
+        "one look is not enough"
+    );
     wait_gone(&*store, Kind::CiliumIdentity, &cluster_name(orphan)).await;
     wait_gone(&*store, Kind::IdentityClaim, &dangling.name).await;
     // One claim is left: that of the used identity.
@@ -323,8 +366,14 @@ async fn endpoints_without_pod_or_node_go() {
     endpoint(&*store, "podless", Identity(300), "stays").await;
     endpoint(&*store, "nodeless", Identity(300), "goes").await;
     let in_shop = |name: &str| NamespacedName::new("shop", name);
-    store.delete(Kind::Pod, &in_shop("podless"), None).await.unwrap();
-    store.delete(Kind::Node, &cluster_name("goes"), None).await.unwrap();
+    store
+        .delete(Kind::Pod, &in_shop("podless"), None)
+        .await
+        .unwrap();
+    store
+        .delete(Kind::Node, &cluster_name("goes"), None)
+        .await
+        .unwrap();
     let operator = Operator::start(collecting(), store.clone());
     wait_gone(&*store, Kind::CiliumEndpoint, &in_shop("podless")).await;
     wait_gone(&*store, Kind::CiliumEndpoint, &in_shop("nodeless")).await;
@@ -343,16 +392,14 @@ async fn request(address: std::net::SocketAddr, head: &str) -> String {
 
 #[tokio::test]
 async fn metrics_and_health_are_served() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    drop(listener);
     let store = Arc::new(MemoryStore::new());
     store.create(Kind::Node, node("a", &[])).await.unwrap();
-    let config = OperatorConfig {
-        metrics: Some(address),
-        ..config("10.0.0.0/24", 26)
-    };
-    let operator = Operator::start(config, store.clone());
+    let (stop, stopped) = watch::channel(false);
+    let config = config("10.0.0.0/24", 26);
+    let task = tokio::spawn(run_with(config, store.clone(), Some(listener), stopped));
+    let operator = Operator { stop, task };
     blocks_of(&*store, "a").await;
     let text = wait(async || {
         let text = request(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -369,19 +416,31 @@ async fn metrics_and_health_are_served() {
         assert!(text.contains(part), "no {part} in {text}");
     }
     let health = request(address, "GET /healthz HTTP/1.0\r\n\r\n").await;
-    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"), "{health}");
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"),
+        "{health}"
+    );
     for (head, status) in [
         ("GET /secrets HTTP/1.1\r\n\r\n".to_owned(), "404"),
         ("POST /metrics HTTP/1.1\r\n\r\n".to_owned(), "405"),
         ("\r\n\r\n".to_owned(), "405"),
-        (format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(8 << 10)), "431"),
+        (
+            format!("GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(8 << 10)),
+            "431",
+        ),
     ] {
         let answer = request(address, &head).await;
-        assert!(answer.contains(status) || answer.is_empty() && status == "431", "{answer}");
+        assert!(
+            answer.contains(status) || answer.is_empty() && status == "431",
+            "{answer}"
+        );
     }
     // A taken address is an error at start that names it.
     let second = run(
-        OperatorConfig { metrics: Some(address), ..OperatorConfig::new("x", "y") },
+        OperatorConfig {
+            metrics: Some(address),
+            ..OperatorConfig::new("x", "y")
+        },
         store,
         watch::channel(false).1,
     );
@@ -437,9 +496,18 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
         ("stateDir: d\n", "store"),
         ("store: s\nstateDir: d\ncolour: red\n", "colour"),
         ("store: s\nstateDir: d\npools: []\n", "pools"),
-        ("store: s\nstateDir: d\nidentityGcSeconds: 0\n", "identityGcSeconds"),
-        ("store: s\nstateDir: d\npools: [{name: a, cidrs: [10.0.0.0/33]}]\n", "10.0.0.0/33"),
-        ("store: s\nstateDir: d\npools: [{name: a, cidrs: [10.0.0.0/16], maskV4: 31}]\n", "maskV4"),
+        (
+            "store: s\nstateDir: d\nidentityGcSeconds: 0\n",
+            "identityGcSeconds",
+        ),
+        (
+            "store: s\nstateDir: d\npools: [{name: a, cidrs: [10.0.0.0/33]}]\n",
+            "10.0.0.0/33",
+        ),
+        (
+            "store: s\nstateDir: d\npools: [{name: a, cidrs: [10.0.0.0/16], maskV4: 31}]\n",
+            "maskV4",
+        ),
         (
             "store: s\nstateDir: d\npools:\n- {name: a, cidrs: [10.0.0.0/16]}\n- {name: a, cidrs: [10.1.0.0/16]}\n",
             "two are named a",
@@ -450,7 +518,10 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
         ),
     ] {
         let error = load(text).unwrap_err().to_string();
-        assert!(error.contains(part) && error.contains("operator.yaml"), "{error}");
+        assert!(
+            error.contains(part) && error.contains("operator.yaml"),
+            "{error}"
+        );
     }
     let missing = OperatorConfig::load(&dir.path().join("none")).unwrap_err();
     assert!(missing.to_string().contains("none"), "{missing}");

@@ -59,8 +59,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .collect();
     for (id, pod, identity) in wished {
         let object = format!("endpoint {id} ({pod})");
-        let covering =
-            |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
+        let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
         let facts = ledger
             .endpoints
             .get(&id)

@@ -9,10 +9,15 @@ mod show;
 use crate::failure::{FINDINGS, Failure, NO_DATA};
 use agents::{Agent, Agents, Target};
 use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// What an agent says of an endpoint that is not on its node.
+const UNKNOWN_ENDPOINT: &str = "endpoint/unknown";
 
 /// Where agents and labs keep their sockets.
 const RUNTIME: &str = "/run/heddle";
@@ -184,8 +189,12 @@ pub(crate) fn execute(command: Command, around: &mut Surroundings<'_>) -> Result
                 BpfCommand::Ct(list) => ("bpf.ct", list),
                 BpfCommand::Ipcache(list) => ("bpf.ipcache", list),
             };
-            let params = endpoint.map_or_else(|| json!({}), |id| json!({ "endpoint": id }));
-            ask.told(list(&ask, method, &params, around))
+            let outcome = match (method, endpoint) {
+                (_, None) => list(&ask, method, &json!({}), around),
+                ("bpf.ipcache", Some(id)) => ipcache_of(&ask, id, around),
+                (_, Some(id)) => list(&ask, method, &json!({ "endpoint": id }), around),
+            };
+            ask.told(outcome)
         }
     }
 }
@@ -239,6 +248,11 @@ fn ask_all(
             Ok(answer) => given.push((agent.node.clone().unwrap_or_default(), answer)),
             Err(failure) => missing.push((agent, failure)),
         }
+    }
+    // Of a whole lab, one node has the endpoint that was asked for and the others know nothing of it.
+    let knows = |(_, failure): &(Agent, Failure)| failure.code != UNKNOWN_ENDPOINT;
+    if !given.is_empty() || missing.iter().any(knows) {
+        missing.retain(knows);
     }
     if given.is_empty()
         && let Some((_, failure)) = missing.pop()
@@ -328,6 +342,36 @@ fn list(
     Ok(exit)
 }
 
+/// The ipcache rows of an endpoint's own addresses.
+fn ipcache_of(ask: &Ask, id: u16, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+    let text = id.to_string();
+    let is_meant = |row: &Value| is_endpoint(row, &text);
+    let (endpoints, _) = rows(ask, "endpoint.list", &json!({}), around, is_meant)?;
+    if endpoints.is_empty() {
+        return Err(Failure::new(
+            UNKNOWN_ENDPOINT,
+            format!("there is no endpoint {id} on the nodes that were asked"),
+        )
+        .object(text)
+        .help("`heddle endpoint list` shows what there is"));
+    }
+    let addresses: Vec<IpNet> = endpoints
+        .iter()
+        .flat_map(|endpoint| [&endpoint["ipv4"], &endpoint["ipv6"]])
+        .filter_map(|address| address.as_str()?.parse::<IpAddr>().ok())
+        .map(IpNet::from)
+        .collect();
+    let is_its = |row: &Value| {
+        row["prefix"]
+            .as_str()
+            .and_then(|prefix| prefix.parse::<IpNet>().ok())
+            .is_some_and(|prefix| addresses.contains(&prefix))
+    };
+    let (rows, exit) = rows(ask, "bpf.ipcache", &json!({}), around, is_its)?;
+    emit(around, &show::rows("bpf.ipcache", &rows, ask.output)?)?;
+    Ok(exit)
+}
+
 /// The rows that are meant by `which`: a list too, because two nodes may each have an endpoint 7. None
 /// is a failure.
 fn get(
@@ -341,7 +385,7 @@ fn get(
     let (rows, exit) = rows(ask, &method, &json!({}), around, |row| is(row, which))?;
     if rows.is_empty() {
         let failure = Failure::new(
-            format!("{what}/not-found"),
+            format!("{what}/unknown"),
             format!("there is no {what} {which} on the nodes that were asked"),
         )
         .object(which)
@@ -367,7 +411,8 @@ fn rows(
     let answers = ask_all(&ask.target, method, params, around)?;
     let exit = completeness(&answers);
     // What every node knows alike is one row that names who knows it; the rest belongs to one node.
-    let shared = matches!(method, "identity.list" | "node.list");
+    // (An ipcache row's `node` is the node that has the addresses, so it cannot name the reporter.)
+    let shared = matches!(method, "identity.list" | "node.list" | "bpf.ipcache");
     let mut rows: Vec<Value> = Vec::new();
     for (node, answer) in answers.given {
         let Value::Array(given) = answer else {
@@ -384,10 +429,15 @@ fn rows(
                 continue;
             }
             if shared && answers.several {
+                // Each agent says it of its own node only.
+                if let Value::Object(fields) = &mut row {
+                    fields.remove("local");
+                }
                 show::merge(&mut rows, row, &node);
                 continue;
             }
-            if !node.is_empty()
+            if !shared
+                && !node.is_empty()
                 && let Value::Object(fields) = &mut row
             {
                 fields

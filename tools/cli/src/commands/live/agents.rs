@@ -103,7 +103,7 @@ impl Target {
             .find(|agent| agent.node.as_ref() == Some(node))
             .map(Agents::One)
             .ok_or_else(|| {
-                Failure::new("node/not-found", format!("lab {name} has no node {node}"))
+                Failure::new("node/unknown", format!("lab {name} has no node {node}"))
                     .object(node.as_str())
                     .field("--node")
                     .help(format!("its nodes are {}", known.join(", ")))
@@ -128,7 +128,7 @@ impl Target {
             .exit(NO_DATA));
         }
         Err(Failure::new(
-            "lab/not-found",
+            "lab/unknown-lab",
             format!("there is no lab {name} ({})", lab.display()),
         )
         .object(name)

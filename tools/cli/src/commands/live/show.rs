@@ -34,15 +34,15 @@ fn columns(method: &str) -> &'static [&'static str] {
             "policyRevision",
             "state",
         ],
-        "identity.list" => &["id", "identity", "name", "labels", "seenBy"],
-        "node.list" => &["name", "addresses", "podCIDRs", "ready", "local", "seenBy"],
+        "identity.list" => &["id", "labels", "endpoints", "seenBy"],
+        "node.list" => &["name", "addresses", "podCIDRs", "local", "seenBy"],
         "bpf.policy" => &[
             "node",
             "endpoint",
+            "pod",
             "direction",
             "identity",
-            "protocol",
-            "port",
+            "traffic",
             "verdict",
             "cookie",
             "rules",
@@ -51,21 +51,25 @@ fn columns(method: &str) -> &'static [&'static str] {
             "node",
             "protocol",
             "source",
+            "sourcePort",
             "destination",
-            "state",
-            "remaining",
-            "remainingSeconds",
+            "destinationPort",
+            "sourceIdentity",
+            "destinationIdentity",
             "packets",
             "bytes",
+            "seenReply",
+            "closing",
+            "remainingSeconds",
         ],
         "bpf.ipcache" => &[
-            "node",
             "prefix",
             "identity",
             "cidr",
-            "nodeAddress",
-            "via",
+            "node",
+            "pod",
             "inCluster",
+            "seenBy",
         ],
         _ => &["node"],
     }
@@ -75,7 +79,39 @@ fn columns(method: &str) -> &'static [&'static str] {
 pub(super) fn rows(method: &str, rows: &[Value], output: Output) -> Result<String, Failure> {
     match output {
         Output::Json | Output::Yaml => structured(&json!(rows), output),
-        Output::Table | Output::Wide => Ok(table(columns(method), rows, output == Output::Wide)),
+        Output::Table | Output::Wide => {
+            let flat: Vec<Value> = rows.iter().flat_map(flatten).collect();
+            Ok(table(columns(method), &flat, output == Output::Wide))
+        }
+    }
+}
+
+/// A row with `entries` (a policy map) becomes a row per entry.
+fn flatten(row: &Value) -> Vec<Value> {
+    let (Some(fields), Some(entries)) = (row.as_object(), row["entries"].as_array()) else {
+        return vec![row.clone()];
+    };
+    entries
+        .iter()
+        .filter_map(Value::as_object)
+        .map(|entry| {
+            let mut flat = fields.clone();
+            flat.remove("entries");
+            flat.extend(entry.clone());
+            Value::Object(flat)
+        })
+        .collect()
+}
+
+/// The name of an IP protocol number.
+const fn protocol_name(number: u64) -> Option<&'static str> {
+    match number {
+        1 => Some("ICMP"),
+        6 => Some("TCP"),
+        17 => Some("UDP"),
+        58 => Some("ICMPv6"),
+        132 => Some("SCTP"),
+        _ => None,
     }
 }
 
@@ -101,10 +137,11 @@ fn table(preferred: &[&str], rows: &[Value], wide: bool) -> String {
         }
     }
     let mut lines = vec![keys.iter().map(|key| title(key)).collect::<Vec<_>>()];
-    lines.extend(
-        rows.iter()
-            .map(|row| keys.iter().map(|key| cell(&row[key.as_str()])).collect()),
-    );
+    lines.extend(rows.iter().map(|row| {
+        keys.iter()
+            .map(|key| keyed(key, &row[key.as_str()]))
+            .collect()
+    }));
     align(&lines)
 }
 
@@ -120,6 +157,13 @@ fn title(key: &str) -> String {
         title.push(character.to_ascii_uppercase());
     }
     title
+}
+
+fn keyed(key: &str, value: &Value) -> String {
+    match value.as_u64().filter(|_| key == "protocol") {
+        Some(number) => protocol_name(number).map_or_else(|| number.to_string(), str::to_owned),
+        None => cell(value),
+    }
 }
 
 fn cell(value: &Value) -> String {
@@ -328,7 +372,7 @@ pub(super) fn differences(answers: &[(String, Value)]) -> String {
         return "no differences: the datapath has what is wished".to_owned();
     }
     table(
-        &["node", "kind", "object", "field", "wished", "realised"],
+        &["node", "object", "field", "wished", "realised"],
         &rows,
         true,
     )

@@ -197,7 +197,7 @@ fn an_agent_is_found_or_the_error_says_where_it_was_sought() {
     );
     assert_eq!(
         code(stage.run(&["status", "--lab", "x"])),
-        Some(("lab/not-found".to_owned(), 3))
+        Some(("lab/unknown-lab".to_owned(), 3))
     );
     assert_eq!(
         code(stage.run(&["status", "--lab", "../x"])),
@@ -206,7 +206,7 @@ fn an_agent_is_found_or_the_error_says_where_it_was_sought() {
     stage.socket("default", "n1");
     assert_eq!(
         code(stage.run(&["status", "--node", "n9"])),
-        Some(("node/not-found".to_owned(), 1))
+        Some(("node/unknown".to_owned(), 1))
     );
     // The machine's own agent, when there is no lab.
     let stage = Stage::new();
@@ -245,7 +245,7 @@ fn endpoints_are_listed_and_found_by_id_and_by_pod() {
         .unwrap();
     assert_eq!(
         (missing.code.as_str(), missing.exit),
-        ("endpoint/not-found", 1)
+        ("endpoint/unknown", 1)
     );
 }
 
@@ -272,10 +272,15 @@ fn what_nodes_know_alike_is_one_row() {
 fn maps_are_asked_for_one_endpoint() {
     let stage = Stage::new();
     stage.agent(&stage.socket("default", "n1"), |_| {
-        result(json!([{"endpoint":7,"direction":"ingress","identity":0,"verdict":"allow",
-            "rules":[{"kind":"NetworkPolicy","namespace":"shop","name":"web","section":"ingress","index":0}]}]))
+        result(json!([{"endpoint":7,"pod":"shop/web","generation":3,"present":true,"entries":[
+            {"direction":"ingress","identity":0,"traffic":"TCP/80","protocol":6,"verdict":"allow","cookie":4,
+             "rules":[{"kind":"NetworkPolicy","namespace":"shop","name":"web","section":"ingress","index":0}]}]}]))
+    });
+    stage.agent(&stage.socket("default", "n2"), |_| {
+        vec![json!({"error":{"code":"endpoint/unknown","message":"node n2 has no endpoint 7"}})]
     });
     let shown = stage.run(&["bpf", "policy", "list", "--endpoint", "7"]);
+    assert_eq!((shown.exit, shown.err.as_str()), (0, ""));
     assert!(
         shown.out.contains("NetworkPolicy:shop/web.ingress[0]"),
         "{}",
@@ -285,6 +290,60 @@ fn maps_are_asked_for_one_endpoint() {
         stage.asked.lock().unwrap()[0],
         json!({"method":"bpf.policy","params":{"endpoint":7}})
     );
+    let json = stage
+        .run(&["bpf", "policy", "list", "-o", "json", "--node", "n1"])
+        .json();
+    assert_eq!(json[0]["entries"][0]["cookie"], 4);
+    let failure = stage
+        .run(&["bpf", "policy", "list", "--endpoint", "7", "--node", "n2"])
+        .failure
+        .unwrap();
+    assert_eq!(
+        (failure.code.as_str(), failure.exit),
+        ("endpoint/unknown", 1)
+    );
+}
+
+#[test]
+fn connections_name_their_protocol() {
+    let stage = Stage::new();
+    stage.agent(&stage.socket("default", "n1"), |_| {
+        result(json!([{"protocol":6,"source":"10.0.0.1","sourcePort":4,"packets":[3,2]}]))
+    });
+    let shown = stage.run(&["bpf", "ct", "list"]);
+    assert!(
+        shown.out.contains("TCP") && shown.out.contains("3,2"),
+        "{}",
+        shown.out
+    );
+}
+
+#[test]
+fn the_ipcache_is_shown_once_for_all_nodes_and_for_one_endpoint() {
+    let stage = Stage::new();
+    for (node, underlay) in [("n1", Value::Null), ("n2", json!("192.168.0.1"))] {
+        stage.agent(&stage.socket("default", node), move |request| {
+            if request["method"] == "endpoint.list" {
+                return result(if node == "n1" {
+                    json!([endpoint(7, "web")])
+                } else {
+                    json!([])
+                });
+            }
+            result(json!([
+                {"prefix":"10.244.0.5/32","identity":20001,"node":underlay},
+                {"prefix":"0.0.0.0/0","identity":9,"node":null},
+            ]))
+        });
+    }
+    let all = stage.run(&["bpf", "ipcache", "list", "-o", "json"]).json();
+    assert_eq!(all.as_array().unwrap().len(), 3);
+    assert_eq!(all[1]["seenBy"], json!(["n1", "n2"]));
+    let its = stage
+        .run(&["bpf", "ipcache", "list", "--endpoint", "7", "-o", "json"])
+        .json();
+    assert_eq!(its.as_array().unwrap().len(), 2);
+    assert_eq!(its[0]["prefix"], "10.244.0.5/32");
 }
 
 #[test]
