@@ -1,5 +1,6 @@
 //! A lab's network without agents: hosts reach each other, forged sources do not pass, and `down` leaves
 //! nothing. Needs root; namespaces, cgroups and mounts are the test's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use heddle_lab::config::{LabConfig, LabRecord};
 use heddle_lab::paths::Lab;
