@@ -3,6 +3,14 @@
 //! The agent, the operator and the lab see only this trait; they do not know whether Kubernetes or the
 //! embedded store answers. Objects are JSON values in Kubernetes' shape.
 
+pub mod embedded;
+mod hub;
+pub mod memory;
+mod objects;
+
+#[cfg(test)]
+mod conformance;
+
 use async_trait::async_trait;
 use heddle_model::NamespacedName;
 use serde_json::Value;
@@ -117,9 +125,10 @@ pub enum Event {
     Applied(Object),
     /// The object is gone; the value is its last state.
     Deleted(Object),
-    /// Everything that existed at this revision has been said. Sent once after the initial list, and
-    /// again after a lost connection has been made good (then objects not repeated since the last
-    /// [`Event::Restarted`] are gone).
+    /// Everything up to this revision *of the whole store* has been said. Sent after the initial list,
+    /// after a lost connection has been made good (then objects not repeated since the last
+    /// [`Event::Restarted`] are gone), after each batch of changes, and when other kinds changed: so a
+    /// watcher always learns up to which revision it is current.
     Synced {
         /// Revision of the store.
         revision: u64,
@@ -199,6 +208,38 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Stable code of this error.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "store/not-found",
+            Self::AlreadyExists { .. } => "store/already-exists",
+            Self::Conflict { .. } => "store/conflict",
+            Self::Invalid { .. } => "store/invalid-object",
+            Self::Unavailable { .. } => "store/unavailable",
+            Self::NotSaved { .. } => "store/not-saved",
+            Self::Corrupt { .. } => "store/corrupt",
+        }
+    }
+
+    /// What to try.
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "check the name and the namespace",
+            Self::AlreadyExists { .. } => "update the object, or delete it first",
+            Self::Conflict { .. } => "read the object again and repeat the change",
+            Self::Invalid { .. } => "correct the field and try again",
+            Self::Unavailable { .. } => {
+                "check that the store process runs and that this user may open its socket"
+            }
+            Self::NotSaved { .. } => {
+                "make room on the store's file system; the store carries on by itself"
+            }
+            Self::Corrupt { .. } => {
+                "restore the file from a backup, or move it away to start with an empty store"
+            }
+        }
+    }
+
     /// True when the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::NotSaved { .. })
@@ -217,11 +258,13 @@ pub trait Store: Send + Sync + 'static {
     /// One object.
     async fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Object, StoreError>;
 
-    /// Creates an object; fails when its name is taken. Atomic: of many creators of one name, one wins.
+    /// Creates an object, its `status` included; fails when its name is taken. Atomic: of many creators
+    /// of one name, one wins. Metadata that the store sets is ignored in `value`.
     async fn create(&self, kind: Kind, value: Value) -> Result<Object, StoreError>;
 
     /// Replaces an object except its `status`. When `metadata.resourceVersion` is set, fails with
-    /// [`StoreError::Conflict`] unless it is the stored one.
+    /// [`StoreError::Conflict`] unless it is the stored one; so does another `metadata.uid` than the
+    /// stored one. An update that changes nothing keeps the revision.
     async fn update(&self, kind: Kind, value: Value) -> Result<Object, StoreError>;
 
     /// Merges into `status` (JSON merge patch, RFC 7396).

@@ -1,3 +1,137 @@
 //! The node's control loop: endpoints, identities, policy, flows.
+//!
+//! [`run`] follows the store, keeps the kernel as the store wishes it, attaches pods for the CNI plugin,
+//! and answers questions on its socket. The kernel's part is behind [`heddle_datapath::Datapath`]: what it
+//! holds stays when the agent goes, and is taken over when it comes back.
+#![forbid(unsafe_code)]
 
+mod agent;
+mod api;
 pub mod config;
+pub mod directory;
+mod endpoint;
+pub mod flows;
+mod identity;
+mod ipcache;
+mod ledger;
+pub mod metrics;
+mod telling;
+#[cfg(test)]
+mod testing;
+mod watch;
+
+pub use api::FlowSource;
+
+use agent::Agent;
+use anyhow::{Context, bail};
+use config::AgentConfig;
+use directory::Directory;
+use flows::{FlowHub, HubOptions};
+use heddle_datapath::Datapath;
+use heddle_kube::store::Store;
+use metrics::Metrics;
+use std::fs::{File, TryLockError};
+use std::sync::Arc;
+use telling::Names;
+use tokio::sync::watch as signal;
+
+/// The agent's socket in its state directory.
+pub const SOCKET: &str = "agent.sock";
+
+/// Runs the agent until `shutdown` becomes true. The datapath stays as it is then.
+///
+/// # Errors
+/// When the agent cannot begin: another one has its state directory, a directory, socket or port cannot
+/// be used, the kernel's maps cannot be read. Later trouble is logged, shown in `status` and tried again.
+pub async fn run(
+    config: AgentConfig,
+    store: Arc<dyn Store>,
+    datapath: Arc<dyn Datapath>,
+    shutdown: signal::Receiver<bool>,
+) -> anyhow::Result<()> {
+    heddle_cni::pending::make_private_directory(&config.state_dir).with_context(|| {
+        format!(
+            "state directory {} cannot be made (field stateDir)",
+            config.state_dir.display()
+        )
+    })?;
+    let _only_one = lock_state(&config)?;
+    let directory = Arc::new(Directory::new());
+    let metrics = Arc::new(Metrics::new());
+    metrics.watch_datapath(Arc::clone(&datapath));
+
+    let mut tasks = tokio::task::JoinSet::new();
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("metrics cannot be served on {address} (field metrics)"))?;
+        tasks.spawn(metrics::serve(
+            listener,
+            Arc::clone(&metrics),
+            shutdown.clone(),
+        ));
+    }
+    let socket = config.state_dir.join(SOCKET);
+    let listener = api::bind(&socket)
+        .with_context(|| format!("the agent's socket {} cannot be made", socket.display()))?;
+    let names = Names {
+        directory: Arc::clone(&directory),
+        cluster: config.cluster.clone(),
+    };
+    let hub = FlowHub::start(
+        Arc::clone(&datapath),
+        Arc::new(names),
+        Arc::clone(&metrics),
+        HubOptions::new(&config.node_name, config.flow_capacity),
+    )
+    .context("the thread that reads flows cannot be started")?;
+    let hub = Arc::new(hub);
+    let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
+
+    let agent = endpoint::blocking(move || {
+        Agent::new(config, store, datapath, directory, metrics).map(Arc::new)
+    })
+    .await?;
+    tracing::info!(node = %agent.config.node_name, socket = %socket.display(), "started");
+    tasks.spawn(api::serve(
+        Arc::clone(&agent),
+        Some(flows),
+        listener,
+        shutdown.clone(),
+    ));
+    tasks.spawn(watch::feel_pulse(Arc::clone(&agent), shutdown.clone()));
+    tasks.spawn(watch::collect_connections(
+        Arc::clone(&agent),
+        shutdown.clone(),
+    ));
+    tasks.spawn(watch::follow(Arc::clone(&agent), shutdown));
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a part of the agent failed")?;
+    }
+    endpoint::blocking(move || hub.stop()).await;
+    let _ = std::fs::remove_file(&socket);
+    tracing::info!(node = %agent.config.node_name, "stopped; the datapath goes on");
+    Ok(())
+}
+
+/// One agent per state directory; the lock goes with the process.
+fn lock_state(config: &AgentConfig) -> anyhow::Result<File> {
+    let path = config.state_dir.join("agent.lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("lock file {} cannot be opened", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another agent of node {} runs with state directory {}; stop it first, or give this one a stateDir of its own",
+            config.node_name,
+            config.state_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock file {} cannot be locked", path.display()))
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Wished versus realised: what the kernel has against what it should have.
+
+use crate::agent::Agent;
+use crate::endpoint::kernel_failure;
+use crate::ledger::Ledger;
+use heddle_cni::protocol::ApiError;
+use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint};
+use heddle_policy::CidrScope;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn add(&mut self, object: &str, field: &str, wished: &impl Debug, realised: &impl Debug) {
+        self.0.push(json!({
+            "object": object, "field": field,
+            "wished": format!("{wished:?}"), "realised": format!("{realised:?}"),
+        }));
+    }
+}
+
+/// Every difference, sorted by object; empty when the kernel is as wished.
+pub(super) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+    agent.must_be_ready()?;
+    let findings = agent
+        .on_ledger(|ledger| {
+            // Read while the ledger is held: nothing changes between the two sides.
+            let mut findings = Findings(Vec::new());
+            endpoints(ledger, &mut findings)?;
+            ipcache(ledger, &mut findings)?;
+            Ok::<_, DatapathError>(findings)
+        })
+        .await
+        .map_err(|error| kernel_failure(&error))?;
+    Ok(Value::Array(findings.0))
+}
+
+fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
+    let realised: BTreeMap<u16, RealisedEndpoint> = ledger
+        .datapath
+        .endpoints()?
+        .into_iter()
+        .map(|it| (it.facts.endpoint, it))
+        .collect();
+    for id in realised.keys() {
+        if !ledger.endpoints.contains_key(id) {
+            findings.add(&format!("endpoint {id}"), "present", &false, &true);
+        }
+    }
+    let wished: Vec<_> = ledger
+        .endpoints
+        .iter()
+        .filter(|(_, it)| it.attached)
+        .map(|(id, it)| (*id, it.record.pod.clone(), it.identity))
+        .collect();
+    for (id, pod, identity) in wished {
+        let object = format!("endpoint {id} ({pod})");
+        let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
+        let facts = ledger
+            .endpoints
+            .get(&id)
+            .and_then(|endpoint| ledger.wished_facts(endpoint, &covering));
+        match realised.get(&id) {
+            None => {
+                findings.add(&object, "present", &true, &false);
+                continue;
+            }
+            Some(it) => {
+                if !it.attached {
+                    findings.add(&object, "attached", &true, &false);
+                }
+                if facts.as_ref() != Some(&it.facts) {
+                    findings.add(&object, "facts", &facts, &it.facts);
+                }
+            }
+        }
+        // Compiled afresh: what was remembered could be wrong itself.
+        let wished = ledger.engine.compile(identity).entries;
+        let in_kernel = ledger.datapath.policy(id)?.entries;
+        match in_kernel {
+            None => findings.add(&object, "policy", &"a map", &"none"),
+            Some(in_kernel) => {
+                for entry in wished.iter().filter(|entry| !in_kernel.contains(entry)) {
+                    findings.add(&object, "policy entry", entry, &"missing");
+                }
+                for entry in in_kernel.iter().filter(|entry| !wished.contains(entry)) {
+                    findings.add(&object, "policy entry", &"none", entry);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
+    let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
+    let wished = ledger.ipcache.wished(&covering);
+    let realised: BTreeMap<IpNet, PeerRow> = ledger
+        .datapath
+        .peers()?
+        .into_iter()
+        .map(|row| (row.prefix, row))
+        .collect();
+    for (prefix, row) in &wished {
+        match realised.get(prefix) {
+            None => findings.add(&format!("ipcache {prefix}"), "row", row, &"missing"),
+            Some(has) if has != row => {
+                findings.add(&format!("ipcache {prefix}"), "row", row, has);
+            }
+            Some(_) => {}
+        }
+    }
+    for (prefix, row) in &realised {
+        if !wished.contains_key(prefix) {
+            findings.add(&format!("ipcache {prefix}"), "row", &"none", row);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! ADD: a transaction. Nothing passes before policy is in force, and what fails is undone in reverse.
+
+use super::record::{AttachmentKey, LinkRecord, Phase, Record};
+use super::{blocking, kernel_failure};
+use crate::agent::Agent;
+use crate::ledger::LocalEndpoint;
+use heddle_cni::protocol::{AddParams, ApiError, AttachedAddress, Attachment, error_codes};
+use heddle_datapath::{LinkSpec, PodLink};
+use heddle_ipam::Family;
+use heddle_model::{Identity, LabelSet, NamespacedName};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The steps of an ADD, in order; each names what has been done when it is reached.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Step {
+    /// Addresses are leased, in memory.
+    Leased,
+    /// The intent is on the disk.
+    Recorded,
+    /// The pod's labels have an identity.
+    Identified,
+    /// The link exists, its host side down.
+    LinkMade,
+    /// Policy, facts and ipcache rows are written.
+    InForce,
+    /// The endpoint is in the store.
+    Published,
+    /// Programs are attached, the link is up.
+    Attached,
+    /// The result is on the disk.
+    Committed,
+}
+
+impl Step {
+    /// Every step, in order.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Leased,
+        Self::Recorded,
+        Self::Identified,
+        Self::LinkMade,
+        Self::InForce,
+        Self::Published,
+        Self::Attached,
+        Self::Committed,
+    ];
+}
+
+/// Seconds that the agent works on an ADD at most, however long the runtime would wait.
+const PATIENCE_SECONDS: u64 = 30;
+/// Seconds for a pod to appear in the store: the runtime may know it before the agent does.
+const POD_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Agent {
+    /// Attaches a container's interface. The same request again gives the same answer.
+    ///
+    /// # Errors
+    /// What failed, on which pod, why, and what to try; everything is undone then.
+    pub(crate) async fn add(self: &Arc<Self>, params: AddParams) -> Result<Attachment, ApiError> {
+        self.must_be_ready()?;
+        let agent = Arc::clone(self);
+        // In a task of its own: a runtime that hangs up does not leave a half-done ADD behind.
+        match tokio::spawn(async move { agent.add_alone(params).await }).await {
+            Ok(answer) => answer,
+            Err(error) => Err(ApiError::new("agent/stopped", error.to_string())),
+        }
+    }
+
+    /// ADD while nobody else works on the same attachment.
+    pub(crate) async fn add_alone(
+        self: &Arc<Self>,
+        params: AddParams,
+    ) -> Result<Attachment, ApiError> {
+        let pod = params.pod.clone().ok_or_else(|| {
+            ApiError::new(
+                error_codes::INVALID,
+                format!("container {}: no pod is named", params.container_id),
+            )
+            .field("CNI_ARGS")
+            .help("the runtime must set K8S_POD_NAMESPACE and K8S_POD_NAME")
+        })?;
+        let name = NamespacedName::new(pod.namespace, pod.name);
+        let key = AttachmentKey {
+            container_id: params.container_id.clone(),
+            interface: params.interface.clone(),
+        };
+        let turn = self.turn(&key);
+        let _turn = turn.lock().await;
+        let deadline =
+            Instant::now() + Duration::from_secs(params.deadline_seconds.min(PATIENCE_SECONDS));
+
+        self.finish_leftover(&key).await?;
+        let wanted = key.clone();
+        let known = self
+            .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
+            .await;
+        if let Some(record) = known {
+            if record.netns == params.netns && record.pod == name {
+                if let Some(attachment) = record.attachment {
+                    return Ok(attachment);
+                }
+            }
+            // The same container id with another namespace is a new container.
+            self.remove_record(record).await?;
+        }
+
+        let mut record = Record {
+            version: Record::VERSION,
+            key,
+            phase: Phase::Adding,
+            endpoint: 0,
+            netns: params.netns,
+            pod: name,
+            pod_uid: pod.uid,
+            ipv4: None,
+            ipv6: None,
+            generation: 0,
+            identity: 0,
+            link: None,
+            attachment: None,
+        };
+        let started = Instant::now();
+        match self.attach(&mut record, deadline).await {
+            Ok(attachment) => {
+                tracing::info!(
+                    pod = %record.pod, endpoint = record.endpoint, container = %record.key.container_id,
+                    identity = record.identity, milliseconds = started.elapsed().as_millis() as u64,
+                    "pod attached"
+                );
+                Ok(attachment)
+            }
+            Err(error) => {
+                tracing::error!(
+                    pod = %record.pod, container = %record.key.container_id, code = %error.code,
+                    "pod not attached: {}", error.message
+                );
+                if record.endpoint != 0 {
+                    // What cannot be undone now stays queued and is undone later.
+                    let _ = self.remove_record(record).await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn attach(
+        self: &Arc<Self>,
+        record: &mut Record,
+        deadline: Instant,
+    ) -> Result<Attachment, ApiError> {
+        let id = self
+            .on_ledger(crate::ledger::Ledger::take_id)
+            .await
+            .ok_or_else(|| {
+                ApiError::new(
+                    "cni/no-endpoint",
+                    format!(
+                        "pod {}: this node has all of its {} endpoints",
+                        record.pod,
+                        crate::ledger::LAST_ENDPOINT_ID
+                    ),
+                )
+                .help("delete pods on this node, or lower the kubelet's maxPods")
+            })?;
+        record.endpoint = id;
+        let families: Vec<Family> = self
+            .config
+            .families
+            .iter()
+            .filter_map(|family| match family {
+                4 => Some(Family::V4),
+                6 => Some(Family::V6),
+                _ => None,
+            })
+            .collect();
+        let lease = self
+            .addresses
+            .lease(&record.key, &families)
+            .map_err(|error| error.object(format!("pod {}", record.pod)))?;
+        record.ipv4 = lease.ipv4;
+        record.ipv6 = lease.ipv6;
+        record.generation = lease.generation;
+        self.reach(Step::Leased).await?;
+
+        self.save(record).await?;
+        self.reach(Step::Recorded).await?;
+
+        let (identity, labels) = self.identify(record, deadline).await?;
+        record.identity = identity.0;
+        self.reach(Step::Identified).await?;
+
+        let link = self.make_link(record).await?;
+        record.link = Some(LinkRecord {
+            ifindex: link.ifindex,
+            mac: link.mac,
+            host_mac: link.host_mac,
+        });
+        self.reach(Step::LinkMade).await?;
+
+        let endpoint = LocalEndpoint::new(record.clone(), identity, labels);
+        self.bring_into_force(endpoint).await?;
+        self.reach(Step::InForce).await?;
+
+        self.publish(record, deadline).await?;
+        self.reach(Step::Published).await?;
+
+        let datapath = Arc::clone(&self.datapath);
+        let (id, ifindex) = (record.endpoint, link.ifindex);
+        blocking(move || datapath.attach(id, ifindex))
+            .await
+            .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))?;
+        self.reach(Step::Attached).await?;
+
+        let attachment = attachment(record, &link);
+        record.attachment = Some(attachment.clone());
+        record.phase = Phase::Attached;
+        self.save(record).await?;
+        self.reach(Step::Committed).await?;
+        let committed = record.clone();
+        self.on_ledger(move |ledger| {
+            if let Some(endpoint) = ledger.endpoints.get_mut(&committed.endpoint) {
+                endpoint.record = committed;
+                endpoint.attached = true;
+            }
+        })
+        .await;
+        self.update_metrics().await;
+        Ok(attachment)
+    }
+
+    /// The identity of the pod's labels.
+    async fn identify(
+        &self,
+        record: &Record,
+        deadline: Instant,
+    ) -> Result<(Identity, Arc<LabelSet>), ApiError> {
+        let patience = deadline.min(Instant::now() + POD_PATIENCE);
+        let labels = self
+            .pod_labels(&record.pod, record.pod_uid.as_deref(), patience)
+            .await?;
+        let identity = self.allocate_identity(&labels, deadline).await?;
+        Ok((identity, Arc::new(labels)))
+    }
+
+    async fn make_link(&self, record: &Record) -> Result<PodLink, ApiError> {
+        let spec = LinkSpec {
+            endpoint: record.endpoint,
+            netns: record.netns.clone(),
+            interface: record.key.interface.clone(),
+            ipv4: record.ipv4,
+            ipv6: record.ipv6,
+        };
+        let datapath = Arc::clone(&self.datapath);
+        blocking(move || datapath.create_link(&spec))
+            .await
+            .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))
+    }
+
+    /// Writes policy, facts and ipcache rows of an endpoint, and of those that the new identity touches.
+    async fn bring_into_force(&self, endpoint: LocalEndpoint) -> Result<(), ApiError> {
+        let pod = endpoint.record.pod.clone();
+        let missing = self
+            .on_ledger(move |ledger| {
+                let id = endpoint.record.endpoint;
+                ledger.add_endpoint(endpoint);
+                ledger.reconcile();
+                match ledger.endpoints.get(&id) {
+                    Some(it)
+                        if it.policy.is_some() && it.policy == it.wished && it.facts.is_some() =>
+                    {
+                        // A failure elsewhere is tried again; only the ipcache concerns everybody.
+                        ledger.failures.get("ipcache").cloned()
+                    }
+                    Some(it) => Some(it.failure.clone().unwrap_or_else(|| {
+                        ledger
+                            .failures
+                            .values()
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join("; ")
+                    })),
+                    None => Some("the endpoint was removed meanwhile".to_owned()),
+                }
+            })
+            .await;
+        match missing {
+            None => Ok(()),
+            Some(reason) => Err(ApiError::new(
+                "datapath/policy-not-in-force",
+                format!("pod {pod}: its policy could not be brought into force: {reason}"),
+            )
+            .object(format!("pod {pod}"))
+            .help("see `heddle status` for full maps and `heddle diff` for what is missing")),
+        }
+    }
+
+    pub(crate) async fn save(&self, record: &Record) -> Result<(), ApiError> {
+        let records = self.records.clone();
+        let saved = record.clone();
+        blocking(move || records.write(&saved))
+            .await
+            .map_err(|error| {
+                ApiError::new(
+                    "agent/state-not-saved",
+                    format!(
+                        "pod {}: the endpoint cannot be written below {}: {error}",
+                        record.pod,
+                        self.config.state_dir.display()
+                    ),
+                )
+                .object(format!("pod {}", record.pod))
+                .help("free space on that file system; the runtime will try again")
+            })
+    }
+}
+
+/// The answer to the runtime.
+fn attachment(record: &Record, link: &PodLink) -> Attachment {
+    let gateway = |is_v4: bool| {
+        link.gateways
+            .iter()
+            .find(|gateway| gateway.is_ipv4() == is_v4)
+            .copied()
+    };
+    Attachment {
+        host_interface: link.name.clone(),
+        host_mac: mac_text(link.host_mac),
+        interface: record.key.interface.clone(),
+        mac: mac_text(link.mac),
+        mtu: link.mtu,
+        netns: record.netns.clone(),
+        addresses: record
+            .addresses()
+            .map(|address| AttachedAddress {
+                address,
+                prefix_length: match address {
+                    IpAddr::V4(_) => 32,
+                    IpAddr::V6(_) => 128,
+                },
+                gateway: gateway(address.is_ipv4()),
+            })
+            .collect(),
+    }
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}

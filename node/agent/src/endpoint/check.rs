@@ -1,0 +1,66 @@
+//! CHECK: is the attachment as it was answered?
+
+use super::blocking;
+use super::record::AttachmentKey;
+use crate::agent::Agent;
+use heddle_cni::protocol::{ApiError, CheckParams, error_codes};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+impl Agent {
+    /// Compares an attachment with what the runtime was told and with the kernel.
+    pub(crate) async fn check(self: &Arc<Self>, params: CheckParams) -> Result<(), ApiError> {
+        self.must_be_ready()?;
+        let key = AttachmentKey {
+            container_id: params.container_id.clone(),
+            interface: params.interface.clone(),
+        };
+        let known = self
+            .on_ledger(move |ledger| {
+                let endpoint = ledger.by_key(&key)?;
+                Some((endpoint.record.clone(), endpoint.facts.clone()))
+            })
+            .await;
+        let failed = |what: String| {
+            ApiError::new(
+                error_codes::CHECK_FAILED,
+                format!(
+                    "container {} interface {}: {what}",
+                    params.container_id, params.interface
+                ),
+            )
+            .help("recreate the pod's sandbox")
+        };
+        let (record, facts) = known.ok_or_else(|| failed("it is not attached".to_owned()))?;
+        if record.netns != params.netns {
+            return Err(failed(format!(
+                "it was attached in namespace {}, not {}",
+                record.netns.display(),
+                params.netns.display()
+            )));
+        }
+        let has: BTreeSet<IpAddr> = record.addresses().collect();
+        let told: BTreeSet<IpAddr> = params.addresses.iter().copied().collect();
+        if has != told {
+            return Err(failed(format!(
+                "it has the addresses {has:?}, the previous result says {told:?}"
+            )));
+        }
+        let datapath = Arc::clone(&self.datapath);
+        let realised = blocking(move || datapath.endpoints())
+            .await
+            .map_err(|error| super::kernel_failure(&error))?;
+        match realised
+            .into_iter()
+            .find(|it| it.facts.endpoint == record.endpoint)
+        {
+            None => Err(failed("the kernel does not have it".to_owned())),
+            Some(it) if !it.attached => Err(failed("its programs are not attached".to_owned())),
+            Some(it) if facts.as_ref() != Some(&it.facts) => Err(failed(
+                "the kernel's facts about it differ (see `heddle diff`)".to_owned(),
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! DEL, GC, and undoing what a failed ADD did: all the same, and each part can be repeated.
+
+use super::record::{AttachmentKey, Phase, Record};
+use super::{blocking, kernel_failure};
+use crate::agent::Agent;
+use heddle_cni::pending;
+use heddle_cni::protocol::{ApiError, DelParams, GcParams};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Agent {
+    /// Detaches a container's interface. What is not there is gone already; what cannot be removed now
+    /// is removed later, so the answer is always yes.
+    pub(crate) async fn delete(self: &Arc<Self>, params: DelParams) -> Result<(), ApiError> {
+        self.must_be_restored()?;
+        let agent = Arc::clone(self);
+        let task = tokio::spawn(async move {
+            let key = AttachmentKey {
+                container_id: params.container_id,
+                interface: params.interface,
+            };
+            agent.delete_key(&key).await;
+        });
+        task.await
+            .map_err(|error| ApiError::new("agent/stopped", error.to_string()))
+    }
+
+    async fn delete_key(self: &Arc<Self>, key: &AttachmentKey) {
+        let turn = self.turn(key);
+        let _turn = turn.lock().await;
+        // A removal that is stuck is tried again by the clock; it is on the disk.
+        let _ = self.finish_leftover(key).await;
+        let wanted = key.clone();
+        let known = self
+            .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
+            .await;
+        if let Some(record) = known {
+            let _ = self.remove_record(record).await;
+        }
+    }
+
+    /// Removes every attachment that the runtime does not list.
+    pub(crate) async fn collect_garbage(
+        self: &Arc<Self>,
+        params: GcParams,
+    ) -> Result<usize, ApiError> {
+        self.must_be_restored()?;
+        let valid: BTreeSet<AttachmentKey> = params
+            .valid_attachments
+            .into_iter()
+            .map(|one| AttachmentKey {
+                container_id: one.container_id,
+                interface: one.interface,
+            })
+            .collect();
+        let stale: Vec<AttachmentKey> = self
+            .on_ledger(move |ledger| {
+                ledger
+                    .endpoints
+                    .values()
+                    // An ADD under way is not on the runtime's list yet.
+                    .filter(|it| it.attached && !valid.contains(&it.record.key))
+                    .map(|it| it.record.key.clone())
+                    .collect()
+            })
+            .await;
+        for key in &stale {
+            tracing::info!(container = %key.container_id, interface = %key.interface, "the runtime does not list it any more: removed");
+            self.delete_key(key).await;
+        }
+        Ok(stale.len())
+    }
+
+    /// Carries out the deletions that the plugin queued while nobody listened.
+    pub(crate) async fn delete_pending(self: &Arc<Self>) {
+        let queue = pending::directory(&self.config.state_dir.join("agent.sock"));
+        let listed = blocking(move || pending::list(&queue)).await;
+        let entries = match listed {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(%error, "the queue of deletions cannot be read");
+                return;
+            }
+        };
+        for (path, deletion) in entries {
+            match deletion {
+                Ok(params) => {
+                    let key = AttachmentKey {
+                        container_id: params.container_id,
+                        interface: params.interface,
+                    };
+                    self.delete_key(&key).await;
+                    // From here on the endpoint's own record says that it has to go.
+                    if let Err(error) = std::fs::remove_file(&path) {
+                        tracing::warn!(path = %path.display(), %error, "a deletion stays queued");
+                    }
+                }
+                Err(reason) => {
+                    let aside = path.with_extension("damaged");
+                    tracing::error!(path = %path.display(), %reason, "a queued deletion cannot be read; GC will remove the container, the file is set aside");
+                    let _ = std::fs::rename(&path, aside);
+                }
+            }
+        }
+    }
+
+    /// Finishes a removal of this attachment that was begun earlier.
+    pub(super) async fn finish_leftover(
+        self: &Arc<Self>,
+        key: &AttachmentKey,
+    ) -> Result<(), ApiError> {
+        let leftover =
+            self.removals(|removals| removals.values().find(|record| record.key == *key).cloned());
+        match leftover {
+            Some(record) => self.remove_record(record).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Tries every unfinished removal again.
+    pub(crate) async fn finish_removals(self: &Arc<Self>) {
+        let unfinished: Vec<Record> =
+            self.removals(|removals| removals.values().cloned().collect());
+        for record in unfinished {
+            let turn = self.turn(&record.key);
+            // Somebody works on it already.
+            let Ok(_turn) = turn.try_lock() else { continue };
+            let still = self.removals(|removals| removals.contains_key(&record.endpoint));
+            if still {
+                let _ = self.remove_record(record).await;
+            }
+        }
+    }
+
+    /// Removes all there is of an endpoint. On failure it stays queued, and its record on the disk.
+    pub(super) async fn remove_record(
+        self: &Arc<Self>,
+        mut record: Record,
+    ) -> Result<(), ApiError> {
+        let id = record.endpoint;
+        record.attachment = None;
+        record.phase = Phase::Removing;
+        self.removals(|removals| removals.insert(id, record.clone()));
+        let outcome = self.remove_parts(&record).await;
+        match &outcome {
+            Ok(()) => {
+                self.removals(|removals| removals.remove(&id));
+                self.on_ledger(move |ledger| ledger.free_id(id)).await;
+                tracing::info!(pod = %record.pod, endpoint = id, container = %record.key.container_id, "endpoint removed");
+            }
+            Err(error) => {
+                tracing::warn!(pod = %record.pod, endpoint = id, code = %error.code, "endpoint not removed yet: {}", error.message);
+            }
+        }
+        self.update_metrics().await;
+        outcome
+    }
+
+    async fn remove_parts(&self, record: &Record) -> Result<(), ApiError> {
+        // With a full disk the removal goes on: after a crash the record, still there, is an endpoint
+        // without a link, and removed as such.
+        if let Err(error) = self.save(record).await {
+            tracing::warn!(pod = %record.pod, "{}", error.message);
+        }
+        let id = record.endpoint;
+        let datapath = Arc::clone(&self.datapath);
+        blocking(move || datapath.remove_endpoint(id))
+            .await
+            .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))?;
+        self.on_ledger(move |ledger| {
+            ledger.forget_endpoint(id);
+            ledger.reconcile();
+        })
+        .await;
+        self.addresses.release(record);
+        self.withdraw(record).await?;
+        let (records, key) = (self.records.clone(), record.key.clone());
+        blocking(move || records.remove(id, &key))
+            .await
+            .map_err(|error| {
+                ApiError::new(
+                    "agent/state-not-saved",
+                    format!("pod {}: its record cannot be removed: {error}", record.pod),
+                )
+            })
+    }
+}

@@ -1,0 +1,355 @@
+//! Taking over what a former run left: endpoints keep what they have, leftovers go.
+
+use super::record::{AttachmentKey, DamagedRecord, LinkRecord, Phase, Record};
+use super::{blocking, kernel_failure, owner};
+use crate::agent::{Agent, Readiness, lock, within};
+use crate::ledger::LocalEndpoint;
+use heddle_cni::protocol::ApiError;
+use heddle_datapath::{RealisedEndpoint, RealisedPolicy};
+use heddle_ipam::Lease;
+use heddle_kube::store::Kind;
+use heddle_model::{Identity, LabelSet, NamespacedName};
+use heddle_policy::{CompiledPolicy, Direction, EntryVerdict};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Patience with the store while nobody is served yet.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Takes over the former run's state and becomes ready. Called when the store has been heard in full
+    /// and this node's pod ranges are known.
+    ///
+    /// Nothing that runs is cut: policies and ipcache rows are compared with the kernel's and only
+    /// differences are written, additions before removals.
+    pub(crate) async fn take_over(self: &Arc<Self>) -> Result<(), ApiError> {
+        let started = Instant::now();
+        let records = self.records.clone();
+        let (mut records, damaged) = blocking(move || records.load()).await.map_err(|error| {
+            ApiError::new(
+                "agent/state-unreadable",
+                format!(
+                    "the endpoints below {} cannot be read: {error}",
+                    self.config.state_dir.display()
+                ),
+            )
+            .help("correct the directory's permissions or file system, then restart the agent")
+        })?;
+        let datapath = Arc::clone(&self.datapath);
+        let kernel = blocking(move || datapath.endpoints())
+            .await
+            .map_err(|error| kernel_failure(&error))?;
+        let kernel: BTreeMap<u16, RealisedEndpoint> = kernel
+            .into_iter()
+            .map(|it| (it.facts.endpoint, it))
+            .collect();
+        let undecided = self
+            .recover_damaged(&damaged, &kernel, &mut records)
+            .await?;
+
+        let ids: Vec<u16> = records.iter().map(|record| record.endpoint).collect();
+        let kernel_ids: Vec<u16> = kernel.keys().copied().collect();
+        let blocks = self
+            .on_ledger(move |ledger| {
+                for id in ids.into_iter().chain(kernel_ids) {
+                    ledger.reserve_id(id);
+                }
+                ledger.own_node().map(|node| node.pod_cidrs.clone())
+            })
+            .await
+            .unwrap_or_default();
+        let leases = records
+            .iter()
+            .map(|record| Lease {
+                owner: owner(&record.key),
+                ipv4: record.ipv4,
+                ipv6: record.ipv6,
+                generation: record.generation,
+            })
+            .collect();
+        let refused =
+            self.addresses
+                .restore(&blocks, self.config.address_cooldown_seconds, leases)?;
+        for error in refused {
+            tracing::error!(%error, "an address lease could not be restored");
+        }
+
+        let (attached, leftovers): (Vec<Record>, Vec<Record>) = records
+            .into_iter()
+            .partition(|record| record.phase == Phase::Attached && record.link.is_some());
+        let known: BTreeSet<u16> = attached
+            .iter()
+            .chain(&leftovers)
+            .map(|record| record.endpoint)
+            .collect();
+        let total = attached.len();
+        let unattached = self.take_over_endpoints(attached, &kernel).await?;
+        self.attach_again(unattached).await;
+        for record in leftovers {
+            tracing::info!(pod = %record.pod, endpoint = record.endpoint, phase = ?record.phase, "unfinished endpoint of a former run: removed");
+            let _ = self.remove_record(record).await;
+        }
+        for id in kernel.keys().filter(|id| !known.contains(id)) {
+            if undecided {
+                tracing::warn!(
+                    endpoint = id,
+                    "kept although no record names it: a damaged record may be about it"
+                );
+                continue;
+            }
+            self.remove_unknown(*id).await;
+        }
+        *lock(&self.readiness) = Readiness::Ready;
+        self.metrics.set_ready(true);
+        self.delete_pending().await;
+        self.update_metrics().await;
+        tracing::info!(
+            node = %self.config.node_name, endpoints = total,
+            milliseconds = started.elapsed().as_millis() as u64, "ready"
+        );
+        Ok(())
+    }
+
+    /// Makes endpoints known and brings the kernel to what is wished; returns those whose programs are
+    /// not attached.
+    async fn take_over_endpoints(
+        self: &Arc<Self>,
+        attached: Vec<Record>,
+        kernel: &BTreeMap<u16, RealisedEndpoint>,
+    ) -> Result<Vec<Record>, ApiError> {
+        let mut endpoints = Vec::new();
+        let mut unattached = Vec::new();
+        for record in attached {
+            let id = record.endpoint;
+            let (identity, labels) = self.identity_of_record(&record).await;
+            let mut endpoint = LocalEndpoint::new(record.clone(), identity, labels);
+            match kernel.get(&id) {
+                Some(realised) => {
+                    let datapath = Arc::clone(&self.datapath);
+                    let policy = blocking(move || datapath.policy(id))
+                        .await
+                        .map_err(|error| kernel_failure(&error))?;
+                    endpoint.policy = as_compiled(policy).map(Arc::new);
+                    endpoint.facts = Some(realised.facts.clone());
+                    endpoint.attached = realised.attached;
+                }
+                None => {
+                    tracing::warn!(pod = %record.pod, endpoint = id, "the kernel does not have it any more")
+                }
+            }
+            if !endpoint.attached {
+                unattached.push(record);
+            }
+            endpoints.push(endpoint);
+        }
+        let changed: Vec<u16> = endpoints
+            .iter()
+            .filter(|it| it.identity.0 != it.record.identity)
+            .map(|it| it.record.endpoint)
+            .collect();
+        let done = self
+            .on_ledger(move |ledger| {
+                for endpoint in endpoints {
+                    // An identity whose labels nobody knows stays unknown: it is isolated.
+                    let known = !endpoint.labels.is_empty();
+                    let identity = endpoint.identity;
+                    ledger.add_endpoint(endpoint);
+                    if !known {
+                        ledger.disown_identity(identity);
+                    }
+                }
+                ledger.restored = true;
+                ledger.reconcile()
+            })
+            .await;
+        if !done {
+            tracing::error!("not everything that is wished could be written; it is tried again");
+        }
+        for id in changed {
+            if let Err(error) = self.publish_again(id).await {
+                tracing::warn!(endpoint = id, "not published: {}", error.message);
+                self.on_ledger(move |ledger| ledger.relabel.insert(id))
+                    .await;
+            }
+        }
+        Ok(unattached)
+    }
+
+    /// The identity of a pod's labels as they are now; what it had when the store does not say.
+    async fn identity_of_record(&self, record: &Record) -> (Identity, Arc<LabelSet>) {
+        let identity = Identity(record.identity);
+        let name = record.pod.clone();
+        let (pod, namespace, before) = self
+            .on_ledger(move |ledger| {
+                (
+                    ledger.pods.get(&name).map(|pod| pod.value.clone()),
+                    ledger.namespaces.get(&name.namespace).cloned(),
+                    ledger.engine.labels(identity).cloned(),
+                )
+            })
+            .await;
+        let same_pod = |value: &serde_json::Value| match (
+            record.pod_uid.as_deref(),
+            value["metadata"]["uid"].as_str(),
+        ) {
+            (Some(mine), Some(has)) => mine == has,
+            _ => true,
+        };
+        if let Some(pod) = pod.filter(same_pod) {
+            let labels = self.identity_labels(&pod, &namespace.unwrap_or_default());
+            if before.as_ref() == Some(&labels) {
+                return (identity, Arc::new(labels));
+            }
+            match self
+                .allocate_identity(&labels, Instant::now() + PATIENCE)
+                .await
+            {
+                Ok(identity) => return (identity, Arc::new(labels)),
+                Err(error) => {
+                    tracing::warn!(pod = %record.pod, "its identity could not be looked up: {}", error.message);
+                }
+            }
+        }
+        (identity, Arc::new(before.unwrap_or_default()))
+    }
+
+    /// Attaches programs that are missing; an endpoint whose link is gone is removed.
+    async fn attach_again(self: &Arc<Self>, unattached: Vec<Record>) {
+        for record in unattached {
+            let (id, link) = (record.endpoint, record.link.clone());
+            let Some(LinkRecord { ifindex, .. }) = link else {
+                continue;
+            };
+            let datapath = Arc::clone(&self.datapath);
+            match blocking(move || datapath.attach(id, ifindex)).await {
+                Ok(()) => {
+                    self.on_ledger(move |ledger| {
+                        if let Some(endpoint) = ledger.endpoints.get_mut(&id) {
+                            endpoint.attached = true;
+                        }
+                    })
+                    .await;
+                }
+                Err(error) => {
+                    tracing::warn!(pod = %record.pod, endpoint = id, %error, "its link is gone: removed");
+                    let _ = self.remove_record(record).await;
+                }
+            }
+        }
+    }
+
+    async fn remove_unknown(&self, id: u16) {
+        let datapath = Arc::clone(&self.datapath);
+        match blocking(move || datapath.remove_endpoint(id)).await {
+            Ok(()) => {
+                tracing::info!(endpoint = id, "removed from the kernel: no record names it");
+                self.on_ledger(move |ledger| ledger.free_id(id)).await;
+            }
+            Err(error) => {
+                tracing::error!(endpoint = id, %error, "not removed; its id stays reserved");
+            }
+        }
+    }
+
+    /// Rebuilds records whose file is damaged from the kernel and the store. True when one could not be
+    /// rebuilt, so that an endpoint without a record may be its.
+    async fn recover_damaged(
+        &self,
+        damaged: &[DamagedRecord],
+        kernel: &BTreeMap<u16, RealisedEndpoint>,
+        records: &mut Vec<Record>,
+    ) -> Result<bool, ApiError> {
+        if damaged.is_empty() {
+            return Ok(false);
+        }
+        let published = within(
+            Instant::now() + PATIENCE,
+            self.store.list(Kind::CiliumEndpoint, None),
+        )
+        .await
+        .map_err(|error| crate::agent::store_failure(&error, "CiliumEndpoints"))?;
+        let mut undecided = Vec::new();
+        for file in damaged {
+            let taken = |key: &AttachmentKey| records.iter().any(|record| record.key == *key);
+            let rebuilt = file.named.as_ref().and_then(|(id, key)| {
+                if taken(key) {
+                    return None;
+                }
+                let facts = &kernel.get(id)?.facts;
+                let object = published.iter().find(|object| {
+                    let identifiers = &object.value["status"]["external-identifiers"];
+                    identifiers["container-id"] == key.container_id.as_str()
+                })?;
+                Some(Record {
+                    version: Record::VERSION,
+                    key: key.clone(),
+                    phase: Phase::Attached,
+                    endpoint: *id,
+                    netns: std::path::PathBuf::new(),
+                    pod: NamespacedName::new(&object.name.namespace, &object.name.name),
+                    pod_uid: None,
+                    ipv4: facts.ipv4,
+                    ipv6: facts.ipv6,
+                    generation: 0,
+                    identity: facts.identity.0,
+                    link: Some(LinkRecord {
+                        ifindex: facts.ifindex,
+                        mac: facts.mac,
+                        host_mac: facts.host_mac,
+                    }),
+                    attachment: None,
+                })
+            });
+            match rebuilt {
+                Some(record) => {
+                    tracing::error!(path = %file.path.display(), reason = %file.reason, pod = %record.pod, "damaged endpoint record, rebuilt from the kernel and the store");
+                    self.save(&record).await?;
+                    records.push(record);
+                    let _ = std::fs::remove_file(&file.path);
+                }
+                None if file
+                    .named
+                    .as_ref()
+                    .is_some_and(|(id, _)| !kernel.contains_key(id)) =>
+                {
+                    tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record of an endpoint that the kernel does not have");
+                }
+                None => {
+                    tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record");
+                    undecided.push(file.path.display().to_string());
+                }
+            }
+        }
+        let any = !undecided.is_empty();
+        self.notice(
+            "records",
+            any.then(|| {
+                format!(
+                    "damaged endpoint records: {}; their pods keep their network but cannot be managed: recreate them, then delete the files",
+                    undecided.join(", ")
+                )
+            }),
+        );
+        Ok(any)
+    }
+}
+
+/// A policy read back from the kernel. A direction is not enforced where the row for everybody stands.
+fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
+    let entries = policy.entries?;
+    let is_open = |direction: Direction| {
+        entries.iter().any(|entry| {
+            entry.key.direction == direction
+                && entry.key.identity == Identity::UNKNOWN
+                && entry.key.protocol == 0
+                && entry.cookie == 0
+                && entry.verdict == EntryVerdict::Allow
+        })
+    };
+    Some(CompiledPolicy {
+        ingress_enforced: !is_open(Direction::Ingress),
+        egress_enforced: !is_open(Direction::Egress),
+        entries,
+    })
+}

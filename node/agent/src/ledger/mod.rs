@@ -1,0 +1,427 @@
+//! Everything the agent knows and wishes, behind one lock; what changes in it is brought into the kernel
+//! by [`Ledger::reconcile`].
+
+mod observe;
+mod policies;
+mod reconcile;
+#[cfg(test)]
+mod tests;
+mod transition;
+
+use crate::config::{AgentConfig, Fabric};
+use crate::directory::{Directory, EndpointInfo, Listing};
+use crate::endpoint::record::{AttachmentKey, Record};
+use crate::ipcache::{Base, Ipcache};
+use heddle_datapath::{Datapath, DatapathError, Facts};
+use heddle_kube::store::{Kind, Object};
+use heddle_model::{Identity, LabelSet, NamespacedName};
+use heddle_policy::{CidrScope, CompiledPolicy, Engine};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub(crate) use observe::string_map;
+pub(crate) use policies::PolicyTable;
+pub(crate) use transition::CidrGeneration;
+
+/// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
+pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::MAX_ENDPOINTS - 1) as u16;
+
+/// A node as the store has it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct NodeView {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) pod_cidrs: Vec<IpNet>,
+}
+
+impl NodeView {
+    /// The underlay address for traffic to its pods of a family.
+    pub(crate) fn underlay(&self, fabric: Fabric, wants_v4: bool) -> Option<IpAddr> {
+        // The overlay carries both families over one; the routed fabric needs the pods' own.
+        let wants_v4 = wants_v4 || fabric == Fabric::Vxlan;
+        let same = |address: &&IpAddr| address.is_ipv4() == wants_v4;
+        self.addresses
+            .iter()
+            .find(same)
+            .or_else(|| self.addresses.first())
+            .copied()
+    }
+}
+
+/// Another pod's endpoint as the store has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RemoteEndpoint {
+    pub(crate) revision: u64,
+    pub(crate) identity: Identity,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) node_address: Option<IpAddr>,
+}
+
+/// A local pod's endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalEndpoint {
+    pub(crate) record: Record,
+    pub(crate) identity: Identity,
+    pub(crate) labels: Arc<LabelSet>,
+    pub(crate) facts: Option<Facts>,
+    pub(crate) wished: Option<Arc<CompiledPolicy>>,
+    pub(crate) policy: Option<Arc<CompiledPolicy>>,
+    pub(crate) attached: bool,
+    /// Store revision up to which policy is in force.
+    pub(crate) policy_revision: u64,
+    /// Why its policy could not be brought into force.
+    pub(crate) failure: Option<String>,
+}
+
+impl LocalEndpoint {
+    pub(crate) fn new(record: Record, identity: Identity, labels: Arc<LabelSet>) -> Self {
+        Self {
+            record,
+            identity,
+            labels,
+            facts: None,
+            wished: None,
+            policy: None,
+            attached: false,
+            policy_revision: 0,
+            failure: None,
+        }
+    }
+
+    pub(crate) const fn state(&self) -> &'static str {
+        match (&self.failure, self.attached) {
+            (Some(_), _) => "not-ready",
+            (None, false) => "creating",
+            (None, true) => "ready",
+        }
+    }
+
+    fn info(&self) -> EndpointInfo {
+        EndpointInfo {
+            id: self.record.endpoint,
+            pod: self.record.pod.clone(),
+            identity: self.identity,
+            labels: Arc::clone(&self.labels),
+            ifindex: self.record.link.as_ref().map_or(0, |link| link.ifindex),
+            addresses: self.record.addresses().collect(),
+        }
+    }
+}
+
+/// Everything the agent knows and wishes.
+pub(crate) struct Ledger {
+    pub(crate) config: AgentConfig,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) datapath: Arc<dyn Datapath>,
+    pub(crate) engine: Engine,
+    pub(crate) policies: PolicyTable,
+    pub(crate) ipcache: Ipcache,
+    pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) nodes: BTreeMap<String, NodeView>,
+    /// Pods of this node, and pods whose endpoint is here.
+    pub(crate) pods: BTreeMap<NamespacedName, Object>,
+    pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
+    /// Who claims an address; the newest claim counts.
+    claims: HashMap<IpAddr, BTreeSet<(u64, NamespacedName)>>,
+    pub(crate) endpoints: BTreeMap<u16, LocalEndpoint>,
+    keys: HashMap<AttachmentKey, u16>,
+    local_addresses: HashMap<IpAddr, u16>,
+    /// Endpoint ids that are taken, in use or about to be.
+    ids: BTreeSet<u16>,
+    last_id: u16,
+    /// Identities whose compiled policy may have changed.
+    touched: BTreeSet<Identity>,
+    policies_changed: bool,
+    /// CIDR identities that the kernel's ipcache has.
+    cidrs: CidrGeneration,
+    ranges_changed: bool,
+    routes: Option<Vec<(IpNet, IpAddr)>>,
+    /// Local endpoints whose labels have to be looked at again.
+    pub(crate) relabel: BTreeSet<u16>,
+    /// Store revision of the newest policy event.
+    pub(crate) policy_revision: u64,
+    /// Objects said again since the watch started over.
+    repeated: Option<BTreeSet<(Kind, NamespacedName)>>,
+    /// Objects known per kind, to see what is gone after a watch started over.
+    known: BTreeSet<(Kind, NamespacedName)>,
+    /// Failures of the last reconciliation, by object.
+    pub(crate) failures: BTreeMap<String, String>,
+    /// Before the former run's state is taken over nothing is written.
+    pub(crate) restored: bool,
+}
+
+impl Ledger {
+    /// A ledger that knows nothing of the store yet, with the CIDR numbers that the kernel holds.
+    pub(crate) fn new(
+        config: AgentConfig,
+        directory: Arc<Directory>,
+        datapath: Arc<dyn Datapath>,
+    ) -> Result<Self, DatapathError> {
+        let rows = datapath.peers()?;
+        let cidrs = CidrGeneration::of_rows(&rows);
+        let mut engine = Engine::new();
+        for one in cidrs.proved() {
+            engine.restore_cidr(one.prefix, one.scope, one.identity);
+        }
+        let mut ipcache = Ipcache::default();
+        ipcache.restore(rows);
+        Ok(Self {
+            policies: PolicyTable::new(&config.state_dir),
+            config,
+            directory,
+            datapath,
+            engine,
+            ipcache,
+            namespaces: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            remote: HashMap::new(),
+            claims: HashMap::new(),
+            endpoints: BTreeMap::new(),
+            keys: HashMap::new(),
+            local_addresses: HashMap::new(),
+            ids: BTreeSet::new(),
+            last_id: 0,
+            touched: BTreeSet::new(),
+            policies_changed: true,
+            cidrs,
+            ranges_changed: true,
+            routes: None,
+            relabel: BTreeSet::new(),
+            policy_revision: 0,
+            repeated: None,
+            known: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            restored: false,
+        })
+    }
+
+    /// This node, once the store has said it.
+    pub(crate) fn own_node(&self) -> Option<&NodeView> {
+        self.nodes.get(&self.config.node_name)
+    }
+
+    /// The first address of each own pod range: what pods use as gateway.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.own_node()
+            .into_iter()
+            .flat_map(|node| &node.pod_cidrs)
+            .filter_map(first_address)
+    }
+
+    /// Takes a free endpoint id; ids rotate, so that late events never meet a new owner soon.
+    pub(crate) fn take_id(&mut self) -> Option<u16> {
+        let after = (self.last_id + 1..=LAST_ENDPOINT_ID).chain(1..=self.last_id);
+        let id = after.into_iter().find(|id| !self.ids.contains(id))?;
+        self.ids.insert(id);
+        self.last_id = id;
+        Some(id)
+    }
+
+    /// Marks an id as taken (by a former run).
+    pub(crate) fn reserve_id(&mut self, id: u16) {
+        self.ids.insert(id);
+        self.last_id = self.last_id.max(id);
+    }
+
+    pub(crate) fn free_id(&mut self, id: u16) {
+        self.ids.remove(&id);
+    }
+
+    pub(crate) fn by_key(&self, key: &AttachmentKey) -> Option<&LocalEndpoint> {
+        self.endpoints.get(self.keys.get(key)?)
+    }
+
+    pub(crate) fn by_pod(&self, pod: &NamespacedName) -> Option<&LocalEndpoint> {
+        self.endpoints
+            .values()
+            .filter(|endpoint| endpoint.record.pod == *pod)
+            .max_by_key(|endpoint| endpoint.attached)
+    }
+
+    /// Makes an endpoint known; the next reconciliation writes its facts, policy and addresses.
+    pub(crate) fn add_endpoint(&mut self, endpoint: LocalEndpoint) {
+        let id = endpoint.record.endpoint;
+        self.ids.insert(id);
+        self.keys.insert(endpoint.record.key.clone(), id);
+        let addresses: Vec<IpAddr> = endpoint.record.addresses().collect();
+        for address in &addresses {
+            self.local_addresses.insert(*address, id);
+        }
+        let touched = self
+            .engine
+            .set_identity(endpoint.identity, LabelSet::clone(&endpoint.labels));
+        self.touched.extend(touched);
+        self.touched.insert(endpoint.identity);
+        self.directory
+            .set_labels(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
+        self.directory.set_endpoint(id, Some(endpoint.info()));
+        self.endpoints.insert(id, endpoint);
+        for address in addresses {
+            self.refresh_host(address);
+        }
+    }
+
+    /// An endpoint's labels changed.
+    pub(crate) fn relabel_endpoint(&mut self, id: u16, identity: Identity, labels: Arc<LabelSet>) {
+        let Some(mut endpoint) = self.endpoints.get(&id).cloned() else {
+            return;
+        };
+        endpoint.identity = identity;
+        endpoint.labels = labels;
+        self.add_endpoint(endpoint);
+    }
+
+    /// The labels of an identity are not known after all: what bears it is isolated.
+    pub(crate) fn disown_identity(&mut self, identity: Identity) {
+        self.touched.extend(self.engine.remove_identity(identity));
+        self.touched.insert(identity);
+        self.directory.set_labels(identity, None);
+    }
+
+    /// Forgets an endpoint; the next reconciliation takes its addresses out of the ipcache.
+    pub(crate) fn forget_endpoint(&mut self, id: u16) -> Option<LocalEndpoint> {
+        let endpoint = self.endpoints.remove(&id)?;
+        self.keys.remove(&endpoint.record.key);
+        for address in endpoint.record.addresses() {
+            if self.local_addresses.get(&address) == Some(&id) {
+                self.local_addresses.remove(&address);
+                self.refresh_host(address);
+            }
+        }
+        self.directory.set_endpoint(id, None);
+        self.relabel.remove(&id);
+        Some(endpoint)
+    }
+
+    /// Works out again who an address is.
+    fn refresh_host(&mut self, address: IpAddr) {
+        let (base, listing) = match self.host(address) {
+            Some((base, listing)) => (Some(base), Some(listing)),
+            None => (None, None),
+        };
+        self.ipcache.set_host(address, base);
+        self.directory.set_address(address, listing);
+    }
+
+    fn host(&self, address: IpAddr) -> Option<(Base, Listing)> {
+        if let Some(endpoint) = self
+            .local_addresses
+            .get(&address)
+            .and_then(|id| self.endpoints.get(id))
+        {
+            let listing = Listing {
+                identity: endpoint.identity,
+                pod: Some(endpoint.record.pod.clone()),
+                node: Some(self.config.node_name.clone()),
+            };
+            return Some((Base::pod(endpoint.identity, None), listing));
+        }
+        let of_node = |identity: Identity, name: &str| Listing {
+            identity,
+            pod: None,
+            node: Some(name.to_owned()),
+        };
+        if self.gateways().any(|gateway| gateway == address) {
+            let listing = of_node(Identity::HOST, &self.config.node_name);
+            return Some((Base::node(Identity::HOST, None), listing));
+        }
+        if let Some((name, _)) = self
+            .nodes
+            .iter()
+            .find(|(_, node)| node.addresses.contains(&address))
+        {
+            let (identity, node) = if *name == self.config.node_name {
+                (Identity::HOST, None)
+            } else {
+                (Identity::REMOTE_NODE, Some(address))
+            };
+            return Some((Base::node(identity, node), of_node(identity, name)));
+        }
+        let (_, name) = self.claims.get(&address)?.last()?;
+        let endpoint = self.remote.get(name)?;
+        let node = self.underlay_of(endpoint, address.is_ipv4());
+        let listing = Listing {
+            identity: endpoint.identity,
+            pod: Some(name.clone()),
+            node: endpoint.node_name.clone(),
+        };
+        Some((Base::pod(endpoint.identity, node), listing))
+    }
+
+    fn underlay_of(&self, endpoint: &RemoteEndpoint, wants_v4: bool) -> Option<IpAddr> {
+        endpoint
+            .node_name
+            .as_ref()
+            .and_then(|name| self.nodes.get(name))
+            .and_then(|node| node.underlay(self.config.fabric, wants_v4))
+            .or(endpoint.node_address)
+    }
+
+    /// The ranges behind addresses that nobody is known to have.
+    fn ranges(&self) -> BTreeMap<IpNet, Base> {
+        let mut ranges = BTreeMap::from([
+            (
+                IpNet::V4(ipnet::Ipv4Net::default()),
+                Base::outside(Identity::WORLD_IPV4),
+            ),
+            (
+                IpNet::V6(ipnet::Ipv6Net::default()),
+                Base::outside(Identity::WORLD_IPV6),
+            ),
+        ]);
+        for range in &self.config.pod_cidrs {
+            ranges.insert(range.trunc(), Base::pod(Identity::UNMANAGED, None));
+        }
+        for (name, node) in &self.nodes {
+            for range in &node.pod_cidrs {
+                // A pod that another node just started is reached before its endpoint is heard of.
+                let underlay = if *name == self.config.node_name {
+                    None
+                } else {
+                    node.underlay(self.config.fabric, range.addr().is_ipv4())
+                };
+                ranges.insert(range.trunc(), Base::pod(Identity::UNMANAGED, underlay));
+            }
+        }
+        ranges
+    }
+
+    /// The facts that an endpoint's programs should have.
+    pub(crate) fn wished_facts(
+        &self,
+        endpoint: &LocalEndpoint,
+        covering: &dyn Fn(IpNet, CidrScope) -> Identity,
+    ) -> Option<Facts> {
+        let link = endpoint.record.link.as_ref()?;
+        let cidr = |address: Option<IpAddr>| match address {
+            Some(address) => covering(IpNet::from(address), CidrScope::InCluster),
+            None => Identity::UNKNOWN,
+        };
+        Some(Facts {
+            endpoint: endpoint.record.endpoint,
+            ifindex: link.ifindex,
+            ipv4: endpoint.record.ipv4,
+            ipv6: endpoint.record.ipv6,
+            identity: endpoint.identity,
+            cidr_ipv4: cidr(endpoint.record.ipv4.map(IpAddr::V4)),
+            cidr_ipv6: cidr(endpoint.record.ipv6.map(IpAddr::V6)),
+            mac: link.mac,
+            host_mac: link.host_mac,
+        })
+    }
+}
+
+/// The first address of a pod range.
+pub(crate) fn first_address(range: &IpNet) -> Option<IpAddr> {
+    match range.trunc() {
+        IpNet::V4(v4) => u32::from(v4.network())
+            .checked_add(1)
+            .map(|bits| IpAddr::V4(bits.into())),
+        IpNet::V6(v6) => u128::from(v6.network())
+            .checked_add(1)
+            .map(|bits| IpAddr::V6(bits.into())),
+    }
+}

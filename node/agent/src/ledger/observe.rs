@@ -1,0 +1,277 @@
+//! What the store says, taken into the ledger.
+
+use super::{Ledger, NodeView, RemoteEndpoint};
+use heddle_kube::store::{Event, Kind, Object};
+use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+impl Ledger {
+    /// Takes in one event. `Synced` after a `Restarted` removes what was not said again.
+    pub(crate) fn observe(&mut self, event: Event) {
+        match event {
+            Event::Applied(object) => {
+                let key = (object.kind, object.name.clone());
+                if let Some(repeated) = &mut self.repeated {
+                    repeated.insert(key.clone());
+                }
+                self.known.insert(key);
+                self.applied(object);
+            }
+            Event::Deleted(object) => {
+                self.known.remove(&(object.kind, object.name.clone()));
+                self.deleted(object.kind, &object.name, object.revision);
+            }
+            Event::Restarted => self.repeated = Some(BTreeSet::new()),
+            Event::Synced { revision } => {
+                if let Some(repeated) = self.repeated.take() {
+                    let gone: Vec<_> = self.known.difference(&repeated).cloned().collect();
+                    for (kind, name) in gone {
+                        self.known.remove(&(kind, name.clone()));
+                        self.deleted(kind, &name, revision);
+                    }
+                }
+            }
+        }
+    }
+
+    /// True between a lost connection and its being made good.
+    pub(crate) fn is_starting_over(&self) -> bool {
+        self.repeated.is_some()
+    }
+
+    fn applied(&mut self, object: Object) {
+        match object.kind {
+            Kind::Namespace => {
+                let labels = string_map(&object.value["metadata"]["labels"]);
+                self.set_namespace(&object.name.name, Some(labels));
+            }
+            Kind::Node => {
+                let node = node_view(&object.value);
+                self.set_node(object.name.name, Some(node));
+            }
+            Kind::Pod => self.set_pod(object),
+            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => self.set_policy_object(&object),
+            Kind::CiliumIdentity => {
+                if let Some((identity, labels)) = identity_of(&object) {
+                    self.set_identity(identity, labels);
+                }
+            }
+            Kind::CiliumEndpoint => self.set_remote(object),
+            Kind::Deployment | Kind::IdentityClaim => {}
+        }
+    }
+
+    fn deleted(&mut self, kind: Kind, name: &NamespacedName, revision: u64) {
+        match kind {
+            Kind::Namespace => self.set_namespace(&name.name, None),
+            Kind::Node => self.set_node(name.name.clone(), None),
+            Kind::Pod => {
+                self.pods.remove(name);
+            }
+            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
+                self.remove_policy_object(kind, name, revision);
+            }
+            Kind::CiliumIdentity => {
+                if let Ok(number) = name.name.parse() {
+                    self.remove_identity(Identity(number));
+                }
+            }
+            Kind::CiliumEndpoint => self.remove_remote(name),
+            Kind::Deployment | Kind::IdentityClaim => {}
+        }
+    }
+
+    fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        if self.namespaces.get(name) == labels.as_ref() {
+            return;
+        }
+        match labels {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            // Its pods keep their labels until they are gone themselves.
+            None => {
+                self.namespaces.remove(name);
+                return;
+            }
+        };
+        let here = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| endpoint.record.pod.namespace == name)
+            .map(|(id, _)| *id);
+        self.relabel.extend(here);
+    }
+
+    fn set_node(&mut self, name: String, node: Option<NodeView>) {
+        let before = self.nodes.get(&name).cloned();
+        if before == node {
+            return;
+        }
+        let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+        for view in before.iter().chain(&node) {
+            addresses.extend(&view.addresses);
+            addresses.extend(view.pod_cidrs.iter().filter_map(super::first_address));
+        }
+        for endpoint in self.remote.values() {
+            if endpoint.node_name.as_deref() == Some(&name) {
+                addresses.extend(&endpoint.addresses);
+            }
+        }
+        match node {
+            Some(node) => self.nodes.insert(name, node),
+            None => self.nodes.remove(&name),
+        };
+        self.ranges_changed = true;
+        for address in addresses {
+            self.refresh_host(address);
+        }
+    }
+
+    fn set_pod(&mut self, object: Object) {
+        let here = object.value["spec"]["nodeName"].as_str() == Some(&self.config.node_name);
+        let endpoint = self.by_pod(&object.name).map(|it| it.record.endpoint);
+        if let Some(id) = endpoint {
+            self.relabel.insert(id);
+        }
+        if here || endpoint.is_some() {
+            self.pods.insert(object.name.clone(), object);
+        } else {
+            self.pods.remove(&object.name);
+        }
+    }
+
+    /// An identity's labels, as the store or an allocation just made says them.
+    pub(crate) fn set_identity(&mut self, identity: Identity, labels: LabelSet) {
+        let touched = self.engine.set_identity(identity, labels.clone());
+        if !touched.is_empty() {
+            self.directory.set_labels(identity, Some(Arc::new(labels)));
+            self.touched.extend(touched);
+        }
+    }
+
+    fn remove_identity(&mut self, identity: Identity) {
+        // An identity that is in use here outlives its object; whoever deleted it was wrong.
+        let used = self.endpoints.values().any(|it| it.identity == identity);
+        if identity.scope() != IdentityScope::Cluster || used {
+            return;
+        }
+        self.touched.extend(self.engine.remove_identity(identity));
+        self.directory.set_labels(identity, None);
+    }
+
+    fn set_remote(&mut self, object: Object) {
+        let name = object.name.clone();
+        match remote_endpoint(&object) {
+            // This node's endpoints are known at first hand.
+            Some(endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
+                let mut addresses = self.drop_claims(&name);
+                for address in &endpoint.addresses {
+                    self.claims
+                        .entry(*address)
+                        .or_default()
+                        .insert((endpoint.revision, name.clone()));
+                }
+                addresses.extend(&endpoint.addresses);
+                self.remote.insert(name, endpoint);
+                for address in addresses {
+                    self.refresh_host(address);
+                }
+            }
+            _ => self.remove_remote(&name),
+        }
+    }
+
+    fn remove_remote(&mut self, name: &NamespacedName) {
+        let addresses = self.drop_claims(name);
+        self.remote.remove(name);
+        for address in addresses {
+            self.refresh_host(address);
+        }
+    }
+
+    fn drop_claims(&mut self, name: &NamespacedName) -> BTreeSet<IpAddr> {
+        let Some(endpoint) = self.remote.get(name) else {
+            return BTreeSet::new();
+        };
+        let addresses: BTreeSet<IpAddr> = endpoint.addresses.iter().copied().collect();
+        for address in &addresses {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.remove(&(endpoint.revision, name.clone()));
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+        addresses
+    }
+}
+
+/// A JSON object's string values.
+pub(crate) fn string_map(value: &Value) -> BTreeMap<String, String> {
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+fn node_view(value: &Value) -> NodeView {
+    let internal = value["status"]["addresses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|address| address["type"] == "InternalIP")
+        .filter_map(|address| address["address"].as_str()?.parse().ok());
+    let ranges = value["spec"]["podCIDRs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|range| range.as_str()?.parse().ok());
+    NodeView {
+        addresses: internal.collect(),
+        pod_cidrs: ranges.collect(),
+    }
+}
+
+fn identity_of(object: &Object) -> Option<(Identity, LabelSet)> {
+    let (identity, labels) = heddle_kube::identity::parse_identity(&object.value)?;
+    // Only cluster-scope numbers live in the store: nothing written there can pose as a reserved one.
+    if identity.scope() != IdentityScope::Cluster {
+        tracing::warn!(identity = %object.name.name, "ignored: not a number of the cluster scope");
+        return None;
+    }
+    if labels
+        .iter()
+        .any(|(source, _, _)| source == Source::Reserved)
+    {
+        tracing::warn!(identity = %object.name.name, "ignored: it claims reserved labels");
+        return None;
+    }
+    Some((identity, labels))
+}
+
+fn remote_endpoint(object: &Object) -> Option<RemoteEndpoint> {
+    let status = &object.value["status"];
+    let identity = Identity(u32::try_from(status["identity"]["id"].as_u64()?).ok()?);
+    if identity.scope() != IdentityScope::Cluster {
+        return None;
+    }
+    let addresses = status["networking"]["addressing"]
+        .as_array()?
+        .iter()
+        .flat_map(|pair| [&pair["ipv4"], &pair["ipv6"]])
+        .filter_map(|address| address.as_str()?.parse().ok())
+        .collect();
+    Some(RemoteEndpoint {
+        revision: object.revision,
+        identity,
+        addresses,
+        node_name: status["nodeName"].as_str().map(str::to_owned),
+        node_address: status["networking"]["node"]
+            .as_str()
+            .and_then(|address| address.parse().ok()),
+    })
+}

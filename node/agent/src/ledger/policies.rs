@@ -1,0 +1,267 @@
+//! Policy objects: accepted ones go to the engine, refused ones are refused loudly.
+
+use super::Ledger;
+use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
+use heddle_kube::policy::{Problem, Severity, parse_policy};
+use heddle_kube::store::{Kind, Object};
+use heddle_model::NamespacedName;
+use heddle_policy::{Policy, PolicyId};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// What is known of a policy object.
+#[derive(Clone, Debug, Default)]
+struct PolicyObject {
+    /// Revision of the object as it was last seen.
+    revision: u64,
+    /// The content that is in force; `None` when no version was ever accepted.
+    accepted: Option<Value>,
+    /// The policies that are in force for it.
+    ids: Vec<PolicyId>,
+    /// Why its present content is refused; empty when it is accepted.
+    problems: Vec<Problem>,
+}
+
+/// A status condition to be written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ConditionWrite {
+    pub(crate) kind: Kind,
+    pub(crate) name: NamespacedName,
+    /// The whole list of conditions.
+    pub(crate) conditions: Value,
+}
+
+/// Every policy object.
+#[derive(Debug)]
+pub(crate) struct PolicyTable {
+    objects: BTreeMap<(Kind, NamespacedName), PolicyObject>,
+    /// Conditions that objects should have and have not.
+    pub(crate) writes: BTreeMap<(Kind, NamespacedName), ConditionWrite>,
+    /// Where the last accepted versions of refused objects are kept over restarts.
+    kept: PathBuf,
+}
+
+impl PolicyTable {
+    pub(crate) fn new(state_dir: &Path) -> Self {
+        Self {
+            objects: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            kept: state_dir.join("policies"),
+        }
+    }
+
+    fn kept_path(&self, kind: Kind, name: &NamespacedName) -> PathBuf {
+        let stem = file_stem(
+            &format!("{kind}.{}.{}", name.namespace, name.name),
+            "accepted",
+        );
+        self.kept.join(format!("{stem}.json"))
+    }
+
+    /// Refused objects, each with its first error.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (String, &Problem)> {
+        self.objects.iter().filter_map(|((kind, name), object)| {
+            Some((format!("{kind} {name}"), first_error(&object.problems)?))
+        })
+    }
+
+    /// Number of objects that are in force.
+    pub(crate) fn in_force(&self) -> usize {
+        self.objects
+            .values()
+            .filter(|object| object.accepted.is_some())
+            .count()
+    }
+}
+
+fn first_error(problems: &[Problem]) -> Option<&Problem> {
+    problems
+        .iter()
+        .find(|problem| problem.severity == Severity::Error)
+        .or_else(|| problems.first())
+}
+
+impl Ledger {
+    pub(super) fn set_policy_object(&mut self, object: &Object) {
+        let key = (object.kind, object.name.clone());
+        let content = content_of(&object.value);
+        let mut known = self.policies.objects.remove(&key).unwrap_or_default();
+        known.revision = object.revision;
+        match parse_policy(&object.value) {
+            Ok(policies) => {
+                if known.accepted.as_ref() != Some(&content) || !known.problems.is_empty() {
+                    tracing::info!(kind = %object.kind, policy = %object.name, revision = object.revision, "policy accepted");
+                    let _ = std::fs::remove_file(self.policies.kept_path(key.0, &key.1));
+                }
+                self.put_in_force(&mut known, policies, content);
+                known.problems.clear();
+            }
+            Err(problems) => self.refuse(&key, &mut known, problems),
+        }
+        self.policy_revision = self.policy_revision.max(object.revision);
+        if let Some(write) = condition(object, &known) {
+            self.policies.writes.insert(key.clone(), write);
+        } else {
+            self.policies.writes.remove(&key);
+        }
+        self.policies.objects.insert(key, known);
+    }
+
+    fn put_in_force(&mut self, known: &mut PolicyObject, policies: Vec<Policy>, content: Value) {
+        if known.accepted.as_ref() == Some(&content) {
+            return;
+        }
+        let ids: BTreeSet<PolicyId> = policies.iter().map(|policy| policy.id.clone()).collect();
+        for gone in known.ids.iter().filter(|id| !ids.contains(id)) {
+            self.touched.extend(self.engine.remove_policy(gone));
+        }
+        for policy in policies {
+            self.touched.extend(self.engine.set_policy(policy));
+        }
+        self.policies_changed = true;
+        known.ids = ids.into_iter().collect();
+        known.accepted = Some(content);
+    }
+
+    /// The object's present content is not enforced; its last accepted version stays in force, also over
+    /// a restart of the agent.
+    fn refuse(
+        &mut self,
+        key: &(Kind, NamespacedName),
+        known: &mut PolicyObject,
+        problems: Vec<Problem>,
+    ) {
+        let path = self.policies.kept_path(key.0, &key.1);
+        if known.problems != problems {
+            if let Some(problem) = first_error(&problems) {
+                tracing::error!(
+                    kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
+                    "policy refused, {}: {}",
+                    if known.accepted.is_some() { "its last accepted version stays in force" } else { "no version of it is in force" },
+                    problem.message
+                );
+            }
+        }
+        known.problems = problems;
+        if let Some(accepted) = &known.accepted {
+            let kept = make_private_directory(&self.policies.kept)
+                .and_then(|()| write_durably(&path, accepted.to_string().as_bytes()));
+            if let Err(error) = kept {
+                tracing::error!(policy = %key.1, %error, "its last accepted version cannot be kept over a restart");
+            }
+            return;
+        }
+        let Ok(kept) = std::fs::read(&path) else {
+            return;
+        };
+        let parsed = serde_json::from_slice::<Value>(&kept)
+            .ok()
+            .and_then(|value| Some((parse_policy(&value).ok()?, value)));
+        match parsed {
+            Some((policies, value)) => self.put_in_force(known, policies, content_of(&value)),
+            None => {
+                tracing::error!(path = %path.display(), "the kept version of a refused policy cannot be read")
+            }
+        }
+    }
+
+    pub(super) fn remove_policy_object(
+        &mut self,
+        kind: Kind,
+        name: &NamespacedName,
+        revision: u64,
+    ) {
+        let key = (kind, name.clone());
+        let _ = std::fs::remove_file(self.policies.kept_path(kind, name));
+        self.policies.writes.remove(&key);
+        if let Some(known) = self.policies.objects.remove(&key) {
+            for id in &known.ids {
+                self.touched.extend(self.engine.remove_policy(id));
+            }
+            self.policies_changed = true;
+        }
+        self.policy_revision = self.policy_revision.max(revision);
+    }
+}
+
+/// What people wrote: the object without what the store adds, so that a write to its status is no change.
+fn content_of(value: &Value) -> Value {
+    let mut content = value.clone();
+    if let Some(fields) = content.as_object_mut() {
+        fields.remove("status");
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "uid"));
+        }
+    }
+    content
+}
+
+/// The condition that the object should have, if it has it not.
+fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
+    let (status, reason, message) = match first_error(&known.problems) {
+        None => (
+            "True",
+            "Accepted".to_owned(),
+            "the policy is enforced".to_owned(),
+        ),
+        Some(first) => {
+            let mut parts: Vec<String> = known
+                .problems
+                .iter()
+                .filter(|problem| problem.severity == Severity::Error)
+                .map(|problem| format!("[{}] {}: {}", problem.code, problem.field, problem.message))
+                .collect();
+            parts.push(
+                if known.accepted.is_some() {
+                    "the last accepted version stays in force"
+                } else {
+                    "the policy is not in force"
+                }
+                .to_owned(),
+            );
+            ("False", camel_case(&first.code), parts.join("; "))
+        }
+    };
+    let generation = object.value["metadata"]["generation"].clone();
+    let present = object.value["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let is_ours = |condition: &Value| condition["type"] == "Valid";
+    if let Some(valid) = present.iter().find(|condition| is_ours(condition))
+        && valid["status"] == status
+        && valid["reason"] == reason.as_str()
+        && valid["message"] == message.as_str()
+        && (generation.is_null() || valid["observedGeneration"] == generation)
+    {
+        return None;
+    }
+    let mut valid = serde_json::json!({
+        "type": "Valid", "status": status, "reason": reason, "message": message,
+    });
+    if !generation.is_null() {
+        valid["observedGeneration"] = generation;
+    }
+    let mut conditions: Vec<Value> = present.into_iter().filter(|one| !is_ours(one)).collect();
+    conditions.push(valid);
+    Some(ConditionWrite {
+        kind: object.kind,
+        name: object.name.clone(),
+        conditions: Value::Array(conditions),
+    })
+}
+
+/// `policy/unknown-entity` as a condition's reason: `PolicyUnknownEntity`.
+fn camel_case(code: &str) -> String {
+    code.split(|c: char| !c.is_ascii_alphanumeric())
+        .flat_map(|word| {
+            let mut letters = word.chars();
+            letters
+                .next()
+                .map(|first| first.to_ascii_uppercase())
+                .into_iter()
+                .chain(letters)
+        })
+        .collect()
+}

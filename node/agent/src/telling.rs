@@ -1,0 +1,173 @@
+//! What the agent tells others about itself: gauges for metrics, and names for flows.
+
+use crate::agent::Agent;
+use crate::api::FlowSource;
+use crate::directory::Directory;
+use crate::flows::FlowHub;
+use crate::metrics::{AddressCount, IdentityCount};
+use heddle_cni::protocol::{ApiError, error_codes};
+use heddle_flow::{Direction as FlowDirection, ObserveRequest, Peer, Policy, Resolver};
+use heddle_ipam::Family;
+use heddle_model::{Identity, IdentityScope};
+use heddle_policy::PolicyId;
+use heddle_policy::compiled::Direction;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Lines that wait for a slow observer.
+const LINES: usize = 256;
+
+impl Agent {
+    /// Brings the gauges up to date.
+    pub(crate) async fn update_metrics(&self) {
+        let (states, identities, policies, revision) = self
+            .on_ledger(|ledger| {
+                let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
+                for endpoint in ledger.endpoints.values() {
+                    *states.entry(endpoint.state()).or_default() += 1;
+                }
+                let mut identities = IdentityCount {
+                    node: ledger.engine.cidrs().len() as u64,
+                    ..IdentityCount::default()
+                };
+                for (identity, _) in ledger.engine.identities() {
+                    match identity.scope() {
+                        IdentityScope::Reserved => identities.reserved += 1,
+                        IdentityScope::Cluster => identities.cluster += 1,
+                        IdentityScope::Node | IdentityScope::Other => {}
+                    }
+                }
+                (
+                    states.into_iter().collect::<Vec<_>>(),
+                    identities,
+                    ledger.policies.in_force() as u64,
+                    ledger.policy_revision,
+                )
+            })
+            .await;
+        self.metrics.set_endpoints(&states);
+        self.metrics.set_identities(identities);
+        self.metrics.set_policies(policies, revision);
+        for (family, stats) in self.addresses.stats() {
+            self.metrics.set_addresses(AddressCount {
+                family: if family == Family::V4 { 4 } else { 6 },
+                used: stats.used,
+                resting: stats.resting,
+                free: stats.free,
+            });
+        }
+    }
+}
+
+/// The directory in the terms of flows.
+pub(crate) struct Names {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) cluster: String,
+}
+
+fn policy(id: &PolicyId) -> Policy {
+    Policy {
+        name: id.name.clone(),
+        namespace: id.namespace.clone(),
+        kind: id.kind.name().to_owned(),
+        ..Policy::default()
+    }
+}
+
+impl Resolver for Names {
+    fn peer(&self, address: IpAddr) -> Option<Peer> {
+        let known = self.directory.peer(address)?;
+        Some(Peer {
+            identity: known.identity.0,
+            labels: known.labels.to_strings(),
+            endpoint: self.directory.endpoint_at(address).map_or(0, u32::from),
+            cluster: if known.node.is_some() {
+                self.cluster.clone()
+            } else {
+                String::new()
+            },
+            pod: known.pod,
+            workloads: Vec::new(),
+        })
+    }
+
+    fn labels(&self, identity: u32) -> Vec<String> {
+        self.directory
+            .labels_of(Identity(identity))
+            .map(|labels| labels.to_strings())
+            .unwrap_or_default()
+    }
+
+    fn policies(&self, cookie: u32) -> Vec<Policy> {
+        let mut ids: Vec<PolicyId> = self
+            .directory
+            .rules_of(cookie)
+            .iter()
+            .map(heddle_policy::RuleRef::policy)
+            .collect();
+        ids.sort();
+        ids.dedup();
+        ids.iter().map(policy).collect()
+    }
+
+    fn isolating(&self, endpoint: u32, direction: FlowDirection) -> Vec<Policy> {
+        let direction = match direction {
+            FlowDirection::Ingress => Direction::Ingress,
+            FlowDirection::Egress => Direction::Egress,
+            FlowDirection::Unknown => return Vec::new(),
+        };
+        let Ok(endpoint) = u16::try_from(endpoint) else {
+            return Vec::new();
+        };
+        self.directory
+            .isolating(endpoint, direction)
+            .iter()
+            .map(policy)
+            .collect()
+    }
+
+    fn interface(&self, index: u32) -> Option<String> {
+        self.directory.interface(index)
+    }
+}
+
+impl FlowSource for Arc<FlowHub> {
+    fn observe(&self, params: Value) -> Result<mpsc::Receiver<Value>, ApiError> {
+        let request: ObserveRequest = serde_json::from_value(params).map_err(|error| {
+            ApiError::new(
+                error_codes::INVALID,
+                format!("observe: parameters: {error}"),
+            )
+        })?;
+        let mut observation = FlowHub::observe(self, request)
+            .map_err(|error| ApiError::new(error.code(), error.to_string()))?;
+        let (sender, receiver) = mpsc::channel(LINES);
+        tokio::spawn(async move {
+            loop {
+                let line = tokio::select! {
+                    () = sender.closed() => return,
+                    line = observation.next() => line,
+                };
+                let Some(line) = line else { return };
+                let Ok(line) = serde_json::to_value(&*line) else {
+                    continue;
+                };
+                if sender.send(line).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
+
+    fn status(&self) -> Value {
+        let status = FlowHub::status(self);
+        json!({
+            "kept": status.num_flows, "max": status.max_flows, "seen": status.seen_flows,
+            "observers": status.observers, "problem": status.problem,
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! What tests use instead of a kernel, and how they cut an ADD short.
+
+mod fake;
+
+pub(crate) use fake::FakeDatapath;
+
+use crate::endpoint::Step;
+use heddle_cni::protocol::ApiError;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+
+/// How a step ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cut {
+    /// It fails, and the agent goes on.
+    Fail,
+    /// The agent dies there: nothing more is done.
+    Crash,
+}
+
+/// Steps at which something goes wrong.
+#[derive(Default)]
+pub(crate) struct Faults {
+    planned: Mutex<Option<(Step, Cut)>>,
+    /// Rung when a crash has come.
+    pub(crate) crashed: Arc<Notify>,
+}
+
+impl Faults {
+    pub(crate) fn plan(&self, step: Step, cut: Cut) {
+        *self.planned.lock().unwrap() = Some((step, cut));
+    }
+
+    pub(crate) async fn reach(&self, step: Step) -> Result<(), ApiError> {
+        let planned = self.planned.lock().unwrap().take_if(|(at, _)| *at == step);
+        match planned {
+            None => Ok(()),
+            Some((_, Cut::Fail)) => Err(ApiError::new("test/fault", format!("fault at {step:?}"))),
+            Some((_, Cut::Crash)) => {
+                self.crashed.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Following the store: every change is taken in, brought into the kernel, and reported as realised.
+
+use crate::agent::{Agent, Readiness, lock, within};
+use crate::endpoint::blocking;
+use heddle_kube::store::{Event, Kind, StoreError};
+use heddle_model::{Identity, NamespacedName};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// What the agent follows.
+pub(crate) const FOLLOWED: [Kind; 7] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Pod,
+    Kind::NetworkPolicy,
+    Kind::CiliumNetworkPolicy,
+    Kind::CiliumIdentity,
+    Kind::CiliumEndpoint,
+];
+
+/// Events taken in before the kernel is brought up to date.
+const BATCH: usize = 4_096;
+/// How often what failed is tried again, and queued deletions are looked for.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often the store is asked whether it is there.
+const PULSE: Duration = Duration::from_secs(5);
+/// How long one answer of the store is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often dead connections are removed.
+const COLLECTION: Duration = Duration::from_secs(10);
+
+/// How far the store has been heard.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Newest revision taken in.
+    heard: u64,
+    /// Everything has been heard at least once.
+    complete: bool,
+}
+
+/// Waits until the agent shall stop, or nobody is left to say so.
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Follows the store until `shutdown`.
+pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
+    let mut events = agent.store.watch(&FOLLOWED);
+    let mut progress = Progress::default();
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            first = events.recv() => match first {
+                Some(first) => {
+                    let mut batch = vec![first];
+                    while batch.len() < BATCH && let Ok(next) = events.try_recv() {
+                        batch.push(next);
+                    }
+                    take_in(&agent, batch, &mut progress).await;
+                }
+                None => {
+                    agent.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
+                    tokio::time::sleep(RETRY).await;
+                    events = agent.store.watch(&FOLLOWED);
+                    // What the new watch does not repeat is gone.
+                    take_in(&agent, vec![Event::Restarted], &mut progress).await;
+                }
+            },
+            _ = retry.tick() => catch_up(&agent, &progress).await,
+        }
+    }
+}
+
+async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress) {
+    for event in &batch {
+        match event {
+            Event::Applied(object) => progress.heard = progress.heard.max(object.revision),
+            Event::Deleted(object) => {
+                progress.heard = progress.heard.max(object.revision);
+                if object.kind == Kind::CiliumIdentity
+                    && let Ok(number) = object.name.name.parse()
+                {
+                    agent.identities.forget(Identity(number));
+                }
+            }
+            Event::Synced { revision } => {
+                progress.heard = progress.heard.max(*revision);
+                progress.complete = true;
+            }
+            Event::Restarted => {}
+        }
+    }
+    let blocks = agent
+        .on_ledger(move |ledger| {
+            for event in batch {
+                ledger.observe(event);
+            }
+            // Between a lost connection and its being made good the list is partial; what is added to it
+            // counts, and nothing is missed by waiting for the rest.
+            ledger.reconcile();
+            ledger.own_node().map(|node| node.pod_cidrs.clone())
+        })
+        .await;
+    if agent.is_ready() {
+        agent.addresses.set_blocks(&blocks.unwrap_or_default());
+    }
+    settle(agent, progress).await;
+}
+
+/// What needs the store or comes after the kernel: conditions, changed labels, readiness, the revision.
+async fn settle(agent: &Arc<Agent>, progress: &Progress) {
+    if !progress.complete {
+        return;
+    }
+    if !agent.is_ready() {
+        become_ready(agent).await;
+        if !agent.is_ready() {
+            return;
+        }
+    }
+    let relabelled = agent.relabel(Instant::now() + PATIENCE).await;
+    write_conditions(agent).await;
+    let (in_force, partial) = agent
+        .on_ledger(|ledger| (!ledger.is_behind(), ledger.is_starting_over()))
+        .await;
+    if relabelled && in_force && !partial {
+        agent
+            .realised_revision
+            .fetch_max(progress.heard, Ordering::SeqCst);
+    }
+    agent.update_metrics().await;
+}
+
+async fn become_ready(agent: &Arc<Agent>) {
+    let node = agent.config.node_name.clone();
+    let missing = agent
+        .on_ledger(|ledger| match ledger.own_node() {
+            None => Some("waiting for its Node object in the store"),
+            Some(node) if node.pod_cidrs.is_empty() => {
+                Some("waiting for the operator to write spec.podCIDRs of its Node")
+            }
+            Some(node) if node.addresses.is_empty() => {
+                Some("waiting for an InternalIP in status.addresses of its Node")
+            }
+            Some(_) => None,
+        })
+        .await;
+    if let Some(missing) = missing {
+        let mut readiness = lock(&agent.readiness);
+        let waiting = Readiness::Starting(missing.to_owned());
+        if *readiness != waiting {
+            tracing::info!(node = %node, "{missing}");
+            *readiness = waiting;
+        }
+        return;
+    }
+    if let Err(error) = agent.take_over().await {
+        tracing::error!(code = %error.code, "not ready: {}", error.message);
+        *lock(&agent.readiness) = Readiness::Starting(error.message);
+    }
+}
+
+/// Tries again what failed.
+async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
+    if !progress.complete {
+        return;
+    }
+    if agent.is_ready() {
+        agent
+            .on_ledger(|ledger| {
+                if ledger.is_behind() {
+                    ledger.reconcile();
+                }
+            })
+            .await;
+        agent.delete_pending().await;
+        agent.finish_removals().await;
+    }
+    settle(agent, progress).await;
+}
+
+/// Tells people which policies are in force, on the objects themselves.
+async fn write_conditions(agent: &Arc<Agent>) {
+    let writes = agent
+        .on_ledger(|ledger| std::mem::take(&mut ledger.policies.writes))
+        .await;
+    for (key, write) in writes {
+        let status = serde_json::json!({ "conditions": write.conditions });
+        let deadline = Instant::now() + PATIENCE;
+        let written = within(
+            deadline,
+            agent.store.patch_status(write.kind, &write.name, status),
+        )
+        .await;
+        match written {
+            Ok(_) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(kind = %write.kind, policy = %write.name, %error, "its condition is not written yet");
+                agent
+                    .on_ledger(move |ledger| {
+                        ledger.policies.writes.entry(key).or_insert(write);
+                    })
+                    .await;
+                // The store is away; the others wait with it.
+                return;
+            }
+        }
+    }
+}
+
+/// Feels the store's pulse and says when it is away.
+pub(crate) async fn feel_pulse(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
+    let name = NamespacedName::new("", &agent.config.node_name);
+    let mut beat = tokio::time::interval(PULSE);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            _ = beat.tick() => {}
+        }
+        let answer = within(
+            Instant::now() + PATIENCE,
+            agent.store.get(Kind::Node, &name),
+        )
+        .await;
+        let trouble = match answer {
+            Ok(_) | Err(StoreError::NotFound { .. }) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        agent
+            .store_reachable
+            .store(trouble.is_none(), Ordering::SeqCst);
+        agent.notice(
+            "store",
+            trouble.map(|error| {
+                format!("{error}; the network goes on as it is, new pods and changed policies wait")
+            }),
+        );
+    }
+}
+
+/// Removes dead connections now and then.
+pub(crate) async fn collect_connections(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
+    let mut beat = tokio::time::interval(COLLECTION);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            _ = beat.tick() => {}
+        }
+        let datapath = Arc::clone(&agent.datapath);
+        match blocking(move || datapath.collect_connections()).await {
+            Ok((alive, removed)) => {
+                agent.metrics.conntrack_collected(alive, removed);
+                agent.notice("connections", None);
+            }
+            Err(error) => agent.notice(
+                "connections",
+                Some(format!("dead connections cannot be removed: {error}")),
+            ),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The network configuration that the runtime writes to stdin.
+
+use crate::error::{CniError, codes};
+use crate::version::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The agent's socket when the configuration names none.
+pub const DEFAULT_AGENT_SOCKET: &str = "/run/heddle/agent.sock";
+/// Seconds that the agent gets to answer when the configuration says nothing; the kubelet's own patience
+/// with a sandbox is minutes.
+const DEFAULT_DEADLINE_SECONDS: u64 = 60;
+
+/// An attachment that the runtime still knows (GC).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ValidAttachment {
+    /// Container id.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// Interface name in the container.
+    #[serde(rename = "ifname")]
+    pub interface: String,
+}
+
+/// The parts of a network configuration that the plugin uses. Other keys belong to the runtime or to
+/// other plugins of the chain and are left alone.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NetworkConfig {
+    /// Version that the answer must have.
+    pub version: Version,
+    /// The network's name.
+    pub name: String,
+    /// The agent's socket.
+    pub agent_socket: PathBuf,
+    /// How long the agent gets.
+    pub deadline: Duration,
+    /// Name servers to hand on, as they stand in the configuration.
+    pub dns: Value,
+    /// Result of the plugins before this one, or of the ADD that a CHECK is about.
+    pub previous: Option<Value>,
+    /// What the runtime still knows; `None` when the configuration does not say.
+    pub valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+impl NetworkConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// Code 6 when it is not JSON, 1 for an unknown version, 7 for a wrong field.
+    pub fn parse(input: &[u8]) -> Result<Self, CniError> {
+        let value: Value = serde_json::from_slice(input).map_err(|error| {
+            CniError::new(
+                codes::DECODE,
+                format!("the network configuration on stdin is not JSON: {error}"),
+            )
+        })?;
+        let Value::Object(fields) = &value else {
+            return Err(CniError::new(
+                codes::DECODE,
+                "the network configuration on stdin is not a JSON object",
+            ));
+        };
+        let text = |field: &str| match fields.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(invalid(field, &format!("must be a string, is {other}"))),
+        };
+        // The specification's default for a missing version is one that nobody speaks any more.
+        let version = Version::parse(text("cniVersion")?.unwrap_or("0.1.0"))?;
+        let name = text("name")?.ok_or_else(|| invalid("name", "is missing"))?;
+        if !is_network_name(name) {
+            return Err(invalid(
+                "name",
+                &format!(
+                    "{name:?} must begin with a letter or digit and hold only letters, digits, '_', '.' and '-'"
+                ),
+            ));
+        }
+        let agent_socket = PathBuf::from(text("agentSocket")?.unwrap_or(DEFAULT_AGENT_SOCKET));
+        if !agent_socket.is_absolute() {
+            return Err(invalid(
+                "agentSocket",
+                &format!("{:?} must be an absolute path", agent_socket.display()),
+            ));
+        }
+        let deadline = match fields.get("deadlineSeconds") {
+            None | Some(Value::Null) => DEFAULT_DEADLINE_SECONDS,
+            Some(seconds) => seconds
+                .as_u64()
+                .filter(|seconds| (1..=3600).contains(seconds))
+                .ok_or_else(|| {
+                    invalid(
+                        "deadlineSeconds",
+                        &format!("must be a number from 1 to 3600, is {seconds}"),
+                    )
+                })?,
+        };
+        let previous = match fields.get("prevResult") {
+            None | Some(Value::Null) => None,
+            Some(previous) if previous.is_object() => Some(previous.clone()),
+            Some(other) => {
+                return Err(invalid(
+                    "prevResult",
+                    &format!("must be an object, is {other}"),
+                ));
+            }
+        };
+        let valid_attachments = match fields.get("cni.dev/valid-attachments") {
+            None | Some(Value::Null) => None,
+            Some(list) => Some(
+                Vec::<ValidAttachment>::deserialize(list)
+                    .map_err(|error| invalid("cni.dev/valid-attachments", &error.to_string()))?,
+            ),
+        };
+        Ok(Self {
+            version,
+            name: name.to_owned(),
+            agent_socket,
+            deadline: Duration::from_secs(deadline),
+            dns: fields
+                .get("dns")
+                .filter(|dns| dns.is_object())
+                .cloned()
+                .unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            previous,
+            valid_attachments,
+        })
+    }
+}
+
+fn is_network_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+}
+
+fn invalid(field: &str, reason: &str) -> CniError {
+    CniError::new(
+        codes::INVALID_CONFIG,
+        format!("network configuration: field {field}: {reason}"),
+    )
+}
