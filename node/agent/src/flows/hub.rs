@@ -1,0 +1,466 @@
+//! The flow hub: one thread reads the kernel's events; any number of observers read what it remembers.
+
+use super::ring::Ring;
+use crate::metrics::Metrics;
+use heddle_abi::Event;
+use heddle_datapath::Datapath;
+use heddle_flow::{
+    Context, FilterError, Line, LossSource, LostEvents, Matcher, ObserveRequest, Resolver,
+    Response, Timestamp, decode,
+};
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+
+/// Least time between two lines about lost events of one kind (reference 4.3).
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// Records an observer takes from the ring at once.
+const BATCH: usize = 256;
+/// Pause after the kernel's events could not be read.
+const RETRY: Duration = Duration::from_secs(1);
+/// Observers at once; each costs a walk over new flows.
+const MAX_OBSERVERS: usize = 64;
+
+/// How the hub works.
+#[derive(Clone, Debug)]
+pub struct HubOptions {
+    /// Name of this node.
+    pub node: String,
+    /// Flows remembered (2^n - 1; reference 4.3).
+    pub capacity: usize,
+    /// How long one wait for events lasts at most; bounds how long a stop takes.
+    pub poll: Duration,
+}
+
+impl HubOptions {
+    /// The usual options for a node that remembers `capacity` flows.
+    pub fn new(node: impl Into<String>, capacity: usize) -> Self {
+        Self {
+            node: node.into(),
+            capacity,
+            poll: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Numbers about the hub (Hubble's `ServerStatus`).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HubStatus {
+    /// Records remembered now.
+    pub num_flows: u64,
+    /// Records remembered at most.
+    pub max_flows: u64,
+    /// Flows seen since the start.
+    pub seen_flows: u64,
+    /// Observers connected now.
+    pub observers: usize,
+    /// Why the kernel's events cannot be read right now.
+    pub problem: Option<String>,
+}
+
+/// An `observe` request that cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// Its filter makes no sense.
+    #[error("the filter cannot be understood: {0}")]
+    Filter(#[from] FilterError),
+    /// There are too many already.
+    #[error(
+        "{MAX_OBSERVERS} observers are connected to this agent already; close one and try again"
+    )]
+    TooMany,
+}
+
+impl ObserveError {
+    /// Its stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Filter(_) => "observe/bad-filter",
+            Self::TooMany => "observe/too-many-observers",
+        }
+    }
+}
+
+/// How far the hub is; observers wait for it to change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Progress {
+    written: u64,
+    stopped: bool,
+}
+
+struct Shared {
+    node: String,
+    capacity: usize,
+    ring: Mutex<Ring>,
+    progress: watch::Sender<Progress>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    stop: AtomicBool,
+    stopping: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    seen: u64,
+    problem: Option<String>,
+}
+
+/// No code that holds one of these locks panics halfway through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads the kernel's events, remembers the last flows and serves observers. Stops when dropped.
+pub struct FlowHub {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl FlowHub {
+    /// Starts the thread that reads events.
+    pub fn start(
+        datapath: Arc<dyn Datapath>,
+        resolver: Arc<dyn Resolver>,
+        metrics: Arc<Metrics>,
+        options: HubOptions,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            ring: Mutex::new(Ring::new(options.capacity)),
+            capacity: options.capacity,
+            node: options.node,
+            progress: watch::Sender::new(Progress::default()),
+            metrics,
+            state: Mutex::default(),
+            stop: AtomicBool::new(false),
+            stopping: Condvar::new(),
+        });
+        let reader = Reader {
+            shared: Arc::clone(&shared),
+            datapath,
+            resolver,
+            poll: options.poll,
+            // Every node and every start has its own numbers, without asking for randomness per flow.
+            seed: u128::from(RandomState::new().build_hasher().finish()) << 64,
+            count: 0,
+            losses: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("flows".to_owned())
+            .spawn(move || reader.run())?;
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Begins to observe.
+    pub fn observe(&self, request: ObserveRequest) -> Result<Observation, ObserveError> {
+        let matcher = request.matcher()?;
+        // Subscribed before the ring is read: no record can slip between history and what follows.
+        let progress = self.shared.progress.subscribe();
+        if self.shared.progress.receiver_count() > MAX_OBSERVERS {
+            return Err(ObserveError::TooMany);
+        }
+        let (records, cursor) = lock(&self.shared.ring).snapshot();
+        let ready = history(records, &request, &matcher);
+        Ok(Observation {
+            shared: Arc::clone(&self.shared),
+            progress,
+            matcher,
+            follow: request.follow,
+            since: request.since,
+            until: request.until,
+            cursor,
+            ready,
+        })
+    }
+
+    /// Numbers about the hub.
+    pub fn status(&self) -> HubStatus {
+        let num_flows = lock(&self.shared.ring).len() as u64;
+        let state = lock(&self.shared.state);
+        HubStatus {
+            num_flows,
+            max_flows: self.shared.capacity as u64,
+            seen_flows: state.seen,
+            observers: self.shared.progress.receiver_count(),
+            problem: state.problem.clone(),
+        }
+    }
+
+    /// Stops the thread and ends every observation. Takes at most the poll time.
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stopping.notify_all();
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that reads flows has panicked");
+        }
+        self.shared
+            .progress
+            .send_modify(|progress| progress.stopped = true);
+    }
+}
+
+impl Drop for FlowHub {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Losses of one source that no line has told yet.
+struct Loss {
+    source: LossSource,
+    untold: u64,
+    told: Option<Instant>,
+}
+
+/// The thread's own state.
+struct Reader {
+    shared: Arc<Shared>,
+    datapath: Arc<dyn Datapath>,
+    resolver: Arc<dyn Resolver>,
+    poll: Duration,
+    seed: u128,
+    count: u128,
+    losses: Vec<Loss>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut events = Vec::new();
+        while !self.shared.stop.load(Ordering::SeqCst) {
+            events.clear();
+            match self.datapath.poll_events(self.poll, &mut events) {
+                Ok((ring_full, sampled)) => {
+                    lock(&self.shared.state).problem = None;
+                    self.shared.metrics.sampled(sampled);
+                    self.lose(LossSource::PerfEventRingBuffer, ring_full + sampled);
+                    self.take(&events);
+                }
+                Err(error) => self.complain(&error.to_string()),
+            }
+        }
+    }
+
+    /// Says once what is wrong, and waits before the next try.
+    fn complain(&self, problem: &str) {
+        let mut state = lock(&self.shared.state);
+        if state.problem.as_deref() != Some(problem) {
+            tracing::error!(node = self.shared.node, problem, "flows cannot be read");
+            state.problem = Some(problem.to_owned());
+        }
+        let stop = &self.shared.stop;
+        let _unlocked = self
+            .shared
+            .stopping
+            .wait_timeout_while(state, RETRY, |_| !stop.load(Ordering::SeqCst));
+    }
+
+    fn lose(&mut self, source: LossSource, number: u64) {
+        if number == 0 {
+            return;
+        }
+        self.shared.metrics.lost(source, number);
+        match self.losses.iter_mut().find(|loss| loss.source == source) {
+            Some(loss) => loss.untold += number,
+            None => self.losses.push(Loss {
+                source,
+                untold: number,
+                told: None,
+            }),
+        }
+    }
+
+    /// Decodes events and makes them, and what was lost, visible.
+    fn take(&mut self, events: &[Event]) {
+        let now = wall_clock();
+        let boot = now.earlier(self.datapath.now());
+        let mut records = Vec::with_capacity(events.len());
+        for loss in &mut self.losses {
+            let due = loss.told.is_none_or(|told| told.elapsed() >= LOSS_INTERVAL);
+            if loss.untold > 0 && due {
+                records.push(self.shared.lost(loss.source, loss.untold, now));
+                loss.untold = 0;
+                loss.told = Some(Instant::now());
+            }
+        }
+        for event in events {
+            self.count += 1;
+            let context = Context {
+                node: &self.shared.node,
+                boot,
+                unique: self.seed | self.count,
+            };
+            let flow = decode(event, &context, self.resolver.as_ref());
+            self.shared.metrics.flow(&flow);
+            records.push(Arc::new(Response {
+                node_name: self.shared.node.clone(),
+                time: flow.time,
+                line: Line::Flow(Box::new(flow)),
+            }));
+        }
+        if records.is_empty() {
+            return;
+        }
+        lock(&self.shared.state).seen += events.len() as u64;
+        let written = {
+            let mut ring = lock(&self.shared.ring);
+            for record in records {
+                ring.push(record);
+            }
+            ring.next()
+        };
+        self.shared
+            .progress
+            .send_modify(|progress| progress.written = written);
+    }
+}
+
+impl Shared {
+    fn lost(&self, source: LossSource, number: u64, time: Timestamp) -> Arc<Response> {
+        Arc::new(Response {
+            line: Line::LostEvents(LostEvents {
+                source,
+                num_events_lost: number,
+            }),
+            node_name: self.node.clone(),
+            time,
+        })
+    }
+}
+
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// True when a record passes an observer's conditions; what was lost always does.
+fn shows(record: &Response, matcher: &Matcher) -> bool {
+    record.flow().is_none_or(|flow| matcher.matches(flow))
+}
+
+fn within(record: &Response, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
+    since.is_none_or(|since| record.time >= since) && until.is_none_or(|until| record.time <= until)
+}
+
+/// The part of the past that a request asks for, oldest first.
+fn history(
+    records: Vec<Arc<Response>>,
+    request: &ObserveRequest,
+    matcher: &Matcher,
+) -> VecDeque<Arc<Response>> {
+    // Following without a word about the past starts now.
+    let number = match (request.number, request.follow, request.since) {
+        (Some(number), _, _) => number,
+        (None, true, None) => 0,
+        _ => u64::MAX,
+    };
+    let mut chosen = VecDeque::new();
+    let mut flows = 0;
+    let ordered: Box<dyn Iterator<Item = Arc<Response>>> = if request.first {
+        Box::new(records.into_iter())
+    } else {
+        Box::new(records.into_iter().rev())
+    };
+    for record in ordered {
+        if flows == number {
+            break;
+        }
+        if !within(&record, request.since, request.until) || !shows(&record, matcher) {
+            continue;
+        }
+        flows += u64::from(record.flow().is_some());
+        if request.first {
+            chosen.push_back(record);
+        } else {
+            chosen.push_front(record);
+        }
+    }
+    chosen
+}
+
+/// One observer's stream.
+pub struct Observation {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+    matcher: Matcher,
+    follow: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    cursor: u64,
+    ready: VecDeque<Arc<Response>>,
+}
+
+impl Observation {
+    /// The next line; `None` at the end of the past, or for a follower when `until` has come or the hub
+    /// stops. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Arc<Response>> {
+        loop {
+            if let Some(record) = self.ready.pop_front() {
+                return Some(record);
+            }
+            if !self.follow {
+                return None;
+            }
+            let progress = *self.progress.borrow_and_update();
+            if progress.written > self.cursor {
+                self.fetch();
+                // A follower whose filter matches little must not keep its thread to itself.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if progress.stopped {
+                return None;
+            }
+            let changed = match self.until {
+                None => self.progress.changed().await.is_ok(),
+                Some(until) => {
+                    let left = Duration::from_nanos(until.0.saturating_sub(wall_clock().0));
+                    if left.is_zero() {
+                        return None;
+                    }
+                    tokio::time::timeout(left, self.progress.changed())
+                        .await
+                        .is_ok_and(|changed| changed.is_ok())
+                }
+            };
+            if !changed && self.until.is_none() {
+                return None;
+            }
+        }
+    }
+
+    /// Takes new records out of the ring, and says how many were overwritten before.
+    fn fetch(&mut self) {
+        let batch = lock(&self.shared.ring).read(self.cursor, BATCH);
+        self.cursor = batch.next;
+        if batch.missed > 0 {
+            self.shared
+                .metrics
+                .lost(LossSource::HubbleRingBuffer, batch.missed);
+            self.ready.push_back(self.shared.lost(
+                LossSource::HubbleRingBuffer,
+                batch.missed,
+                wall_clock(),
+            ));
+        }
+        let (since, until) = (self.since, self.until);
+        let shown = batch
+            .records
+            .into_iter()
+            .filter(|record| within(record, since, until) && shows(record, &self.matcher));
+        self.ready.extend(shown);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,8 @@
+//! Flows: kernel events are decoded, remembered and handed to those who observe.
+
+mod hub;
+mod ring;
+#[cfg(test)]
+pub(crate) mod simulated;
+
+pub use hub::{FlowHub, HubOptions, HubStatus, Observation, ObserveError};
