@@ -230,11 +230,6 @@ impl Ipcache {
         self.dirty.clear();
         self.all_dirty = false;
     }
-
-    /// Number of rows in the kernel.
-    pub(crate) fn len(&self) -> usize {
-        self.written.len()
-    }
 }
 
 #[cfg(test)]

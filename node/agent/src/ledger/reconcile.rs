@@ -1,7 +1,7 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
 use super::transition::{CidrGeneration, with_aliases};
-use super::{Ledger, first_address};
+use super::Ledger;
 use crate::directory::PolicyListing;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
@@ -256,14 +256,5 @@ impl Ledger {
     /// True when something is wished that is not in force, as far as the ledger knows.
     pub(crate) fn is_behind(&self) -> bool {
         !self.failures.is_empty() || !self.touched.is_empty() || !self.relabel.is_empty()
-    }
-
-    /// The addresses that the node itself answers for towards its pods.
-    pub(crate) fn gateway_of(&self, address: IpAddr) -> Option<IpAddr> {
-        self.own_node()?
-            .pod_cidrs
-            .iter()
-            .find(|range| range.contains(&address))
-            .and_then(first_address)
     }
 }

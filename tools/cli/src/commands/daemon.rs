@@ -1,12 +1,272 @@
-//! (written by its owner)
+//! The daemons: the agent of a node, the operator of a cluster, the embedded store.
 
-use crate::failure::Failure;
-use clap::Subcommand;
+use crate::failure::{Failure, USAGE};
+use clap::{Args, Subcommand, ValueEnum};
+use heddle_agent::config::AgentConfig;
+use heddle_kube::store::Store;
+use heddle_kube::store::embedded::{self, Client};
+use heddle_operator::OperatorConfig;
+use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How a daemon logs; lines go to stderr.
+#[derive(Args, Debug)]
+pub struct Logging {
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or `target=level` pairs between commas.
+    #[arg(long, env = "HEDDLE_LOG", default_value = "info", value_name = "LEVEL")]
+    log_level: String,
+}
+
+/// The daemons.
 #[derive(Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// The agent of one node: attaches pods, enforces policy, reports flows.
+    Agent {
+        /// Its configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// The operator of one cluster: gives nodes their pod ranges, collects unused identities.
+    Operator {
+        /// Its configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// The embedded store: keeps a cluster's objects where there is no Kubernetes API server.
+    Store {
+        /// Directory that holds its files.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Unix socket that it listens on.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+}
 
+/// Runs a daemon until it is told to stop.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    match command {}
+    match command {
+        Command::Agent { config, logging } => {
+            logging.begin()?;
+            let config = read_agent(&config)?;
+            on_runtime("agent", |shutdown| agent(config, shutdown))
+        }
+        Command::Operator { config, logging } => {
+            logging.begin()?;
+            let config = read_operator(&config)?;
+            on_runtime("operator", |shutdown| async move {
+                let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
+                heddle_operator::run(config, store, shutdown)
+                    .await
+                    .map_err(|error| Failure::new("operator/failed", format!("{error:#}")))
+            })
+        }
+        Command::Store {
+            dir,
+            socket,
+            logging,
+        } => {
+            logging.begin()?;
+            on_runtime("store", |shutdown| async move {
+                embedded::serve(&dir, &socket, shutdown)
+                    .await
+                    .map_err(|error| {
+                        Failure::new(error.code(), error.to_string()).help(error.help())
+                    })
+            })
+        }
+    }
+}
+
+async fn agent(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<(), Failure> {
+    let datapath = open_datapath(&config).await?;
+    let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
+    heddle_agent::run(config, store, datapath, shutdown)
+        .await
+        .map_err(|error| Failure::new("agent/failed", format!("{error:#}")))
+}
+
+/// The kernel's side of the agent.
+#[allow(clippy::unused_async)]
+async fn open_datapath(
+    config: &AgentConfig,
+) -> Result<Arc<dyn heddle_datapath::Datapath>, Failure> {
+    Err(Failure::new(
+        "datapath/not-built",
+        format!(
+            "node {}: this build has no eBPF programs",
+            config.node_name
+        ),
+    )
+    .help("build with `make` on Linux; CONTRIBUTING says what it needs"))
+}
+
+fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
+    let config: AgentConfig = read_yaml(path)?;
+    let wrong = |field: &str, reason: String| {
+        Failure::new(
+            "config/invalid",
+            format!("{}: field {field}: {reason}", path.display()),
+        )
+        .field(field)
+        .object(path.display().to_string())
+        .exit(USAGE)
+    };
+    if config.node_name.is_empty() {
+        return Err(wrong("nodeName", "must not be empty".into())
+            .help("it is the name of this node's Node object"));
+    }
+    if config.uplink.is_empty() || config.uplink.len() > 15 {
+        return Err(wrong(
+            "uplink",
+            format!("{:?} is not an interface name", config.uplink),
+        )
+        .help("`ip link` shows the interfaces"));
+    }
+    if config.families.is_empty() || config.families.iter().any(|family| ![4, 6].contains(family)) {
+        return Err(
+            wrong("families", format!("{:?} must be 4, 6 or both", config.families))
+                .help("leave it out for both"),
+        );
+    }
+    for (field, directory) in [
+        ("stateDir", &config.state_dir),
+        ("pinDir", &config.pin_dir),
+        ("store", &config.store),
+    ] {
+        if !directory.is_absolute() {
+            return Err(wrong(
+                field,
+                format!("{} must be an absolute path", directory.display()),
+            ));
+        }
+    }
+    for family in &config.families {
+        let has = config
+            .pod_cidrs
+            .iter()
+            .any(|range| range.addr().is_ipv4() == (*family == 4));
+        if !has {
+            return Err(wrong(
+                "podCidrs",
+                format!("has no IPv{family} range, and families has {family}"),
+            )
+            .help("name every range that pods of the cluster get addresses from"));
+        }
+    }
+    let flows = config.flow_capacity;
+    if !(flows + 1).is_power_of_two() || flows > 65_535 || flows == 0 {
+        return Err(wrong("flowCapacity", format!("{flows} is not 2^n - 1, at most 65535"))
+            .help("4095 is the default"));
+    }
+    Ok(config)
+}
+
+fn read_operator(path: &Path) -> Result<OperatorConfig, Failure> {
+    read_yaml(path)
+}
+
+fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            "config/unreadable",
+            format!("configuration {}: {error}", path.display()),
+        )
+        .object(path.display().to_string())
+        .exit(USAGE)
+    })?;
+    serde_saphyr::from_str(&text).map_err(|error| {
+        Failure::new(
+            "config/invalid",
+            format!("configuration {}: {error}", path.display()),
+        )
+        .object(path.display().to_string())
+        .help("keys are camelCase; unknown ones are refused")
+        .exit(USAGE)
+    })
+}
+
+impl Logging {
+    fn begin(&self) -> Result<(), Failure> {
+        use std::io::IsTerminal;
+        let filter = EnvFilter::try_new(&self.log_level).map_err(|error| {
+            Failure::new(
+                "config/invalid",
+                format!("log level {:?}: {error}", self.log_level),
+            )
+            .field("--log-level")
+            .help("error, warn, info, debug or trace")
+            .exit(USAGE)
+        })?;
+        let to_people =
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        let begun = match self.log_format {
+            LogFormat::Text => builder.with_ansi(to_people).try_init(),
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        begun.map_err(|error| Failure::new("log/failed", error.to_string()))
+    }
+}
+
+/// Runs `daemon` until it ends by itself, or until SIGTERM or SIGINT asks it to.
+fn on_runtime<F, Fut>(name: &'static str, daemon: F) -> Result<ExitCode, Failure>
+where
+    F: FnOnce(watch::Receiver<bool>) -> Fut,
+    Fut: Future<Output = Result<(), Failure>>,
+{
+    let failed = |error: std::io::Error| {
+        Failure::new("daemon/failed", format!("{name} cannot be started: {error}"))
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (stop, shutdown) = watch::channel(false);
+        let mut daemon = std::pin::pin!(daemon(shutdown));
+        tokio::select! {
+            ended = &mut daemon => return ended,
+            _ = terminate.recv() => tracing::info!(daemon = name, "asked to stop (SIGTERM)"),
+            _ = interrupt.recv() => tracing::info!(daemon = name, "asked to stop (SIGINT)"),
+        }
+        stop.send_replace(true);
+        // A second signal does not wait for what hangs.
+        tokio::select! {
+            ended = daemon => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })?;
+    // What blocks in the kernel is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
 }
