@@ -1,7 +1,9 @@
 //! Kubernetes objects as Heddle reads them, and the Store they live in.
 #![forbid(unsafe_code)]
 
+pub mod identity;
 pub mod manifest;
 pub mod pod;
 pub mod policy;
 pub mod store;
+pub mod timestamp;

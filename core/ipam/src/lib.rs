@@ -5,13 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod lease;
 mod node;
 mod pool;
 
 pub use block::{BlockError, usable_addresses};
-pub use node::{
-    AddressError, Family, Lease, NodeAddresses, Owner, Released, Resting, Snapshot, Stats,
-};
+pub use lease::{AddressError, Family, Lease, Owner, Released, Resting, Snapshot, Stats};
+pub use node::NodeAddresses;
 pub use pool::{
     BlockStats, NodeKey, PoolAllocator, PoolConfig, PoolConfigError, PoolError, RestoreError,
 };

@@ -1,93 +1,11 @@
 //! One pool's blocks: each node has one per family, and no two nodes have a common address.
 
 use crate::block::{to_address, to_number, usable_addresses};
-use crate::node::Family;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::{Deserialize, Serialize};
+use crate::lease::Family;
+pub use config::{PoolConfig, PoolConfigError};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-
-/// A pool as it is configured.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PoolConfig {
-    /// Its name.
-    pub name: String,
-    /// Its address ranges, of either family; blocks are taken in this order.
-    pub cidrs: Vec<IpNet>,
-    /// Mask of an IPv4 block.
-    #[serde(default = "default_mask_v4")]
-    pub mask_v4: u8,
-    /// Mask of an IPv6 block.
-    #[serde(default = "default_mask_v6")]
-    pub mask_v6: u8,
-}
-
-const fn default_mask_v4() -> u8 {
-    24
-}
-const fn default_mask_v6() -> u8 {
-    64
-}
-
-impl Default for PoolConfig {
-    /// `10.244.0.0/16` and `fd10:244::/48`.
-    fn default() -> Self {
-        let v6 = Ipv6Net::new_assert([0xfd10, 0x244, 0, 0, 0, 0, 0, 0].into(), 48);
-        Self {
-            name: "default".to_owned(),
-            cidrs: vec![
-                Ipv4Net::new_assert([10, 244, 0, 0].into(), 16).into(),
-                v6.into(),
-            ],
-            mask_v4: default_mask_v4(),
-            mask_v6: default_mask_v6(),
-        }
-    }
-}
-
-/// A pool that cannot be used as it is configured.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PoolConfigError {
-    /// The pool has no range.
-    #[error("pool {pool}: cidrs is empty; give it at least one range")]
-    NoRanges {
-        /// The pool.
-        pool: String,
-    },
-    /// Two ranges have common addresses.
-    #[error("pool {pool}: cidrs: {first} and {second} overlap; keep one of them")]
-    Overlap {
-        /// The pool.
-        pool: String,
-        /// A range.
-        first: IpNet,
-        /// Another range.
-        second: IpNet,
-    },
-    /// A range has bits beyond its mask.
-    #[error("pool {pool}: cidrs: {range} has bits beyond its mask; write {meant}")]
-    HostBits {
-        /// The pool.
-        pool: String,
-        /// The range as written.
-        range: IpNet,
-        /// What it should be.
-        meant: IpNet,
-    },
-    /// A block would be larger than the range it is cut from, or have no address to give.
-    #[error("pool {pool}: {field} is {mask}: {reason}")]
-    Mask {
-        /// The pool.
-        pool: String,
-        /// `maskV4` or `maskV6`.
-        field: &'static str,
-        /// The mask.
-        mask: u8,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
 
 /// A node; a node that was deleted and made again under its name has another uid and is another node.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -206,27 +124,7 @@ impl PoolAllocator {
     ///
     /// [`PoolConfigError`] names the field that makes no sense.
     pub fn new(config: &PoolConfig) -> Result<Self, PoolConfigError> {
-        let pool = || config.name.clone();
-        if config.cidrs.is_empty() {
-            return Err(PoolConfigError::NoRanges { pool: pool() });
-        }
-        for (position, range) in config.cidrs.iter().enumerate() {
-            if range.trunc() != *range {
-                return Err(PoolConfigError::HostBits {
-                    pool: pool(),
-                    range: *range,
-                    meant: range.trunc(),
-                });
-            }
-            let overlaps = |other: &&IpNet| other.contains(range) || range.contains(*other);
-            if let Some(other) = config.cidrs[..position].iter().find(overlaps) {
-                return Err(PoolConfigError::Overlap {
-                    pool: pool(),
-                    first: *other,
-                    second: *range,
-                });
-            }
-        }
+        config.check_ranges()?;
         let mut families = Vec::new();
         for (family, field, mask) in [
             (Family::V4, "maskV4", config.mask_v4),
@@ -237,26 +135,7 @@ impl PoolAllocator {
                 .iter()
                 .filter(|range| Family::of_block(range) == family)
                 .collect();
-            let wrong = |reason: String| PoolConfigError::Mask {
-                pool: pool(),
-                field,
-                mask,
-                reason,
-            };
-            for range in &cidrs {
-                if mask < range.prefix_len() {
-                    return Err(wrong(format!(
-                        "a /{mask} block is larger than the range {range} it is cut from"
-                    )));
-                }
-                let block = IpNet::new(range.network(), mask).map_err(|_| {
-                    wrong(format!(
-                        "a mask of this family is at most {}",
-                        range.max_prefix_len()
-                    ))
-                })?;
-                usable_addresses(&block).map_err(|error| wrong(error.to_string()))?;
-            }
+            config.check_mask(field, mask, &cidrs)?;
             let ranges: Vec<_> = cidrs
                 .iter()
                 .map(|range| (to_number(range.network()), to_number(range.broadcast())))
@@ -577,5 +456,6 @@ fn bounds(block: &IpNet) -> (u128, u128) {
     (to_number(block.network()), to_number(block.broadcast()))
 }
 
+mod config;
 #[cfg(test)]
 mod tests;

@@ -121,7 +121,9 @@ impl Agent {
                     self.config.node_name
                 ),
             )
-            .help("pods that run keep their network; new ones are attached as soon as it is ready")),
+            .help(
+                "pods that run keep their network; new ones are attached as soon as it is ready",
+            )),
         }
     }
 

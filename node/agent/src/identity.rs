@@ -68,9 +68,7 @@ impl Agent {
             None => {
                 let namespace = NamespacedName::new("", &name.namespace);
                 match within(deadline, self.store.get(Kind::Namespace, &namespace)).await {
-                    Ok(found) => {
-                        crate::ledger::string_map(&found.value["metadata"]["labels"])
-                    }
+                    Ok(found) => crate::ledger::string_map(&found.value["metadata"]["labels"]),
                     Err(StoreError::NotFound { .. }) => BTreeMap::new(),
                     Err(error) => return Err(store_failure(&error, &format!("pod {name}"))),
                 }
@@ -164,7 +162,8 @@ impl Agent {
             if let Err(error) = outcome {
                 done = false;
                 tracing::warn!(endpoint = id, code = %error.code, "changed labels are not in force yet: {}", error.message);
-                self.on_ledger(move |ledger| ledger.relabel.insert(id)).await;
+                self.on_ledger(move |ledger| ledger.relabel.insert(id))
+                    .await;
             }
         }
         done

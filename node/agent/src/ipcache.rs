@@ -154,7 +154,11 @@ impl Ipcache {
                 && self.hosts.contains_key(&prefix.addr()))
     }
 
-    fn row(&self, prefix: IpNet, covering: &dyn Fn(IpNet, CidrScope) -> Identity) -> Option<PeerRow> {
+    fn row(
+        &self,
+        prefix: IpNet,
+        covering: &dyn Fn(IpNet, CidrScope) -> Identity,
+    ) -> Option<PeerRow> {
         if !self.is_wished(prefix) {
             return None;
         }

@@ -137,7 +137,10 @@ impl Resolver for Names {
 impl FlowSource for Arc<FlowHub> {
     fn observe(&self, params: Value) -> Result<mpsc::Receiver<Value>, ApiError> {
         let request: ObserveRequest = serde_json::from_value(params).map_err(|error| {
-            ApiError::new(error_codes::INVALID, format!("observe: parameters: {error}"))
+            ApiError::new(
+                error_codes::INVALID,
+                format!("observe: parameters: {error}"),
+            )
         })?;
         let mut observation = FlowHub::observe(self, request)
             .map_err(|error| ApiError::new(error.code(), error.to_string()))?;

@@ -1,10 +1,22 @@
 //! Loads and attaches the eBPF programs, keeps their maps, and sets up links and routes.
 //!
-//! [`Datapath`] is what the agent sees.
+//! [`Datapath`] is what the agent sees; [`KernelDatapath`] is the real one.
+#![deny(unsafe_code)]
 
 mod api;
+mod attach;
+mod events;
+mod kernel;
+mod maps;
+mod netlink;
+mod object;
+mod policy;
+mod settings;
 
 pub use api::{
     CidrRow, ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
+pub use kernel::KernelDatapath;
+pub use object::{OBJECT, PROGRAMS};
+pub use settings::Settings;

@@ -10,7 +10,9 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, Ta
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Kind, namespace and name to the object's JSON.
 const OBJECTS: TableDefinition<'static, (&str, &str, &str), &[u8]> =
@@ -233,20 +235,51 @@ fn inspect(path: &Path) -> Result<Tables, StoreError> {
     if size == 0 {
         return Err(corrupt("the file is empty".into()));
     }
-    let overlay = Overlay::new(file).map_err(|error| corrupt(error.to_string()))?;
-    let mut database = builder()
-        .create_with_backend(overlay)
-        .map_err(|error| corrupt(error.to_string()))?;
-    match database.check_integrity() {
-        Ok(true) => {}
-        Ok(false) => {
-            return Err(corrupt(
-                "checksums of its last transaction do not match".into(),
-            ));
+    let look = || {
+        let overlay = Overlay::new(file).map_err(|error| error.to_string())?;
+        let mut database = builder()
+            .create_with_backend(overlay)
+            .map_err(|error| error.to_string())?;
+        match database.check_integrity() {
+            Ok(true) => read(&database),
+            Ok(false) => Err("checksums of its last transaction do not match".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
-        Err(error) => return Err(corrupt(error.to_string())),
+    };
+    said_when_panicking(path, look).map_err(corrupt)
+}
+
+/// The database's code may panic on bytes that no database ever wrote. That is the same finding as a
+/// checksum that does not match, and must be said as clearly, even where a panic ends the process.
+fn said_when_panicking<T>(
+    path: &Path,
+    look: impl FnOnce() -> Result<T, String>,
+) -> Result<T, String> {
+    /// The hook belongs to the whole process: one look at a time.
+    static LOOKING: Mutex<()> = Mutex::new(());
+    let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let others = Arc::new(panic::take_hook());
+    let (path, thread) = (path.to_owned(), std::thread::current().id());
+    panic::set_hook(Box::new({
+        let others = Arc::clone(&others);
+        move |panic| {
+            if std::thread::current().id() == thread {
+                let error = StoreError::Corrupt {
+                    path: path.display().to_string(),
+                    reason: panic.to_string(),
+                };
+                tracing::error!(code = error.code(), help = error.help(), "{error}");
+            } else {
+                others(panic);
+            }
+        }
+    }));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(look));
+    drop(panic::take_hook());
+    if let Ok(before) = Arc::try_unwrap(others) {
+        panic::set_hook(before);
     }
-    read(&database).map_err(corrupt)
+    outcome.unwrap_or_else(|_| Err("its pages make no sense".to_owned()))
 }
 
 /// Every row of a database.

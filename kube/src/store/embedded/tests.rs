@@ -313,18 +313,152 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
     running.stop().await;
 }
 
-/// Environment variable that turns [`killed_between_writes`] into the store process to be killed.
-const SERVE_DIR: &str = "HEDDLE_TEST_SERVE_DIR";
+#[tokio::test]
+async fn a_flipped_byte_anywhere_is_found_or_harmless() {
+    let dir = TempDir::new().unwrap();
+    let running = Running::start(dir.path());
+    let store = client(dir.path()).await;
+    for number in 0..40 {
+        let name = format!("p{number}");
+        store
+            .create(Kind::Pod, pod(&name, &"x".repeat(600)))
+            .await
+            .unwrap();
+    }
+    let wanted = store.list(Kind::Pod, None).await.unwrap();
+    running.stop().await;
+    let path = dir.path().join(FILE_NAME);
+    let good = fs::read(&path).unwrap();
+    let mut refused = 0;
+    // Closely over the header, then a spread over the rest (a step that is no divisor of a page).
+    for at in (0..512).step_by(3).chain((512..good.len()).step_by(4_093)) {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x55;
+        fs::write(&path, &damaged).unwrap();
+        match Disk::open(dir.path()) {
+            Err(StoreError::Corrupt { .. }) => {
+                refused += 1;
+                assert_eq!(
+                    fs::read(&path).unwrap(),
+                    damaged,
+                    "byte {at}: the file was changed"
+                );
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+            Ok((disk, tables)) => {
+                drop(disk);
+                let kept = Hub::new(tables).list(Kind::Pod, None);
+                assert!(kept.iter().map(|object| &**object).eq(&wanted), "byte {at}");
+            }
+        }
+    }
+    assert!(refused > 20, "{refused} refused");
+}
 
-/// Runs only as a child of [`killed_between_writes_nothing_acknowledged_is_lost`].
+/// Environment variables that turn [`child_process`] into a store process.
+const SERVE_DIR: &str = "HEDDLE_TEST_SERVE_DIR";
+const SERVE_SOCKET: &str = "HEDDLE_TEST_SERVE_SOCKET";
+/// Arguments of this test program that run only [`child_process`].
+const CHILD: [&str; 2] = ["--exact", "store::embedded::tests::child_process"];
+
+/// A store process for the tests below, which end it; nothing by itself.
 #[tokio::test]
 async fn child_process() {
-    let Some(dir) = std::env::var_os(SERVE_DIR) else {
+    let (Some(dir), Some(socket)) = (std::env::var_os(SERVE_DIR), std::env::var_os(SERVE_SOCKET))
+    else {
         return;
     };
-    let dir = Path::new(&dir);
     let (_stop, stopped) = watch::channel(false);
-    serve(dir, &dir.join("sock"), stopped).await.unwrap();
+    serve(Path::new(&dir), Path::new(&socket), stopped)
+        .await
+        .unwrap();
+}
+
+/// A child that is killed when the test ends, well or not.
+struct Child(std::process::Child);
+
+impl Child {
+    fn start(mut command: std::process::Command, dir: &Path, socket: &Path) -> Self {
+        let child = command
+            .env(SERVE_DIR, dir)
+            .env(SERVE_SOCKET, socket)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Needs root (a mount namespace with a small tmpfs). Loud when skipped, and never skipped in CI.
+#[tokio::test]
+async fn a_full_file_system_refuses_writes_loses_nothing_and_recovers() {
+    use std::os::unix::fs::MetadataExt;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        assert!(std::env::var_os("CI").is_none(), "CI runs this as root");
+        eprintln!("SKIPPED: a full file system needs root to mount one");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let mount = dir.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=4m tmpfs {0} && head -c 1m /dev/zero > {0}/ballast && exec \"$@\"",
+        mount.display()
+    );
+    let mut command = std::process::Command::new("unshare");
+    command
+        .args(["--mount", "--", "sh", "-c", &script, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(CHILD);
+    let child = Child::start(command, &mount.join("state"), &dir.path().join("sock"));
+    let store = client(dir.path()).await;
+    let mut acknowledged = Vec::new();
+    let image = "x".repeat(100_000);
+    let refused = loop {
+        let name = format!("p{:03}", acknowledged.len());
+        match store.create(Kind::Pod, pod(&name, &image)).await {
+            Ok(object) => acknowledged.push(object),
+            Err(error) => break error,
+        }
+        assert!(
+            acknowledged.len() < 100,
+            "4 MiB hold no 100 objects of 100 kB"
+        );
+    };
+    assert!(matches!(refused, StoreError::NotSaved { .. }), "{refused}");
+    assert!(refused.to_string().contains("No space left"), "{refused}");
+    assert_eq!(store.list(Kind::Pod, None).await.unwrap(), acknowledged);
+    // Room again: the child's file system is seen through its root.
+    let ballast = format!("/proc/{}/root{}/ballast", child.0.id(), mount.display());
+    fs::remove_file(ballast).unwrap();
+    let name = format!("p{:03}", acknowledged.len());
+    acknowledged.push(store.create(Kind::Pod, pod(&name, "small")).await.unwrap());
+    assert_eq!(store.list(Kind::Pod, None).await.unwrap(), acknowledged);
+    // What is in the file is what was acknowledged, too.
+    let copy = TempDir::new().unwrap();
+    let file = format!(
+        "/proc/{}/root{}/state/{FILE_NAME}",
+        child.0.id(),
+        mount.display()
+    );
+    fs::copy(file, copy.path().join(FILE_NAME)).unwrap();
+    drop(child);
+    let (disk, tables) = Disk::open(copy.path()).unwrap();
+    drop(disk);
+    let hub = Arc::new(Hub::new(tables));
+    let kept: Vec<_> = hub
+        .list(Kind::Pod, None)
+        .iter()
+        .map(|object| (**object).clone())
+        .collect();
+    assert_eq!(kept, acknowledged);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -333,17 +467,9 @@ async fn killed_between_writes_nothing_acknowledged_is_lost() {
     let mut acknowledged = std::collections::BTreeSet::new();
     let mut deleted = std::collections::BTreeSet::new();
     for round in 0..5 {
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "store::embedded::tests::child_process",
-                "--nocapture",
-            ])
-            .env(SERVE_DIR, dir.path())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(CHILD);
+        let child = Child::start(command, dir.path(), &dir.path().join("sock"));
         let store = client(dir.path()).await;
         let present: std::collections::BTreeSet<_> = store
             .list(Kind::Node, None)
@@ -387,8 +513,7 @@ async fn killed_between_writes_nothing_acknowledged_is_lost() {
                 .is_ok_and(|nodes| nodes.len() >= enough)
         })
         .await;
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(child);
         for (made, gone) in writers.join_all().await {
             acknowledged.extend(made);
             deleted.extend(gone);

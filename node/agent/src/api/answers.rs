@@ -191,10 +191,7 @@ pub(super) fn find_endpoint<'a>(
     found.ok_or_else(|| {
         ApiError::new(
             "endpoint/unknown",
-            format!(
-                "node {} has no endpoint {text}",
-                ledger.config.node_name
-            ),
+            format!("node {} has no endpoint {text}", ledger.config.node_name),
         )
         .object(text)
         .help("`heddle endpoint list` shows this node's endpoints; the pod may run on another node")

@@ -18,7 +18,10 @@ const MOST_CONNECTIONS: usize = 131_072;
 pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
     let wanted = agent
         .on_ledger(move |ledger| {
-            if params.as_object().is_none_or(|fields| fields.values().all(Value::is_null)) {
+            if params
+                .as_object()
+                .is_none_or(|fields| fields.values().all(Value::is_null))
+            {
                 Ok(ledger
                     .endpoints
                     .values()

@@ -267,12 +267,19 @@ impl Agent {
                 ledger.add_endpoint(endpoint);
                 ledger.reconcile();
                 match ledger.endpoints.get(&id) {
-                    Some(it) if it.policy.is_some() && it.policy == it.wished && it.facts.is_some() => {
+                    Some(it)
+                        if it.policy.is_some() && it.policy == it.wished && it.facts.is_some() =>
+                    {
                         // A failure elsewhere is tried again; only the ipcache concerns everybody.
                         ledger.failures.get("ipcache").cloned()
                     }
                     Some(it) => Some(it.failure.clone().unwrap_or_else(|| {
-                        ledger.failures.values().cloned().collect::<Vec<_>>().join("; ")
+                        ledger
+                            .failures
+                            .values()
+                            .cloned()
+                            .collect::<Vec<_>>()
+                            .join("; ")
                     })),
                     None => Some("the endpoint was removed meanwhile".to_owned()),
                 }
@@ -292,18 +299,20 @@ impl Agent {
     pub(crate) async fn save(&self, record: &Record) -> Result<(), ApiError> {
         let records = self.records.clone();
         let saved = record.clone();
-        blocking(move || records.write(&saved)).await.map_err(|error| {
-            ApiError::new(
-                "agent/state-not-saved",
-                format!(
-                    "pod {}: the endpoint cannot be written below {}: {error}",
-                    record.pod,
-                    self.config.state_dir.display()
-                ),
-            )
-            .object(format!("pod {}", record.pod))
-            .help("free space on that file system; the runtime will try again")
-        })
+        blocking(move || records.write(&saved))
+            .await
+            .map_err(|error| {
+                ApiError::new(
+                    "agent/state-not-saved",
+                    format!(
+                        "pod {}: the endpoint cannot be written below {}: {error}",
+                        record.pod,
+                        self.config.state_dir.display()
+                    ),
+                )
+                .object(format!("pod {}", record.pod))
+                .help("free space on that file system; the runtime will try again")
+            })
     }
 }
 

@@ -85,7 +85,10 @@ impl Addresses {
     fn lease(&self, key: &AttachmentKey, families: &[Family]) -> Result<Lease, ApiError> {
         self.with(|slot| {
             let addresses = slot.as_mut().ok_or_else(|| {
-                ApiError::new(error_codes::NOT_READY, "this node's pod ranges are not known yet")
+                ApiError::new(
+                    error_codes::NOT_READY,
+                    "this node's pod ranges are not known yet",
+                )
             })?;
             let wanted: Vec<Family> = addresses
                 .families()
@@ -100,9 +103,7 @@ impl Addresses {
             }
             addresses
                 .allocate(&owner(key), &wanted, unix_seconds())
-                .map_err(|error| {
-                    ApiError::new(error.code(), error.to_string()).help(error.help())
-                })
+                .map_err(|error| ApiError::new(error.code(), error.to_string()).help(error.help()))
         })
     }
 
@@ -145,7 +146,10 @@ impl Addresses {
 
     #[cfg(test)]
     pub(crate) fn leased(&self) -> usize {
-        self.with(|slot| slot.as_ref().map_or(0, |addresses| addresses.leases().count()))
+        self.with(|slot| {
+            slot.as_ref()
+                .map_or(0, |addresses| addresses.leases().count())
+        })
     }
 }
 

@@ -17,7 +17,10 @@ impl Agent {
         let id = record.endpoint;
         let (labels, node) = self
             .on_ledger(move |ledger| {
-                let labels = ledger.endpoints.get(&id).map(|it| LabelSet::clone(&it.labels));
+                let labels = ledger
+                    .endpoints
+                    .get(&id)
+                    .map(|it| LabelSet::clone(&it.labels));
                 let node = ledger
                     .own_node()
                     .and_then(|node| node.underlay(ledger.config.fabric, true));
@@ -75,7 +78,10 @@ impl Agent {
             })
             .await;
         match record {
-            Some(record) => self.publish(&record, Instant::now() + BACKGROUND_PATIENCE).await,
+            Some(record) => {
+                self.publish(&record, Instant::now() + BACKGROUND_PATIENCE)
+                    .await
+            }
             None => Ok(()),
         }
     }
@@ -84,11 +90,7 @@ impl Agent {
     pub(super) async fn withdraw(&self, record: &Record) -> Result<(), ApiError> {
         let deadline = Instant::now() + BACKGROUND_PATIENCE;
         let object = format!("pod {}", record.pod);
-        let found = within(
-            deadline,
-            self.store.get(Kind::CiliumEndpoint, &record.pod),
-        )
-        .await;
+        let found = within(deadline, self.store.get(Kind::CiliumEndpoint, &record.pod)).await;
         let present = match found {
             Ok(present) => present,
             Err(StoreError::NotFound { .. }) => return Ok(()),

@@ -109,12 +109,8 @@ impl Agent {
         self: &Arc<Self>,
         key: &AttachmentKey,
     ) -> Result<(), ApiError> {
-        let leftover = self.removals(|removals| {
-            removals
-                .values()
-                .find(|record| record.key == *key)
-                .cloned()
-        });
+        let leftover =
+            self.removals(|removals| removals.values().find(|record| record.key == *key).cloned());
         match leftover {
             Some(record) => self.remove_record(record).await,
             None => Ok(()),
@@ -137,7 +133,10 @@ impl Agent {
     }
 
     /// Removes all there is of an endpoint. On failure it stays queued, and its record on the disk.
-    pub(super) async fn remove_record(self: &Arc<Self>, mut record: Record) -> Result<(), ApiError> {
+    pub(super) async fn remove_record(
+        self: &Arc<Self>,
+        mut record: Record,
+    ) -> Result<(), ApiError> {
         let id = record.endpoint;
         record.attachment = None;
         record.phase = Phase::Removing;

@@ -26,17 +26,16 @@ impl Agent {
     pub(crate) async fn take_over(self: &Arc<Self>) -> Result<(), ApiError> {
         let started = Instant::now();
         let records = self.records.clone();
-        let (mut records, damaged) =
-            blocking(move || records.load()).await.map_err(|error| {
-                ApiError::new(
-                    "agent/state-unreadable",
-                    format!(
-                        "the endpoints below {} cannot be read: {error}",
-                        self.config.state_dir.display()
-                    ),
-                )
-                .help("correct the directory's permissions or file system, then restart the agent")
-            })?;
+        let (mut records, damaged) = blocking(move || records.load()).await.map_err(|error| {
+            ApiError::new(
+                "agent/state-unreadable",
+                format!(
+                    "the endpoints below {} cannot be read: {error}",
+                    self.config.state_dir.display()
+                ),
+            )
+            .help("correct the directory's permissions or file system, then restart the agent")
+        })?;
         let datapath = Arc::clone(&self.datapath);
         let kernel = blocking(move || datapath.endpoints())
             .await
@@ -45,7 +44,9 @@ impl Agent {
             .into_iter()
             .map(|it| (it.facts.endpoint, it))
             .collect();
-        let undecided = self.recover_damaged(&damaged, &kernel, &mut records).await?;
+        let undecided = self
+            .recover_damaged(&damaged, &kernel, &mut records)
+            .await?;
 
         let ids: Vec<u16> = records.iter().map(|record| record.endpoint).collect();
         let kernel_ids: Vec<u16> = kernel.keys().copied().collect();
@@ -91,7 +92,10 @@ impl Agent {
         }
         for id in kernel.keys().filter(|id| !known.contains(id)) {
             if undecided {
-                tracing::warn!(endpoint = id, "kept although no record names it: a damaged record may be about it");
+                tracing::warn!(
+                    endpoint = id,
+                    "kept although no record names it: a damaged record may be about it"
+                );
                 continue;
             }
             self.remove_unknown(*id).await;
@@ -130,7 +134,9 @@ impl Agent {
                     endpoint.facts = Some(realised.facts.clone());
                     endpoint.attached = realised.attached;
                 }
-                None => tracing::warn!(pod = %record.pod, endpoint = id, "the kernel does not have it any more"),
+                None => {
+                    tracing::warn!(pod = %record.pod, endpoint = id, "the kernel does not have it any more")
+                }
             }
             if !endpoint.attached {
                 unattached.push(record);
@@ -163,7 +169,8 @@ impl Agent {
         for id in changed {
             if let Err(error) = self.publish_again(id).await {
                 tracing::warn!(endpoint = id, "not published: {}", error.message);
-                self.on_ledger(move |ledger| ledger.relabel.insert(id)).await;
+                self.on_ledger(move |ledger| ledger.relabel.insert(id))
+                    .await;
             }
         }
         Ok(unattached)
@@ -301,7 +308,11 @@ impl Agent {
                     records.push(record);
                     let _ = std::fs::remove_file(&file.path);
                 }
-                None if file.named.as_ref().is_some_and(|(id, _)| !kernel.contains_key(id)) => {
+                None if file
+                    .named
+                    .as_ref()
+                    .is_some_and(|(id, _)| !kernel.contains_key(id)) =>
+                {
                     tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record of an endpoint that the kernel does not have");
                 }
                 None => {

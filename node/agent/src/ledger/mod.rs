@@ -4,9 +4,9 @@
 mod observe;
 mod policies;
 mod reconcile;
-mod transition;
 #[cfg(test)]
 mod tests;
+mod transition;
 
 use crate::config::{AgentConfig, Fabric};
 use crate::directory::{Directory, EndpointInfo, Listing};
@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-pub(crate) use policies::PolicyTable;
 pub(crate) use observe::string_map;
+pub(crate) use policies::PolicyTable;
 pub(crate) use transition::CidrGeneration;
 
 /// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).

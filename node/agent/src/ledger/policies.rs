@@ -52,7 +52,10 @@ impl PolicyTable {
     }
 
     fn kept_path(&self, kind: Kind, name: &NamespacedName) -> PathBuf {
-        let stem = file_stem(&format!("{kind}.{}.{}", name.namespace, name.name), "accepted");
+        let stem = file_stem(
+            &format!("{kind}.{}.{}", name.namespace, name.name),
+            "accepted",
+        );
         self.kept.join(format!("{stem}.json"))
     }
 
@@ -163,7 +166,12 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove_policy_object(&mut self, kind: Kind, name: &NamespacedName, revision: u64) {
+    pub(super) fn remove_policy_object(
+        &mut self,
+        kind: Kind,
+        name: &NamespacedName,
+        revision: u64,
+    ) {
         let key = (kind, name.clone());
         let _ = std::fs::remove_file(self.policies.kept_path(kind, name));
         self.policies.writes.remove(&key);
@@ -202,9 +210,7 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
                 .problems
                 .iter()
                 .filter(|problem| problem.severity == Severity::Error)
-                .map(|problem| {
-                    format!("[{}] {}: {}", problem.code, problem.field, problem.message)
-                })
+                .map(|problem| format!("[{}] {}: {}", problem.code, problem.field, problem.message))
                 .collect();
             parts.push(
                 if known.accepted.is_some() {

@@ -68,8 +68,7 @@ impl Ledger {
             }
         }
         // 2. Addresses bear the numbers of both generations.
-        let both =
-            |prefix: IpNet, scope: CidrScope| wished.covering_either(former, prefix, scope);
+        let both = |prefix: IpNet, scope: CidrScope| wished.covering_either(former, prefix, scope);
         self.ipcache.keep_policy_prefixes(former.all_prefixes());
         self.write_peers(&both);
         self.write_facts(&both);

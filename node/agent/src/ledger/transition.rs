@@ -6,9 +6,9 @@
 //! aliases: first the new CIDRs mean what the old policy said of their addresses, then the old CIDRs mean
 //! what the new policy says.
 
+use heddle_datapath::PeerRow;
 use heddle_model::Identity;
 use heddle_policy::{CidrAssignment, CidrScope, CompiledPolicy};
-use heddle_datapath::PeerRow;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -143,7 +143,9 @@ pub(crate) fn with_aliases(
 ) -> Option<CompiledPolicy> {
     let mut extended = policy.clone();
     for (alias, original) in aliases {
-        extended.entries.retain(|entry| entry.key.identity != *alias);
+        extended
+            .entries
+            .retain(|entry| entry.key.identity != *alias);
         if *original == Identity::UNKNOWN {
             continue;
         }
@@ -220,7 +222,11 @@ mod tests {
             let first = old.0.covering(address, CidrScope::World);
             let last = new.0.covering(address, CidrScope::World);
             assert_eq!(lets_in(&entering, first), before, "{address} aliased");
-            assert_eq!(lets_in(&entering, both), before, "{address} both, old policy");
+            assert_eq!(
+                lets_in(&entering, both),
+                before,
+                "{address} both, old policy"
+            );
             assert_eq!(lets_in(&leaving, both), after, "{address} both, new policy");
             assert_eq!(lets_in(&leaving, last), after, "{address} new, aliased");
         }
@@ -231,8 +237,18 @@ mod tests {
         let outer = generation(&[("10.0.0.0/8", 1)]);
         let hole = generation(&[("10.0.0.0/8", 1), ("10.1.0.0/16", 2)]);
         let none = generation(&[]);
-        let policies = [allowing(&[]), allowing(&[1]), allowing(&[1, 2]), allowing(&[2])];
-        for (a, b) in [(&outer, &hole), (&none, &hole), (&none, &outer), (&hole, &hole)] {
+        let policies = [
+            allowing(&[]),
+            allowing(&[1]),
+            allowing(&[1, 2]),
+            allowing(&[2]),
+        ];
+        for (a, b) in [
+            (&outer, &hole),
+            (&none, &hole),
+            (&none, &outer),
+            (&hole, &hole),
+        ] {
             for from in &policies {
                 for to in &policies {
                     walk((a, from), (b, to));

@@ -34,11 +34,7 @@ impl Faults {
     }
 
     pub(crate) async fn reach(&self, step: Step) -> Result<(), ApiError> {
-        let planned = self
-            .planned
-            .lock()
-            .unwrap()
-            .take_if(|(at, _)| *at == step);
+        let planned = self.planned.lock().unwrap().take_if(|(at, _)| *at == step);
         match planned {
             None => Ok(()),
             Some((_, Cut::Fail)) => Err(ApiError::new("test/fault", format!("fault at {step:?}"))),

@@ -2,7 +2,8 @@
 
 use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
-use heddle_agent::config::AgentConfig;
+use heddle_agent::config::{AgentConfig, Fabric};
+use heddle_datapath::{KernelDatapath, Settings};
 use heddle_kube::store::Store;
 use heddle_kube::store::embedded::{self, Client};
 use heddle_operator::OperatorConfig;
@@ -72,7 +73,20 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Agent { config, logging } => {
             logging.begin()?;
             let config = read_agent(&config)?;
-            on_runtime("agent", |shutdown| agent(config, shutdown))
+            let datapath = KernelDatapath::open(settings(&config)).map_err(|error| {
+                Failure::new("datapath/failed", error.to_string())
+                    .object(config.node_name.clone())
+                    .help("the agent needs root, a bpffs at pinDir and Linux 6.1 or newer; see the log lines above")
+            })?;
+            on_runtime("agent", |shutdown| async move {
+                let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
+                heddle_agent::run(config, store, Arc::new(datapath), shutdown)
+                    .await
+                    .map_err(|error| {
+                        Failure::new("agent/failed", format!("{error:#}"))
+                            .help("the datapath stays as it was")
+                    })
+            })
         }
         Command::Operator { config, logging } => {
             logging.begin()?;
@@ -101,27 +115,18 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn agent(config: AgentConfig, shutdown: watch::Receiver<bool>) -> Result<(), Failure> {
-    let datapath = open_datapath(&config).await?;
-    let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
-    heddle_agent::run(config, store, datapath, shutdown)
-        .await
-        .map_err(|error| Failure::new("agent/failed", format!("{error:#}")))
-}
-
-/// The kernel's side of the agent.
-#[allow(clippy::unused_async)]
-async fn open_datapath(
-    config: &AgentConfig,
-) -> Result<Arc<dyn heddle_datapath::Datapath>, Failure> {
-    Err(Failure::new(
-        "datapath/not-built",
-        format!(
-            "node {}: this build has no eBPF programs",
-            config.node_name
-        ),
-    )
-    .help("build with `make` on Linux; CONTRIBUTING says what it needs"))
+/// What of the agent's configuration the kernel's side needs.
+fn settings(config: &AgentConfig) -> Settings {
+    Settings {
+        overlay: config.fabric == Fabric::Vxlan,
+        host_routing: config.host_routing,
+        max_connections: config.max_connections,
+        max_policy_entries: config.max_policy_entries,
+        max_ipcache_entries: config.max_ipcache_entries,
+        report_interval: config.flow_report_seconds,
+        drop_event_rate: config.drop_events_per_second,
+        ..Settings::new(&config.pin_dir, &config.uplink)
+    }
 }
 
 fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
@@ -186,7 +191,12 @@ fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
 }
 
 fn read_operator(path: &Path) -> Result<OperatorConfig, Failure> {
-    read_yaml(path)
+    OperatorConfig::load(path).map_err(|error| {
+        Failure::new("config/invalid", format!("configuration {error}"))
+            .object(path.display().to_string())
+            .help("keys are camelCase; unknown ones are refused")
+            .exit(USAGE)
+    })
 }
 
 fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {

@@ -1,12 +1,616 @@
-//! (written by its owner)
+//! `heddle lab`: a cluster on this machine.
 
-use crate::failure::Failure;
-use clap::Subcommand;
+mod show;
+
+use crate::failure::{Failure, NO_DATA, USAGE};
+use clap::{Args, Subcommand, ValueEnum};
+use heddle_agent::config::Fabric;
+use heddle_kube::store::{Kind, Store, embedded::Client};
+use heddle_lab::config::LabConfig;
+use heddle_lab::daemon::processes::Order;
+use heddle_lab::images::echo;
+use heddle_lab::paths::Lab;
+use heddle_lab::{LabError, apply, control, delete, down, exec, get, label, logs, manifests, status, up, wait};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Which lab.
+#[derive(Args)]
+pub struct Which {
+    /// Name of the lab.
+    #[arg(long, env = "HEDDLE_LAB", default_value = "default")]
+    lab: String,
+}
+
+impl Which {
+    fn name(&self) -> Result<Lab, Failure> {
+        Lab::named(&self.lab).map_err(failure)
+    }
+
+    /// A lab that is there, with its store.
+    fn existing(&self) -> Result<(Lab, Client), Failure> {
+        let lab = self.name()?;
+        heddle_lab::config::record(&lab).map_err(failure)?;
+        let store = Client::new(lab.store_socket());
+        Ok((lab, store))
+    }
+}
+
+/// How objects are shown.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum FabricChoice {
+    /// The network knows each node's pod ranges.
+    Routed,
+    /// The network knows nodes only; Heddle encapsulates.
+    Vxlan,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Number of nodes (2 without a configuration that says otherwise).
+    #[arg(long)]
+    nodes: Option<u32>,
+    /// How pods' packets cross between nodes.
+    #[arg(long, value_enum)]
+    fabric: Option<FabricChoice>,
+    /// Address families: 4, 6 or 4,6.
+    #[arg(long, value_delimiter = ',')]
+    families: Option<Vec<u8>>,
+    /// eBPF redirects instead of the nodes' network stack.
+    #[arg(long, value_enum)]
+    host_routing: Option<Switch>,
+    /// Configuration file (YAML); flags come before it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Leave what was made when it fails, to look at.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Files, folders (recursive) or `-`.
+    #[arg(short, long = "filename", required = true, num_args = 1..)]
+    filename: Vec<PathBuf>,
+    /// Namespace of objects that name none.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Do not wait until it is in force.
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(Args)]
+pub struct DeleteArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Files, folders (recursive) or `-`.
+    #[arg(short, long = "filename", num_args = 1.., conflicts_with = "kind")]
+    filename: Vec<PathBuf>,
+    /// Kind of the objects.
+    #[arg(required_unless_present = "filename", requires = "names")]
+    kind: Option<String>,
+    /// Their names.
+    names: Vec<String>,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Do not wait until they are gone.
+    #[arg(long)]
+    no_wait: bool,
+    /// Objects that are not there are no error.
+    #[arg(long)]
+    ignore_not_found: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Kind of the objects.
+    kind: String,
+    /// Name of one.
+    name: Option<String>,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Of all namespaces.
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Only objects with these labels: `a=b,c!=d,e,!f,g in (h,i)`.
+    #[arg(short = 'l', long, default_value = "")]
+    selector: String,
+    /// How to show them.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Args)]
+pub struct ExecArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Namespace of the pod.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// The pod, or namespace/pod.
+    pod: String,
+    /// The container whose environment and folder it gets (the first).
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Command and arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct NodeExecArgs {
+    #[command(flatten)]
+    which: Which,
+    /// A node, `world` or `router`.
+    node: String,
+    /// Command and arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Namespace of the pod.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// The pod, or namespace/pod.
+    pod: String,
+    /// The container (the first).
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on until the pod is gone.
+    #[arg(short, long)]
+    follow: bool,
+}
+
+#[derive(Args)]
+pub struct LabelArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Kind of the object.
+    kind: String,
+    /// Its name.
+    name: String,
+    /// `key=value` sets, `key-` removes.
+    #[arg(required = true, allow_hyphen_values = false)]
+    labels: Vec<String>,
+    /// Namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// Do not wait until it is in force.
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AgentOrder {
+    /// End it in order.
+    Stop,
+    /// SIGKILL.
+    Kill,
+    /// Start it, and wait until it is ready.
+    Start,
+    /// Stop it and start it.
+    Restart,
+}
+
+#[derive(Args)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    which: Which,
+    /// What to do.
+    #[arg(value_enum)]
+    order: AgentOrder,
+    /// The node.
+    node: String,
+}
+
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    which: Which,
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Args)]
+pub struct EchoArgs {
+    /// TCP ports.
+    #[arg(long)]
+    tcp: Vec<u16>,
+    /// UDP ports.
+    #[arg(long)]
+    udp: Vec<u16>,
+    /// The pod, as answers name it.
+    #[arg(long)]
+    pod: String,
+    /// The node, as answers name it.
+    #[arg(long)]
+    node: String,
+}
+
+#[derive(Args)]
+pub struct PauseArgs {
+    #[arg(long)]
+    hostname: String,
+    #[arg(long)]
+    hosts: PathBuf,
+    #[arg(long)]
+    resolver: PathBuf,
+}
 
 #[derive(Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Make a lab: nodes, a router between them, a world outside, an agent each.
+    Up(UpArgs),
+    /// Remove a lab and everything that belongs to it.
+    Down(Which),
+    /// Create or update objects, and wait until they are in force.
+    Apply(ApplyArgs),
+    /// Delete objects, and wait until they are gone.
+    Delete(DeleteArgs),
+    /// Show objects.
+    Get(GetArgs),
+    /// Run a command in a pod.
+    Exec(ExecArgs),
+    /// Run a command in a node's network namespace.
+    NodeExec(NodeExecArgs),
+    /// Show what a pod wrote.
+    Logs(LogsArgs),
+    /// Change labels.
+    Label(LabelArgs),
+    /// Stop, kill, start or restart a node's agent; the datapath stays.
+    Agent(AgentArgs),
+    /// Show the lab.
+    Status(StatusArgs),
+    /// The lab's own control plane.
+    #[command(hide = true)]
+    Daemon(Which),
+    /// Holds a pod's namespaces.
+    #[command(hide = true)]
+    Pause(PauseArgs),
+    /// The image heddle/echo.
+    #[command(hide = true)]
+    Echo(EchoArgs),
+    /// The image heddle/idle.
+    #[command(hide = true)]
+    Idle,
+}
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 = digits.parse().map_err(|_| "write it as 30s, 500ms or 2m".to_owned())?;
+    let seconds = match &text[digits.len()..] {
+        "ms" => number / 1_000.0,
+        "s" | "" => number,
+        "m" => number * 60.0,
+        "h" => number * 3_600.0,
+        unit => return Err(format!("{unit:?} is no unit: use ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+fn failure(error: LabError) -> Failure {
+    let exit = match &error {
+        error if error.is_usage() => USAGE,
+        LabError::Daemon { .. } => NO_DATA,
+        _ => crate::failure::FINDINGS,
+    };
+    Failure::new(error.code(), error.to_string())
+        .help(error.help())
+        .object(error.object())
+        .field(error.field())
+        .exit(exit)
+}
+
+/// Prints all but the last problem; the last is the command's failure.
+fn failures(mut problems: Vec<LabError>) -> Failure {
+    let last = problems.pop();
+    for problem in problems {
+        failure(problem).report();
+    }
+    last.map_or_else(|| Failure::new("lab/no-objects", "there is nothing to do"), failure)
+}
+
+/// Runs a command of the family.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    match command {}
+    match command {
+        // These two fork, which only a process with one thread may do.
+        Command::Exec(args) => {
+            let (namespace, pod) = pod_name(&args.namespace, &args.pod);
+            let lab = args.which.name()?;
+            exec::in_pod(&lab, namespace, pod, args.container.as_deref(), &args.command)
+                .map(ExitCode::from)
+                .map_err(exec_failure)
+        }
+        Command::NodeExec(args) => exec::on_host(&args.which.name()?, &args.node, &args.command)
+            .map(ExitCode::from)
+            .map_err(exec_failure),
+        Command::Pause(args) => {
+            done(heddle_lab::pod::sandbox::hold(&args.hostname, &args.hosts, &args.resolver))
+        }
+        Command::Idle => done(heddle_lab::images::idle()),
+        Command::Logs(args) => show_logs(&args),
+        Command::Down(which) => {
+            let lab = which.name()?;
+            if !down::down(&lab).map_err(failure)? {
+                eprintln!("there was no lab {}", lab.name());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        other => {
+            let many = matches!(other, Command::Daemon(_));
+            let mut builder = if many {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(2);
+                builder
+            } else {
+                tokio::runtime::Builder::new_current_thread()
+            };
+            let runtime = builder.enable_all().build().map_err(|error| {
+                Failure::new("lab/runtime", format!("the runtime cannot start: {error}"))
+            })?;
+            runtime.block_on(run_async(other))
+        }
+    }
+}
+
+fn done(outcome: Result<(), LabError>) -> Result<ExitCode, Failure> {
+    outcome.map(|()| ExitCode::SUCCESS).map_err(failure)
+}
+
+/// A command that cannot be started exits as a shell says it: 127 not found, 126 not startable.
+fn exec_failure(error: LabError) -> Failure {
+    let exit = match &error {
+        LabError::Start { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 127,
+        LabError::Start { .. } => 126,
+        _ => return failure(error),
+    };
+    failure(error).exit(exit)
+}
+
+fn pod_name<'a>(namespace: &'a str, pod: &'a str) -> (&'a str, &'a str) {
+    let pod = pod.strip_prefix("pod/").unwrap_or(pod);
+    pod.split_once('/').unwrap_or((namespace, pod))
+}
+
+async fn run_async(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Up(args) => run_up(args).await,
+        Command::Apply(args) => run_apply(args).await,
+        Command::Delete(args) => run_delete(args).await,
+        Command::Get(args) => run_get(args).await,
+        Command::Label(args) => run_label(args).await,
+        Command::Agent(args) => {
+            let order = match args.order {
+                AgentOrder::Stop => Order::Stop,
+                AgentOrder::Kill => Order::Kill,
+                AgentOrder::Start => Order::Start,
+                AgentOrder::Restart => Order::Restart,
+            };
+            let lab = args.which.name()?;
+            done(control::order_agent(&lab, &args.node, order).await)
+        }
+        Command::Status(args) => run_status(args).await,
+        Command::Daemon(which) => {
+            let lab = which.name()?;
+            let filter = tracing_subscriber::EnvFilter::try_from_env("HEDDLE_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+            let started = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .with_ansi(false)
+                .try_init();
+            started.map_err(|error| Failure::new("lab/log", error.to_string()))?;
+            done(heddle_lab::daemon::run(lab).await)
+        }
+        Command::Echo(args) => {
+            let identity = echo::Identity {
+                pod: args.pod,
+                node: args.node,
+            };
+            done(echo::serve(identity, &args.tcp, &args.udp, echo::say_listening).await)
+        }
+        // Run without a runtime, above.
+        Command::Exec(_)
+        | Command::NodeExec(_)
+        | Command::Pause(_)
+        | Command::Idle
+        | Command::Logs(_)
+        | Command::Down(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
+    let lab = args.which.name()?;
+    let (mut config, origin) = match &args.config {
+        Some(path) => (LabConfig::read(path).map_err(failure)?, path.display().to_string()),
+        None => (LabConfig::default(), "command line".to_owned()),
+    };
+    config.nodes = args.nodes.or(config.nodes);
+    config.families = args.families.or(config.families);
+    config.host_routing = args.host_routing.map(|on| on == Switch::On).or(config.host_routing);
+    config.fabric = args.fabric.map_or(config.fabric, |fabric| {
+        Some(match fabric {
+            FabricChoice::Routed => Fabric::Routed,
+            FabricChoice::Vxlan => Fabric::Vxlan,
+        })
+    });
+    let name = lab.name().to_owned();
+    let progress = move |what: &str| eprintln!("lab {name}: {what}");
+    up::up(&lab, config, &origin, args.keep, &progress).await.map_err(failure)?;
+    let store = Client::new(lab.store_socket());
+    let report = status::look(&lab, &store).await.map_err(failure)?;
+    show::status(&report, Output::Table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
+    let (lab, store) = args.which.existing()?;
+    let objects = manifests::read(&args.filename, &args.namespace).map_err(failures)?;
+    if objects.is_empty() {
+        return Err(Failure::new("lab/no-objects", "the manifests hold no object"));
+    }
+    for warning in objects.iter().flat_map(|object| &object.warnings) {
+        eprintln!("warning: {warning}");
+    }
+    apply::check_namespaces(&lab, &store, &objects).await.map_err(failure)?;
+    let mut applied = Vec::new();
+    for object in &objects {
+        let (change, stored) = apply::apply_one(&store, object).await.map_err(|error| {
+            let object = apply::label(object.kind, &object.name);
+            failure(error).object(object)
+        })?;
+        println!("{} {change}", apply::label(object.kind, &object.name));
+        applied.push(stored);
+    }
+    if !args.no_wait {
+        apply::wait_until_in_force(&lab, &store, &applied, args.timeout).await.map_err(failure)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
+    let (lab, store) = args.which.existing()?;
+    let mut targets = if args.filename.is_empty() {
+        let kind = get::kind(args.kind.as_deref().unwrap_or_default()).map_err(failure)?;
+        let named = |name: &String| {
+            let (namespace, name) = match name.split_once('/') {
+                Some((namespace, name)) if kind.is_namespaced() => (namespace, name),
+                _ => (args.namespace.as_str(), name.as_str()),
+            };
+            let namespace = if kind.is_namespaced() { namespace } else { "" };
+            (kind, heddle_model::NamespacedName::new(namespace, name))
+        };
+        args.names.iter().map(named).collect()
+    } else {
+        manifests::read_names(&args.filename, &args.namespace).map_err(failures)?
+    };
+    // The last applied goes first: a namespace after what is in it.
+    targets.sort_by_key(|(kind, _)| {
+        std::cmp::Reverse(manifests::APPLIED.iter().position(|known| known == kind))
+    });
+    let mut deletion = delete::Deletion::new(&store, args.timeout).await.map_err(failure)?;
+    let mut missing = Vec::new();
+    for (kind, name) in &targets {
+        let label = apply::label(*kind, name);
+        if deletion.delete(&store, *kind, name).await.map_err(failure)? {
+            println!("{label} deleted");
+        } else {
+            missing.push(label);
+        }
+    }
+    if !args.no_wait {
+        deletion.finish(&lab, args.timeout).await.map_err(failure)?;
+    }
+    if missing.is_empty() || args.ignore_not_found {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(failure(LabError::NotFound {
+        what: missing.join(", "),
+        lab: lab.name().to_owned(),
+        help: "--ignore-not-found makes this no error".into(),
+    }))
+}
+
+async fn run_get(args: GetArgs) -> Result<ExitCode, Failure> {
+    let (lab, store) = args.which.existing()?;
+    let json = args.output == Output::Json;
+    let fail = |error| failure(error).json(json);
+    let kind = get::kind(&args.kind).map_err(fail)?;
+    if let Some(name) = &args.name {
+        let (namespace, name) = pod_name(&args.namespace, name);
+        let object = get::one(&lab, &store, kind, namespace, name).await.map_err(fail)?;
+        show::one(&object, args.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let labels = get::Labels::parse(&args.selector).map_err(fail)?;
+    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+    let objects = get::many(&store, kind, namespace, &labels).await.map_err(fail)?;
+    show::many(kind, &objects, args.output, args.all_namespaces)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
+    let (lab, store) = args.which.existing()?;
+    let kind = get::kind(&args.kind).map_err(failure)?;
+    let edits: Result<Vec<_>, _> = args.labels.iter().map(|text| label::parse(text)).collect();
+    let edits = edits.map_err(failure)?;
+    let (object, changed) = label::edit(&lab, &store, kind, &args.namespace, &args.name, &edits)
+        .await
+        .map_err(failure)?;
+    let word = if changed { "labeled" } else { "unchanged" };
+    println!("{} {word}", apply::label(kind, &object.name));
+    if changed && !args.no_wait && matches!(kind, Kind::Pod | Kind::Namespace | Kind::Node) {
+        let end = tokio::time::Instant::now() + args.timeout;
+        let store: &dyn Store = &store;
+        wait::realised_everywhere(&lab, store, object.revision, end, args.timeout)
+            .await
+            .map_err(failure)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_status(args: StatusArgs) -> Result<ExitCode, Failure> {
+    let lab = args.which.name()?;
+    let store = Client::new(lab.store_socket());
+    let json = args.output == Output::Json;
+    let report = status::look(&lab, &store).await.map_err(|error| failure(error).json(json))?;
+    show::status(&report, args.output)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
+    let lab = args.which.name()?;
+    let (namespace, pod) = pod_name(&args.namespace, &args.pod);
+    let mut output = std::io::stdout().lock();
+    let copied =
+        logs::copy(&lab, namespace, pod, args.container.as_deref(), args.follow, &mut output);
+    match copied {
+        // Whoever read has read enough.
+        Err(LabError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        other => done(other),
+    }
 }

@@ -1,12 +1,473 @@
-//! (written by its owner)
+//! Commands that ask running agents: flows, status, endpoints, identities, nodes, maps, differences.
 
-use crate::failure::Failure;
-use clap::Subcommand;
+mod agents;
+mod client;
+mod flags;
+mod observe;
+mod show;
+
+use crate::failure::{FINDINGS, Failure, NO_DATA};
+use agents::{Agent, Agents, Target};
+use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-#[derive(Subcommand)]
-pub enum Command {}
+/// What an agent says of an endpoint that is not on its node.
+const UNKNOWN_ENDPOINT: &str = "endpoint/unknown";
 
-pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    match command {}
+/// Where agents and labs keep their sockets.
+const RUNTIME: &str = "/run/heddle";
+
+/// Commands that ask running agents.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Shows flows: who talked to whom, what was decided, and by which policy.
+    Observe(Box<observe::Arguments>),
+    /// Shows how the node's agent is: features, endpoints, policies, maps, warnings.
+    Status(Ask),
+    /// Shows the node's endpoints as the datapath has them.
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// Shows security identities and their labels.
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Shows the cluster's nodes as the agents know them.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Shows the datapath's maps, decoded.
+    #[command(subcommand)]
+    Bpf(BpfCommand),
+    /// Compares what is wished with what the datapath has; exits with 1 when they differ.
+    Diff(Ask),
 }
+
+/// How an object is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Output {
+    /// Columns.
+    Table,
+    /// Columns, all of them.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Which agents to ask, and how to print.
+#[derive(Args, Debug)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    target: Target,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// `heddle endpoint`.
+#[derive(Subcommand)]
+pub(crate) enum EndpointCommand {
+    /// All endpoints.
+    List(Ask),
+    /// One endpoint.
+    Get {
+        /// Its id, or the pod as NAMESPACE/NAME.
+        #[arg(value_name = "ID|NAMESPACE/POD")]
+        which: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// `heddle identity`.
+#[derive(Subcommand)]
+pub(crate) enum IdentityCommand {
+    /// All identities.
+    List(Ask),
+    /// One identity.
+    Get {
+        /// Its number or reserved name.
+        #[arg(value_name = "NUMBER|NAME")]
+        which: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// `heddle node`.
+#[derive(Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes.
+    List(Ask),
+}
+
+/// `heddle bpf`.
+#[derive(Subcommand)]
+pub(crate) enum BpfCommand {
+    /// Policy maps: what is allowed and denied per endpoint, and by which rules.
+    #[command(subcommand)]
+    Policy(MapCommand),
+    /// Tracked connections.
+    #[command(subcommand)]
+    Ct(MapCommand),
+    /// Which identity and node an address range has.
+    #[command(subcommand)]
+    Ipcache(MapCommand),
+}
+
+/// What to do with a map.
+#[derive(Subcommand)]
+pub(crate) enum MapCommand {
+    /// All entries.
+    List {
+        /// Only entries of this endpoint.
+        #[arg(long, value_name = "ID")]
+        endpoint: Option<u16>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+/// Where a command runs; tests bring their own.
+pub(crate) struct Surroundings<'a> {
+    /// Where agents and labs keep their sockets.
+    pub(crate) runtime: PathBuf,
+    /// For data.
+    pub(crate) out: &'a mut dyn Write,
+    /// For warnings.
+    pub(crate) err: &'a mut dyn Write,
+    /// `out` is a terminal, and colours are welcome there.
+    pub(crate) color: bool,
+}
+
+/// Runs a command.
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    use std::io::IsTerminal;
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let stdout = std::io::stdout();
+    let color = stdout.is_terminal() && !no_color;
+    execute(
+        command,
+        &mut Surroundings {
+            runtime: Path::new(RUNTIME).to_owned(),
+            out: &mut stdout.lock(),
+            err: &mut std::io::stderr(),
+            color,
+        },
+    )
+    .map(ExitCode::from)
+}
+
+/// Runs a command and gives its exit code.
+pub(crate) fn execute(command: Command, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+    match command {
+        Command::Observe(arguments) => observe::run(*arguments, around),
+        Command::Status(ask) => ask.told(status(&ask, around)),
+        Command::Diff(ask) => ask.told(diff(&ask, around)),
+        Command::Endpoint(EndpointCommand::List(ask)) => {
+            ask.told(list(&ask, "endpoint.list", &json!({}), around))
+        }
+        Command::Endpoint(EndpointCommand::Get { which, ask }) => {
+            ask.told(get(&ask, "endpoint", &which, around, is_endpoint))
+        }
+        Command::Identity(IdentityCommand::List(ask)) => {
+            ask.told(list(&ask, "identity.list", &json!({}), around))
+        }
+        Command::Identity(IdentityCommand::Get { which, ask }) => {
+            ask.told(get(&ask, "identity", &which, around, is_identity))
+        }
+        Command::Node(NodeCommand::List(ask)) => {
+            ask.told(list(&ask, "node.list", &json!({}), around))
+        }
+        Command::Bpf(map) => {
+            let (method, MapCommand::List { endpoint, ask }) = match map {
+                BpfCommand::Policy(list) => ("bpf.policy", list),
+                BpfCommand::Ct(list) => ("bpf.ct", list),
+                BpfCommand::Ipcache(list) => ("bpf.ipcache", list),
+            };
+            let outcome = match (method, endpoint) {
+                (_, None) => list(&ask, method, &json!({}), around),
+                ("bpf.ipcache", Some(id)) => ipcache_of(&ask, id, around),
+                (_, Some(id)) => list(&ask, method, &json!({ "endpoint": id }), around),
+            };
+            ask.told(outcome)
+        }
+    }
+}
+
+impl Ask {
+    /// A failure is printed as the answer would have been.
+    fn told<T>(&self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        outcome.map_err(|failure| failure.json(self.output == Output::Json))
+    }
+}
+
+/// The answers of several agents, and who gave none.
+struct Answers {
+    /// Node name (empty where it is not known) and answer.
+    given: Vec<(String, Value)>,
+    missing: Vec<(Agent, Failure)>,
+    /// More than one agent was meant.
+    several: bool,
+}
+
+/// Asks every agent that is meant; fails when none of them answers.
+fn ask_all(
+    target: &Target,
+    method: &str,
+    params: &Value,
+    around: &mut Surroundings<'_>,
+) -> Result<Answers, Failure> {
+    let agents = target.find(&around.runtime)?;
+    let several = matches!(agents, Agents::Lab(_));
+    let (mut given, mut missing) = (Vec::new(), Vec::new());
+    let agents = agents.into_vec();
+    // One slow agent must not make the others wait.
+    let answers = std::thread::scope(|scope| {
+        let calls: Vec<_> = agents
+            .iter()
+            .map(|agent| scope.spawn(move || client::call(agent, method, params)))
+            .collect();
+        calls
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect::<Vec<_>>()
+    });
+    for (agent, answer) in agents.into_iter().zip(answers) {
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Failure::new(
+                "agent/broken-answer",
+                format!("{agent} could not be asked"),
+            ))
+        });
+        match answer {
+            Ok(answer) => given.push((agent.node.clone().unwrap_or_default(), answer)),
+            Err(failure) => missing.push((agent, failure)),
+        }
+    }
+    // Of a whole lab, one node has the endpoint that was asked for and the others know nothing of it.
+    let knows = |(_, failure): &(Agent, Failure)| failure.code != UNKNOWN_ENDPOINT;
+    if !given.is_empty() || missing.iter().any(knows) {
+        missing.retain(knows);
+    }
+    if given.is_empty()
+        && let Some((_, failure)) = missing.pop()
+    {
+        return Err(failure);
+    }
+    for (_, failure) in &missing {
+        warn(around, &format!("{} ({})", failure.message, failure.code));
+    }
+    Ok(Answers {
+        given,
+        missing,
+        several,
+    })
+}
+
+fn warn(around: &mut Surroundings<'_>, text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(around.err, "warning: {text}");
+}
+
+/// Exit code of an answer that lacks some nodes.
+const fn completeness(answers: &Answers) -> u8 {
+    if answers.missing.is_empty() {
+        0
+    } else {
+        NO_DATA
+    }
+}
+
+/// Prints; a reader that has gone away is no failure.
+fn emit(around: &mut Surroundings<'_>, text: &str) -> Result<(), Failure> {
+    match writeln!(around.out, "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            "output/failed",
+            format!("the answer could not be written: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `status`: one agent's object; for a whole lab `{"nodes": [...]}`, where an agent that does not answer
+/// is `{"node", "ready": false, "error"}`.
+fn status(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+    let answers = ask_all(&ask.target, "status", &json!({}), around)?;
+    let exit = completeness(&answers);
+    let mut nodes: Vec<Value> = answers.given.into_iter().map(|(_, value)| value).collect();
+    for (agent, failure) in &answers.missing {
+        nodes.push(json!({"node": agent.node, "ready": false, "error": failure}));
+    }
+    nodes.sort_by_key(|node| node["node"].as_str().unwrap_or_default().to_owned());
+    let text = match (ask.output, answers.several, nodes.first()) {
+        (Output::Table | Output::Wide, _, _) => show::statuses(&nodes),
+        (_, false, Some(node)) => show::structured(node, ask.output)?,
+        _ => show::structured(&json!({ "nodes": nodes }), ask.output)?,
+    };
+    emit(around, &text)?;
+    Ok(exit)
+}
+
+/// `diff`: the differences of every node that was asked.
+fn diff(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+    let answers = ask_all(&ask.target, "diff", &json!({}), around)?;
+    let complete = completeness(&answers);
+    let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
+    let text = match ask.output {
+        Output::Table | Output::Wide => show::differences(&answers.given),
+        _ => match (answers.several, answers.given.first()) {
+            (false, Some((_, value))) => show::structured(value, ask.output)?,
+            _ => show::structured(&show::per_node(&answers.given), ask.output)?,
+        },
+    };
+    emit(around, &text)?;
+    // A known difference counts more than an unknown one.
+    Ok(if differences > 0 { FINDINGS } else { complete })
+}
+
+/// Rows of every agent that was asked.
+fn list(
+    ask: &Ask,
+    method: &str,
+    params: &Value,
+    around: &mut Surroundings<'_>,
+) -> Result<u8, Failure> {
+    let (rows, exit) = rows(ask, method, params, around, |_| true)?;
+    emit(around, &show::rows(method, &rows, ask.output)?)?;
+    Ok(exit)
+}
+
+/// The ipcache rows of an endpoint's own addresses.
+fn ipcache_of(ask: &Ask, id: u16, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+    let text = id.to_string();
+    let is_meant = |row: &Value| is_endpoint(row, &text);
+    let (endpoints, _) = rows(ask, "endpoint.list", &json!({}), around, is_meant)?;
+    if endpoints.is_empty() {
+        return Err(Failure::new(
+            UNKNOWN_ENDPOINT,
+            format!("there is no endpoint {id} on the nodes that were asked"),
+        )
+        .object(text)
+        .help("`heddle endpoint list` shows what there is"));
+    }
+    let addresses: Vec<IpNet> = endpoints
+        .iter()
+        .flat_map(|endpoint| [&endpoint["ipv4"], &endpoint["ipv6"]])
+        .filter_map(|address| address.as_str()?.parse::<IpAddr>().ok())
+        .map(IpNet::from)
+        .collect();
+    let is_its = |row: &Value| {
+        row["prefix"]
+            .as_str()
+            .and_then(|prefix| prefix.parse::<IpNet>().ok())
+            .is_some_and(|prefix| addresses.contains(&prefix))
+    };
+    let (rows, exit) = rows(ask, "bpf.ipcache", &json!({}), around, is_its)?;
+    emit(around, &show::rows("bpf.ipcache", &rows, ask.output)?)?;
+    Ok(exit)
+}
+
+/// The rows that are meant by `which`: a list too, because two nodes may each have an endpoint 7. None
+/// is a failure.
+fn get(
+    ask: &Ask,
+    what: &str,
+    which: &str,
+    around: &mut Surroundings<'_>,
+    is: impl Fn(&Value, &str) -> bool,
+) -> Result<u8, Failure> {
+    let method = format!("{what}.list");
+    let (rows, exit) = rows(ask, &method, &json!({}), around, |row| is(row, which))?;
+    if rows.is_empty() {
+        let failure = Failure::new(
+            format!("{what}/unknown"),
+            format!("there is no {what} {which} on the nodes that were asked"),
+        )
+        .object(which)
+        .help(format!("`heddle {what} list` shows what there is"));
+        // With a node missing, nobody can say that there is none.
+        return Err(if exit == 0 {
+            failure
+        } else {
+            failure.exit(exit)
+        });
+    }
+    emit(around, &show::rows(&method, &rows, ask.output)?)?;
+    Ok(exit)
+}
+
+fn rows(
+    ask: &Ask,
+    method: &str,
+    params: &Value,
+    around: &mut Surroundings<'_>,
+    keep: impl Fn(&Value) -> bool,
+) -> Result<(Vec<Value>, u8), Failure> {
+    let answers = ask_all(&ask.target, method, params, around)?;
+    let exit = completeness(&answers);
+    // What every node knows alike is one row that names who knows it; the rest belongs to one node.
+    // (An ipcache row's `node` is the node that has the addresses, so it cannot name the reporter.)
+    let shared = matches!(method, "identity.list" | "node.list" | "bpf.ipcache");
+    let mut rows: Vec<Value> = Vec::new();
+    for (node, answer) in answers.given {
+        let Value::Array(given) = answer else {
+            return Err(Failure::new(
+                "agent/broken-answer",
+                format!(
+                    "the agent of node {node:?} answered {method} with something else than a list"
+                ),
+            )
+            .help("is it of the same version as this command?"));
+        };
+        for mut row in given {
+            if !keep(&row) {
+                continue;
+            }
+            if shared && answers.several {
+                // Each agent says it of its own node only.
+                if let Value::Object(fields) = &mut row {
+                    fields.remove("local");
+                }
+                show::merge(&mut rows, row, &node);
+                continue;
+            }
+            if !shared
+                && !node.is_empty()
+                && let Value::Object(fields) = &mut row
+            {
+                fields
+                    .entry("node")
+                    .or_insert_with(|| Value::String(node.clone()));
+            }
+            rows.push(row);
+        }
+    }
+    Ok((rows, exit))
+}
+
+fn is_endpoint(row: &Value, which: &str) -> bool {
+    match which.split_once('/') {
+        Some((namespace, pod)) => row["namespace"] == namespace && row["pod"] == pod,
+        None => row["id"].as_u64().is_some_and(|id| id.to_string() == which),
+    }
+}
+
+fn is_identity(row: &Value, which: &str) -> bool {
+    let number = heddle_model::Identity::from_reserved_name(which)
+        .map_or_else(|| which.to_owned(), |identity| identity.to_string());
+    ["id", "identity", "number"]
+        .iter()
+        .any(|key| match &row[*key] {
+            Value::Number(known) => known.to_string() == number,
+            Value::String(known) => *known == number,
+            _ => false,
+        })
+}
+
+#[cfg(test)]
+mod tests;

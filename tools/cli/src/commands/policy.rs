@@ -1,12 +1,102 @@
-//! (written by its owner)
+//! `heddle policy`: questions about policy, answered from manifests alone.
 
-use crate::failure::Failure;
-use clap::Subcommand;
-use std::process::ExitCode;
+mod check;
+mod cluster;
+mod decide;
+mod entries;
+mod labels;
+mod matrix;
+mod peer;
+
+use crate::failure::{Failure, USAGE};
+use clap::{Args, Subcommand, ValueEnum};
+use heddle_kube::manifest::{self, Manifest};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Which manifests are asked.
+#[derive(Args)]
+pub(crate) struct Files {
+    /// Manifests: files, folders (recursive), or `-` for standard input.
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
+    paths: Vec<PathBuf>,
+}
+
+impl Files {
+    fn read(&self) -> Result<Vec<Manifest>, Failure> {
+        manifest::read(&self.paths)
+            .map_err(|error| Failure::new(error.code(), error.to_string()).help(error.help()))
+    }
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// JSON's content, in YAML.
+    Yaml,
+}
+
+impl Output {
+    /// Prints a value for programs; false when a person is to be told instead.
+    fn print(self, value: &impl serde::Serialize) -> Result<bool, Failure> {
+        let text = match self {
+            Self::Table => return Ok(false),
+            Self::Json => serde_json::to_string_pretty(value).map_err(|e| e.to_string()),
+            Self::Yaml => serde_saphyr::to_string(value).map_err(|e| e.to_string()),
+        };
+        let text = text.map_err(|reason| {
+            Failure::new(
+                "output/unprintable",
+                format!("the answer cannot be printed: {reason}"),
+            )
+        })?;
+        say(text.trim_end())?;
+        Ok(true)
+    }
+
+    fn is_json(self) -> bool {
+        self == Self::Json
+    }
+}
+
+/// Prints lines to standard output; a reader that went away is no failure worth words.
+fn say(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{text}").map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &std::io::Error) -> Failure {
+    Failure::new(
+        "output/unwritable",
+        format!("standard output cannot be written: {error}"),
+    )
+}
+
+/// A wrong command line.
+fn usage(code: &str, message: String, help: &str) -> Failure {
+    Failure::new(code, message).help(help).exit(USAGE)
+}
 
 #[derive(Subcommand)]
-pub enum Command {}
+pub(crate) enum Command {
+    /// Every problem of the manifests, with file, document, field and fix.
+    Check(check::Check),
+    /// One decision with its reasons: exit code 0 allowed, 1 denied.
+    Decide(decide::Decide),
+    /// All ordered pairs of pods (and peers), for each probe.
+    Matrix(matrix::Matrix),
+    /// A pod's compiled entries with the rules they come from.
+    Entries(entries::Entries),
+}
 
-pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    match command {}
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Check(command) => command.run(),
+        Command::Decide(command) => command.run(),
+        Command::Matrix(command) => command.run(),
+        Command::Entries(command) => command.run(),
+    }
 }

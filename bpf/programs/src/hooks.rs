@@ -1,0 +1,488 @@
+//! The entry points.
+
+use crate::{
+    connection::{Ends, Report, admit},
+    deliver::{self, MARK_OVERLAY},
+    maps::{CONFIG, DEVICES},
+    neighbour::{self, Outcome},
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP, load},
+    peer::{self, Peer},
+    report::{self, Flow, Scratch},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_OK, TC_ACT_SHOT, __sk_buff, bpf_tunnel_key},
+    helpers::generated::{bpf_skb_change_type, bpf_skb_get_tunnel_key},
+    macros::classifier,
+    programs::TcContext,
+};
+use heddle_abi::{
+    Address, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_TRACE, EVENT_VERDICT, Endpoint,
+    IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE, IpcacheValue, NODE_HOST_ROUTING,
+    NODE_OVERLAY, NodeConfig, OVERLAY_PORT, TracePoint,
+};
+
+const HOST: u32 = 1;
+const UNMANAGED: u32 = 3;
+const REMOTE_NODE: u32 = 6;
+const CLUSTER_FIRST: u32 = 256;
+const CLUSTER_LAST: u32 = 65_535;
+const PACKET_HOST: u32 = 0;
+
+/// Ends a program: counts and reports a drop, or gives the verdict.
+#[inline(always)]
+fn finish(context: &TcContext, flow: &Flow, outcome: Result<i32, DropReason>) -> i32 {
+    match outcome {
+        Ok(code) => code,
+        Err(reason) => report::drop(context.skb.skb, flow, reason),
+    }
+}
+
+/// Counts a forwarded packet, and reports it if its connection is due.
+#[inline(always)]
+fn passed(context: &TcContext, flow: &mut Flow, due: Report, observation: TracePoint) {
+    report::forwarded(context, flow.direction);
+    if due != Report::Nothing {
+        flow.observation = observation as u8;
+        let kind = if due == Report::Verdict { EVENT_VERDICT } else { EVENT_TRACE };
+        report::trace(context.skb.skb, flow, kind);
+    }
+}
+
+#[inline(always)]
+fn config() -> Result<&'static NodeConfig, DropReason> {
+    match CONFIG.get(0) {
+        // SAFETY: array elements live as long as the program.
+        Some(config) => Ok(unsafe { &*core::ptr::from_ref(config) }),
+        None => Err(DropReason::NoConfigurationAvailableToPerformPolicyDecision),
+    }
+}
+
+#[inline(always)]
+fn ethertype(context: &TcContext) -> u32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { (*context.skb.skb).protocol }
+}
+
+#[inline(always)]
+fn is_ip(context: &TcContext) -> bool {
+    matches!(ethertype(context), ETHERTYPE_IPV4 | ETHERTYPE_IPV6)
+}
+
+#[inline(always)]
+fn device(context: &TcContext) -> Result<&'static Endpoint, DropReason> {
+    // SAFETY: the context is the kernel's; a hash map entry stays readable until the program ends.
+    unsafe {
+        let ifindex = (*context.skb.skb).ifindex;
+        DEVICES
+            .get(&ifindex)
+            .map(|endpoint| &*core::ptr::from_ref(endpoint))
+            .ok_or(DropReason::EpNotReady)
+    }
+}
+
+/// tcx ingress of a pod's host-side link.
+#[classifier]
+pub fn from_pod(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromEndpoint) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = pod_sends(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+#[inline(always)]
+fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    let skb = context.skb.skb;
+    let device = device(context)?;
+    flow.endpoint = device.id;
+    flow.source_identity = device.identity;
+    // SAFETY: the context is the kernel's.
+    if unsafe { (*skb).vlan_present } != 0 {
+        return Err(DropReason::VlanFiltered);
+    }
+    if ethertype(context) == ETHERTYPE_ARP {
+        return neighbour::arp(skb, device);
+    }
+    let mac: [u8; 6] = load(skb, 6).ok_or(DropReason::InvalidPacketDropped)?;
+    if mac != device.mac {
+        return Err(DropReason::InvalidSourceMac);
+    }
+    packet::parse(context, &mut flow.packet).or_else(|reason| {
+        // IGMP is every host's small talk; there is no multicast to join.
+        if flow.packet.protocol == IGMP { Err(DropReason::IgmpHandled) } else { Err(reason) }
+    })?;
+    if neighbour::is_icmpv6(&flow.packet) {
+        match neighbour::ndp(skb, &flow.packet, device)? {
+            Outcome::Answered(code) => return Ok(code),
+            Outcome::Ignored => {
+                return Ok(report::drop_silently(context, DIRECTION_EGRESS, DropReason::IgmpHandled));
+            }
+            Outcome::Other => {}
+        }
+    }
+    let v6 = flow.packet.is(packet::IS_V6);
+    if flow.packet.source != if v6 { device.ipv6 } else { device.ipv4 }
+        || flow.packet.source.is_unspecified()
+    {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    let config = config()?;
+    let source = peer::of_endpoint(device, v6);
+    if let Some(endpoint) = peer::local(&flow.packet.destination) {
+        return pod_to_local_pod(context, scratch, device, source, endpoint, config);
+    }
+    let row = peer::row(&flow.packet.destination);
+    let destination = peer::of_row(row, v6);
+    flow.destination_identity = destination.identity;
+    if is_multicast(&flow.packet.destination, v6) {
+        return Err(DropReason::StaleOrUnroutableIp);
+    }
+    // Only nodes put packets into envelopes.
+    if flow.packet.protocol == UDP
+        && flow.packet.destination_port == OVERLAY_PORT.to_be()
+        && destination.is(IPCACHE_NODE)
+    {
+        return Err(DropReason::EncapsulationTrafficIsProhibited);
+    }
+    let ends = Ends { source, destination, source_endpoint: device.id, destination_endpoint: 0 };
+    let due = admit(skb, scratch, &ends)?;
+    let flow = &mut scratch.flow;
+    if destination.is(IPCACHE_LOCAL_NODE) {
+        passed(context, flow, due, TracePoint::ToHost);
+        return Ok(TC_ACT_OK);
+    }
+    if config.flags & NODE_HOST_ROUTING == 0 {
+        passed(context, flow, due, TracePoint::ToStack);
+        return Ok(TC_ACT_OK);
+    }
+    if config.flags & NODE_OVERLAY != 0 && destination.is(IPCACHE_IN_CLUSTER) {
+        let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
+        if node.is_unspecified() {
+            return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
+        }
+        passed(context, flow, due, TracePoint::ToOverlay);
+        return deliver::to_overlay(skb, &node, source.identity, config.overlay_ifindex);
+    }
+    passed(context, flow, due, TracePoint::ToNetwork);
+    deliver::to_network(skb, &flow.packet, config.uplink_ifindex)
+}
+
+/// Same node: with host routing both policies are asked here and the packet goes straight in; else the
+/// stack carries it to the other pod's link, where its ingress policy is asked.
+#[inline(always)]
+fn pod_to_local_pod(
+    context: &TcContext,
+    scratch: &mut Scratch,
+    device: &Endpoint,
+    source: Peer,
+    endpoint: &Endpoint,
+    config: &NodeConfig,
+) -> Result<i32, DropReason> {
+    let skb = context.skb.skb;
+    let flow = &mut scratch.flow;
+    let destination = peer::of_endpoint(endpoint, flow.packet.is(packet::IS_V6));
+    flow.destination_identity = destination.identity;
+    let direct = config.flags & NODE_HOST_ROUTING != 0;
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: device.id,
+        destination_endpoint: if direct { endpoint.id } else { 0 },
+    };
+    let due = admit(skb, scratch, &ends)?;
+    let flow = &mut scratch.flow;
+    if direct {
+        passed(context, flow, due, TracePoint::ToEndpoint);
+        return deliver::to_endpoint(skb, endpoint);
+    }
+    passed(context, flow, due, TracePoint::ToStack);
+    Ok(TC_ACT_OK)
+}
+
+#[inline(always)]
+fn is_multicast(address: &Address, v6: bool) -> bool {
+    if v6 {
+        u32::from_be(address.words[0]) >> 24 == 0xff
+    } else {
+        // 224.0.0.0/4 and 255.255.255.255.
+        u32::from_be(address.words[3]) >> 28 >= 0xe
+    }
+}
+
+/// tcx egress of a pod's host-side link.
+#[classifier]
+pub fn to_pod(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromHost) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = stack_sends(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+#[inline(always)]
+fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    let skb = context.skb.skb;
+    let endpoint = device(context)?;
+    flow.endpoint = endpoint.id;
+    flow.destination_identity = endpoint.identity;
+    // SAFETY: the context is the kernel's. No ingress interface: a process of this node sent it.
+    let from_here = unsafe { (*skb).ingress_ifindex } == 0;
+    // The gateway's ARP answers come this way, from `neighbour`.
+    if ethertype(context) == ETHERTYPE_ARP {
+        return Ok(TC_ACT_OK);
+    }
+    packet::parse(context, &mut flow.packet)?;
+    let v6 = flow.packet.is(packet::IS_V6);
+    if neighbour::is_icmpv6(&flow.packet)
+        && matches!(flow.packet.tcp_flags_or_icmp_type, 135 | 136)
+        && flow.packet.time_to_live == 255
+    {
+        return Ok(TC_ACT_OK);
+    }
+    if flow.packet.destination != if v6 { endpoint.ipv6 } else { endpoint.ipv4 } {
+        // The node's own small talk on every link: multicast listener reports, router solicitations.
+        if from_here && is_multicast(&flow.packet.destination, v6) {
+            return Ok(report::drop_silently(context, DIRECTION_INGRESS, DropReason::IgmpHandled));
+        }
+        return Err(DropReason::StaleOrUnroutableIp);
+    }
+    let destination = peer::of_endpoint(endpoint, v6);
+    let source = if from_here {
+        let row = peer::row(&flow.packet.source);
+        Peer { identity: HOST, ..peer::of_row(row, v6) }
+    } else if let Some(sender) = peer::local(&flow.packet.source) {
+        peer::of_endpoint(sender, v6)
+    } else {
+        peer::of_row(peer::row(&flow.packet.source), v6)
+    };
+    flow.source_identity = source.identity;
+    let ends = Ends { source, destination, source_endpoint: 0, destination_endpoint: endpoint.id };
+    let due = admit(skb, scratch, &ends)?;
+    let flow = &mut scratch.flow;
+    passed(context, flow, due, TracePoint::ToEndpoint);
+    Ok(TC_ACT_OK)
+}
+
+/// tcx ingress of the uplink.
+#[classifier]
+pub fn from_network(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromNetwork) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = network_sends(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+#[inline(always)]
+fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    if !is_ip(context) {
+        return Ok(TC_ACT_OK);
+    }
+    let parsed = packet::parse(context, &mut flow.packet);
+    let config = config()?;
+    let v6 = flow.packet.is(packet::IS_V6);
+    let Some(endpoint) = peer::local(&flow.packet.destination) else {
+        let row = peer::row(&flow.packet.destination);
+        let destination = peer::of_row(row, v6);
+        flow.destination_identity = destination.identity;
+        // An envelope from anybody but a node is opened by nobody.
+        if config.flags & NODE_OVERLAY != 0
+            && flow.packet.protocol == UDP
+            && flow.packet.destination_port == OVERLAY_PORT.to_be()
+            && destination.is(IPCACHE_LOCAL_NODE)
+        {
+            let source = peer::of_row(peer::row(&flow.packet.source), v6);
+            flow.source_identity = source.identity;
+            if !source.is(IPCACHE_NODE) || !source.is_remote() {
+                return Err(DropReason::EncapsulationTrafficIsProhibited);
+            }
+        }
+        // A pod of this node that is gone, or not here yet.
+        if destination.identity == UNMANAGED && !destination.is_remote() {
+            return Err(DropReason::StaleOrUnroutableIp);
+        }
+        return Ok(TC_ACT_OK);
+    };
+    flow.endpoint = endpoint.id;
+    flow.destination_identity = endpoint.identity;
+    parsed?;
+    let row = peer::row(&flow.packet.source);
+    let source = peer::of_row(row, v6);
+    flow.source_identity = source.identity;
+    // This node's own addresses cannot come from outside; with an overlay, no pod's can.
+    if peer::local(&flow.packet.source).is_some()
+        || source.is(IPCACHE_LOCAL_NODE)
+        || (config.flags & NODE_OVERLAY != 0
+            && source.is(IPCACHE_IN_CLUSTER)
+            && !source.is(IPCACHE_NODE))
+    {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    into_pod(context, scratch, source, endpoint, config)
+}
+
+/// A packet from elsewhere into a pod: asks its ingress policy, then delivers.
+#[inline(always)]
+fn into_pod(
+    context: &TcContext,
+    scratch: &mut Scratch,
+    source: Peer,
+    endpoint: &Endpoint,
+    config: &NodeConfig,
+) -> Result<i32, DropReason> {
+    let skb = context.skb.skb;
+    if config.flags & NODE_HOST_ROUTING == 0 {
+        // The stack takes it to the pod's link; its policy is asked there.
+        return Ok(TC_ACT_OK);
+    }
+    let destination = peer::of_endpoint(endpoint, scratch.flow.packet.is(packet::IS_V6));
+    let ends = Ends { source, destination, source_endpoint: 0, destination_endpoint: endpoint.id };
+    let due = admit(skb, scratch, &ends)?;
+    let flow = &mut scratch.flow;
+    deliver::decrement_time_to_live(skb, &flow.packet)?;
+    passed(context, flow, due, TracePoint::ToEndpoint);
+    deliver::to_endpoint(skb, endpoint)
+}
+
+/// tcx ingress of the overlay device.
+#[classifier]
+pub fn from_overlay(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromOverlay) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = overlay_sends(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+#[inline(always)]
+fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    let envelope = Envelope::of(context.skb.skb)?;
+    packet::parse(context, &mut flow.packet)?;
+    let config = config()?;
+    let v6 = flow.packet.is(packet::IS_V6);
+    let row = peer::row(&flow.packet.source);
+    let mut source = peer::of_row(row, v6);
+    let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
+    // The sender's identity is what this node knows of its address. An address in a pod range that this
+    // node has not heard of yet is who its own node says it is.
+    if source.identity == UNMANAGED && (CLUSTER_FIRST..=CLUSTER_LAST).contains(&envelope.identity) {
+        source.identity = envelope.identity;
+    } else if node != envelope.node {
+        flow.source_identity = source.identity;
+        return Err(DropReason::InvalidSourceIp);
+    }
+    flow.source_identity = source.identity;
+    if peer::local(&flow.packet.source).is_some() {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    if let Some(endpoint) = peer::local(&flow.packet.destination) {
+        flow.endpoint = endpoint.id;
+        flow.destination_identity = endpoint.identity;
+        return into_pod_from_overlay(context, scratch, source, endpoint, config);
+    }
+    let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
+    flow.destination_identity = destination.identity;
+    if !destination.is(IPCACHE_LOCAL_NODE) {
+        return Err(DropReason::StaleOrUnroutableIp);
+    }
+    to_stack(context.skb.skb)
+}
+
+#[inline(always)]
+fn into_pod_from_overlay(
+    context: &TcContext,
+    scratch: &mut Scratch,
+    source: Peer,
+    endpoint: &Endpoint,
+    config: &NodeConfig,
+) -> Result<i32, DropReason> {
+    if config.flags & NODE_HOST_ROUTING == 0 {
+        return to_stack(context.skb.skb);
+    }
+    into_pod(context, scratch, source, endpoint, config)
+}
+
+/// Up into the node's stack: the inner frame is addressed to nobody in particular.
+#[inline(always)]
+fn to_stack(skb: *mut __sk_buff) -> Result<i32, DropReason> {
+    // SAFETY: the context is the kernel's.
+    if unsafe { bpf_skb_change_type(skb, PACKET_HOST) } != 0 {
+        return Err(DropReason::ErrorWritingToPacket);
+    }
+    Ok(TC_ACT_OK)
+}
+
+/// What an envelope says of its sender.
+struct Envelope {
+    node: Address,
+    identity: u32,
+}
+
+impl Envelope {
+    #[inline(always)]
+    fn of(skb: *mut __sk_buff) -> Result<Self, DropReason> {
+        // SAFETY: plain integers, for which zero is a value; the helper writes a whole bpf_tunnel_key.
+        unsafe {
+            let mut key: bpf_tunnel_key = core::mem::zeroed();
+            let size = size_of::<bpf_tunnel_key>() as u32;
+            if bpf_skb_get_tunnel_key(skb, &raw mut key, size, 0) == 0 {
+                let word = key.__bindgen_anon_1.remote_ipv4.to_be();
+                return Ok(Self { node: Address::from_v4_word(word), identity: key.tunnel_id });
+            }
+            let flags = u64::from(BPF_F_TUNINFO_IPV6);
+            if bpf_skb_get_tunnel_key(skb, &raw mut key, size, flags) == 0 {
+                let words = key.__bindgen_anon_1.remote_ipv6;
+                return Ok(Self { node: Address { words }, identity: key.tunnel_id });
+            }
+        }
+        Err(DropReason::ErrorRetrievingTunnelKey)
+    }
+}
+
+/// tcx egress of the overlay device.
+#[classifier]
+pub fn to_overlay(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::ToOverlay) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = stack_encapsulates(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+/// Packets that the node's stack sends into the overlay: the node's own, and those of pods when host
+/// routing is off. What `from_pod` sent has its envelope already.
+#[inline(always)]
+fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    let skb = context.skb.skb;
+    // SAFETY: the context is the kernel's.
+    let (mark, from_here) = unsafe { ((*skb).mark, (*skb).ingress_ifindex == 0) };
+    if mark == MARK_OVERLAY {
+        return Ok(TC_ACT_OK);
+    }
+    packet::parse(context, &mut flow.packet)?;
+    let v6 = flow.packet.is(packet::IS_V6);
+    let identity = if from_here {
+        // What is `host` here is `remote-node` there (reference 1.7).
+        REMOTE_NODE
+    } else {
+        match peer::local(&flow.packet.source) {
+            Some(sender) => sender.identity,
+            None => return Err(DropReason::InvalidSourceIp),
+        }
+    };
+    flow.source_identity = identity;
+    let row = peer::row(&flow.packet.destination);
+    flow.destination_identity = peer::of_row(row, v6).identity;
+    let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
+    if node.is_unspecified() {
+        return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
+    }
+    deliver::set_tunnel_key(skb, &node, identity)?;
+    report::forwarded(context, DIRECTION_EGRESS);
+    Ok(TC_ACT_OK)
+}

@@ -1,0 +1,53 @@
+//! The maps. Sizes that depend on the node are set by the loader; those here are for the defaults.
+
+use crate::report::Scratch;
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use heddle_abi::{
+    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FragmentKey, FragmentPorts, IpcacheValue,
+    LOSS_CAUSES, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NodeConfig, PolicyKey, PolicyValue, Sampler,
+};
+
+#[btf_map]
+pub static CONFIG: Array<NodeConfig, 1> = Array::new();
+
+#[btf_map]
+pub static ENDPOINTS: HashMap<Address, Endpoint, { MAX_ENDPOINTS as usize * 2 }> = HashMap::new();
+
+#[btf_map]
+pub static DEVICES: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
+
+#[btf_map]
+pub static POLICIES: ArrayOfMaps<LpmTrie<PolicyKey, PolicyValue, 16384>, { MAX_ENDPOINTS as usize }> =
+    ArrayOfMaps::new();
+
+#[btf_map]
+pub static GENERATIONS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
+
+#[btf_map]
+pub static IPCACHE: LpmTrie<Address, IpcacheValue, 131072> = LpmTrie::new();
+
+#[btf_map]
+pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry, 131072> = LruHashMap::new();
+
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+
+#[btf_map]
+pub static METRICS: PerCpuArray<MetricSlot, { METRIC_SLOTS as usize }> = PerCpuArray::new();
+
+/// 4 MiB: 16,000 events between two looks of the agent.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, 4194304> = RingBuf::new();
+
+#[btf_map]
+pub static LOSSES: PerCpuArray<u64, { LOSS_CAUSES as usize }> = PerCpuArray::new();
+
+#[btf_map]
+pub static SAMPLERS: PerCpuArray<Sampler, 256> = PerCpuArray::new();
+
+/// See [`Scratch`].
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();

@@ -1,0 +1,351 @@
+//! Parsing: from bytes to a [`Packet`], or to the reason why not.
+
+use crate::fragment;
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
+use core::mem::MaybeUninit;
+use heddle_abi::{Address, DropReason};
+
+pub const ETHERNET_LENGTH: u32 = 14;
+pub const ETHERTYPE_IPV4: u32 = 0x0800_u16.to_be() as u32;
+pub const ETHERTYPE_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+pub const ETHERTYPE_ARP: u32 = 0x0806_u16.to_be() as u32;
+
+pub const ICMP: u8 = 1;
+pub const IGMP: u8 = 2;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
+
+pub const TCP_FIN: u8 = 0x01;
+pub const TCP_SYN: u8 = 0x02;
+pub const TCP_RST: u8 = 0x04;
+pub const TCP_ACK: u8 = 0x10;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+/// Extension headers that are followed before a packet counts as hostile.
+const MAX_EXTENSION_HEADERS: u32 = 4;
+
+const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
+const IPV4_OFFSET_MASK: u16 = 0x1fff;
+
+/// The packet is IPv6.
+pub const IS_V6: u8 = 1;
+/// An ICMP error: it belongs to the connection of the packet it quotes.
+pub const IS_ICMP_ERROR: u8 = 2;
+/// An ICMP echo reply.
+pub const IS_ECHO_REPLY: u8 = 4;
+/// An ICMP echo request.
+pub const IS_ECHO_REQUEST: u8 = 8;
+/// A fragment other than the first.
+pub const IS_LATER_FRAGMENT: u8 = 16;
+
+/// What the pipeline knows of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    /// Network byte order; for ICMP see [`heddle_abi::ConnectionKey`].
+    pub source_port: u16,
+    /// Network byte order; for ICMP see [`heddle_abi::ConnectionKey`].
+    pub destination_port: u16,
+    pub protocol: u8,
+    /// `IS_*` bits.
+    pub kind: u8,
+    /// TCP flags, or the ICMP type.
+    pub tcp_flags_or_icmp_type: u8,
+    pub icmp_code: u8,
+    pub time_to_live: u8,
+    pub reserved: [u8; 3],
+    /// Offset of the transport header from the Ethernet header.
+    pub transport: u32,
+}
+
+impl Packet {
+    #[inline(always)]
+    pub fn is(&self, bits: u8) -> bool {
+        self.kind & bits != 0
+    }
+}
+
+/// Reads a `T` at an offset; `T` is plain bytes.
+#[inline(always)]
+pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes exactly size_of::<T>() bytes, or fails.
+    unsafe {
+        if bpf_skb_load_bytes(
+            skb.cast(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+        ) != 0
+        {
+            return None;
+        }
+        Some(value.assume_init())
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv4Header {
+    version_and_length: u8,
+    service: u8,
+    total_length: u16,
+    identification: u16,
+    fragment: u16,
+    time_to_live: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ipv6Header {
+    version_class_flow: u32,
+    payload_length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+/// Parses the packet from its network header on.
+#[inline(always)]
+pub fn parse(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
+    let skb = context.skb.skb;
+    // SAFETY: the context is the kernel's.
+    let protocol = unsafe { (*skb).protocol };
+    *packet = Packet {
+        source: Address::UNSPECIFIED,
+        destination: Address::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        kind: 0,
+        tcp_flags_or_icmp_type: 0,
+        icmp_code: 0,
+        time_to_live: 0,
+        reserved: [0; 3],
+        transport: 0,
+    };
+    match protocol {
+        ETHERTYPE_IPV4 => parse_ipv4(context, packet),
+        ETHERTYPE_IPV6 => parse_ipv6(context, packet),
+        _ => Err(DropReason::UnsupportedL3Protocol),
+    }
+}
+
+#[inline(always)]
+fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
+    let skb = context.skb.skb;
+    let header: Ipv4Header =
+        load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    packet.source = Address::from_v4_word(header.source);
+    packet.destination = Address::from_v4_word(header.destination);
+    packet.protocol = header.protocol;
+    packet.time_to_live = header.time_to_live;
+    let header_length = u32::from(header.version_and_length & 0x0f) * 4;
+    let total_length = u32::from(u16::from_be(header.total_length));
+    if header.version_and_length >> 4 != 4
+        || header_length < 20
+        || total_length < header_length
+        || total_length > context.len().wrapping_sub(ETHERNET_LENGTH)
+    {
+        return Err(DropReason::InvalidPacketDropped);
+    }
+    packet.transport = ETHERNET_LENGTH + header_length;
+    let fragment = u16::from_be(header.fragment);
+    if fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK) == 0 {
+        return parse_transport(skb, packet);
+    }
+    let offset = fragment & IPV4_OFFSET_MASK;
+    // RFC 3128: a second fragment that would overwrite the TCP flags.
+    if offset == 1 && header.protocol == TCP {
+        return Err(DropReason::InvalidPacketDropped);
+    }
+    fragment::ports(skb, packet, u32::from(header.identification), offset != 0)
+}
+
+#[inline(always)]
+fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
+    let skb = context.skb.skb;
+    let header: Ipv6Header =
+        load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    packet.kind = IS_V6;
+    packet.source = Address { words: header.source };
+    packet.destination = Address { words: header.destination };
+    packet.time_to_live = header.hop_limit;
+    let payload_length = u32::from(u16::from_be(header.payload_length));
+    if u32::from_be(header.version_class_flow) >> 28 != 6
+        || payload_length > context.len().wrapping_sub(ETHERNET_LENGTH + 40)
+        // An IPv4-mapped address in an IPv6 header would pass for another family's (RFC 4942, 2.2).
+        || packet.source.is_v4()
+        || packet.destination.is_v4()
+    {
+        return Err(DropReason::InvalidPacketDropped);
+    }
+    packet.transport = ETHERNET_LENGTH + 40;
+    packet.protocol = header.next_header;
+    if matches!(header.next_header, TCP | UDP | ICMPV6 | SCTP) {
+        return parse_transport(skb, packet);
+    }
+    parse_extension_headers(skb, packet)
+}
+
+/// Follows extension headers to the transport header. Routing headers and everything unknown are
+/// refused; hop-by-hop options only stand first (RFC 8200, 4.1).
+#[inline(never)]
+fn parse_extension_headers(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), DropReason> {
+    let mut next = packet.protocol;
+    let mut offset = packet.transport;
+    for index in 0..MAX_EXTENSION_HEADERS {
+        match next {
+            HOP_BY_HOP if index != 0 => return Err(DropReason::InvalidIpv6ExtensionHeader),
+            HOP_BY_HOP | DESTINATION_OPTIONS => {
+                let [following, length]: [u8; 2] =
+                    load(skb, offset).ok_or(DropReason::InvalidIpv6ExtensionHeader)?;
+                next = following;
+                offset += (u32::from(length) + 1) * 8;
+            }
+            FRAGMENT => {
+                let [following, _, high, low, id0, id1, id2, id3]: [u8; 8] =
+                    load(skb, offset).ok_or(DropReason::InvalidIpv6ExtensionHeader)?;
+                packet.protocol = following;
+                packet.transport = offset + 8;
+                // RFC 7112: the first fragment holds the whole chain, so a chain that goes on behind
+                // the fragment header is refused together with what no upper layer would have sent.
+                if !matches!(following, TCP | UDP | ICMPV6 | SCTP) {
+                    return Err(DropReason::InvalidIpv6ExtensionHeader);
+                }
+                let position = u16::from_be_bytes([high, low]);
+                let identification = u32::from_ne_bytes([id0, id1, id2, id3]);
+                if position & 0xfff9 == 0 {
+                    // An atomic fragment (RFC 6946) is a whole packet.
+                    return parse_transport(skb, packet);
+                }
+                return fragment::ports(skb, packet, identification, position & 0xfff8 != 0);
+            }
+            ROUTING => return Err(DropReason::InvalidIpv6ExtensionHeader),
+            _ => {
+                packet.protocol = next;
+                packet.transport = offset;
+                return parse_transport(skb, packet);
+            }
+        }
+    }
+    Err(DropReason::InvalidIpv6ExtensionHeader)
+}
+
+/// Reads ports, flags and ICMP types.
+#[inline(always)]
+pub fn parse_transport(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), DropReason> {
+    let truncated = DropReason::CtTruncatedOrInvalidHeader;
+    match packet.protocol {
+        TCP => {
+            let header: [u16; 10] = load(skb, packet.transport).ok_or(truncated)?;
+            packet.source_port = header[0];
+            packet.destination_port = header[1];
+            let [length, flags] = header[6].to_ne_bytes();
+            if length >> 4 < 5 {
+                return Err(truncated);
+            }
+            packet.tcp_flags_or_icmp_type = flags;
+        }
+        UDP => {
+            let header: [u16; 4] = load(skb, packet.transport).ok_or(truncated)?;
+            packet.source_port = header[0];
+            packet.destination_port = header[1];
+        }
+        SCTP => {
+            let header: [u16; 6] = load(skb, packet.transport).ok_or(truncated)?;
+            packet.source_port = header[0];
+            packet.destination_port = header[1];
+        }
+        ICMP if !packet.is(IS_V6) => {
+            let header: [u16; 4] = load(skb, packet.transport).ok_or(truncated)?;
+            set_icmp(packet, header);
+        }
+        ICMPV6 if packet.is(IS_V6) => {
+            let header: [u16; 4] = load(skb, packet.transport).ok_or(truncated)?;
+            set_icmp(packet, header);
+        }
+        _ => return Err(DropReason::CtUnknownL4Protocol),
+    }
+    Ok(())
+}
+
+/// Gives an ICMP message the ports of its connection.
+#[inline(always)]
+pub fn set_icmp(packet: &mut Packet, header: [u16; 4]) {
+    let [kind, code] = header[0].to_ne_bytes();
+    packet.tcp_flags_or_icmp_type = kind;
+    packet.icmp_code = code;
+    let v6 = packet.is(IS_V6);
+    let (request, reply) = if v6 { (128, 129) } else { (8, 0) };
+    let is_error = if v6 { kind < 128 } else { matches!(kind, 3 | 4 | 5 | 11 | 12) };
+    if kind == request {
+        packet.kind |= IS_ECHO_REQUEST;
+        packet.source_port = header[2];
+    } else if kind == reply {
+        packet.kind |= IS_ECHO_REPLY;
+        packet.destination_port = header[2];
+    } else if is_error {
+        packet.kind |= IS_ICMP_ERROR;
+    } else {
+        packet.destination_port = u16::from(kind).to_be();
+    }
+}
+
+/// The packet that an ICMP error quotes, turned round so that its ports and addresses are those of the
+/// error's own direction of travel; `None` when it quotes too little or somebody else's packet.
+#[inline(always)]
+pub fn parse_quoted(skb: *mut __sk_buff, packet: &Packet, quoted: &mut Packet) -> Option<()> {
+    *quoted = *packet;
+    let inner = packet.transport + 8;
+    if packet.is(IS_V6) {
+        let header: Ipv6Header = load(skb, inner)?;
+        quoted.source = Address { words: header.source };
+        quoted.destination = Address { words: header.destination };
+        quoted.protocol = header.next_header;
+        quoted.transport = inner + 40;
+    } else {
+        let header: Ipv4Header = load(skb, inner)?;
+        if header.version_and_length >> 4 != 4
+            || u16::from_be(header.fragment) & IPV4_OFFSET_MASK != 0
+        {
+            return None;
+        }
+        quoted.source = Address::from_v4_word(header.source);
+        quoted.destination = Address::from_v4_word(header.destination);
+        quoted.protocol = header.protocol;
+        quoted.transport = inner + u32::from(header.version_and_length & 0x0f) * 4;
+    }
+    // An error goes to the sender of what it quotes; anything else is made up.
+    if quoted.source != packet.destination {
+        return None;
+    }
+    quoted.kind = packet.kind & IS_V6;
+    quoted.source_port = 0;
+    quoted.destination_port = 0;
+    match quoted.protocol {
+        TCP | UDP | SCTP => {
+            let ports: [u16; 2] = load(skb, quoted.transport)?;
+            quoted.source_port = ports[0];
+            quoted.destination_port = ports[1];
+        }
+        ICMP | ICMPV6 => {
+            let header: [u16; 4] = load(skb, quoted.transport)?;
+            set_icmp(quoted, header);
+        }
+        _ => return None,
+    }
+    Some(())
+}

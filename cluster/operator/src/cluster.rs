@@ -1,0 +1,203 @@
+//! What the operator knows of the cluster: the facts it needs of each object it watches.
+
+use heddle_kube::identity::{UNUSED_SINCE, claim_name, parse_claim, parse_identity};
+use heddle_kube::store::{Event, Kind, Object};
+use heddle_model::{Identity, NamespacedName};
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A Node.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) uid: String,
+    pub(crate) value: Value,
+}
+
+/// A CiliumEndpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) uid: String,
+    pub(crate) revision: u64,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) node: Option<String>,
+}
+
+/// A CiliumIdentity.
+#[derive(Clone, Debug)]
+pub(crate) struct IdentityFacts {
+    pub(crate) revision: u64,
+    pub(crate) marked: bool,
+    /// Name of the claim of its labels; none when the labels cannot be read.
+    pub(crate) claim: Option<String>,
+}
+
+/// An IdentityClaim.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) revision: u64,
+    pub(crate) identity: Option<Identity>,
+}
+
+/// The facts of every object.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) pods: HashSet<NamespacedName>,
+    pub(crate) endpoints: HashMap<NamespacedName, Endpoint>,
+    pub(crate) identities: BTreeMap<Identity, IdentityFacts>,
+    pub(crate) claims: HashMap<String, Claim>,
+}
+
+/// Everything that was said up to now; while a list is repeated, everything before it.
+#[derive(Default)]
+pub(crate) struct Cluster {
+    facts: Facts,
+    /// The list that is being repeated.
+    coming: Option<Facts>,
+    synced: bool,
+}
+
+impl std::ops::Deref for Cluster {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+/// What an event means for nodes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// A whole list is known.
+    Everything,
+    /// This node came, changed or went.
+    Node(String),
+    /// Nothing that nodes depend on.
+    Nothing,
+}
+
+impl Cluster {
+    /// True when everything that exists is known.
+    pub(crate) const fn is_synced(&self) -> bool {
+        self.synced && self.coming.is_none()
+    }
+
+    /// Takes in what the store said.
+    pub(crate) fn apply(&mut self, event: Event) -> Change {
+        match event {
+            Event::Restarted => {
+                self.coming = Some(Facts::default());
+                Change::Nothing
+            }
+            Event::Synced { .. } => {
+                let repeated = self.coming.take();
+                let first = !std::mem::replace(&mut self.synced, true);
+                let whole = first || repeated.is_some();
+                if let Some(facts) = repeated {
+                    self.facts = facts;
+                }
+                if whole {
+                    Change::Everything
+                } else {
+                    Change::Nothing
+                }
+            }
+            Event::Applied(object) => self.change(object, Facts::insert),
+            Event::Deleted(object) => self.change(object, Facts::remove),
+        }
+    }
+
+    fn change(&mut self, object: Object, apply: fn(&mut Facts, Object)) -> Change {
+        let change = if object.kind == Kind::Node && self.is_synced() {
+            Change::Node(object.name.name.clone())
+        } else {
+            Change::Nothing
+        };
+        apply(self.coming.as_mut().unwrap_or(&mut self.facts), object);
+        change
+    }
+}
+
+impl Facts {
+    fn insert(&mut self, object: Object) {
+        let Object {
+            kind,
+            name,
+            revision,
+            value,
+        } = object;
+        let uid = || {
+            value["metadata"]["uid"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        match kind {
+            Kind::Node => {
+                let uid = uid();
+                self.nodes.insert(name.name, Node { uid, value });
+            }
+            Kind::Pod => {
+                self.pods.insert(name);
+            }
+            Kind::CiliumEndpoint => {
+                let status = &value["status"];
+                let number = status["identity"]["id"].as_u64();
+                let endpoint = Endpoint {
+                    uid: uid(),
+                    revision,
+                    identity: number.and_then(|id| u32::try_from(id).ok()).map(Identity),
+                    node: status["nodeName"].as_str().map(str::to_owned),
+                };
+                self.endpoints.insert(name, endpoint);
+            }
+            Kind::CiliumIdentity => {
+                if let Ok(number) = name.name.parse() {
+                    let marked = value["metadata"]["annotations"].get(UNUSED_SINCE).is_some();
+                    let claim = parse_identity(&value).map(|(_, labels)| claim_name(&labels));
+                    let facts = IdentityFacts {
+                        revision,
+                        marked,
+                        claim,
+                    };
+                    self.identities.insert(Identity(number), facts);
+                }
+            }
+            Kind::IdentityClaim => {
+                let identity = parse_claim(&value);
+                self.claims.insert(name.name, Claim { revision, identity });
+            }
+            Kind::Namespace
+            | Kind::Deployment
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy => {}
+        }
+    }
+
+    fn remove(&mut self, object: Object) {
+        let name = object.name;
+        match object.kind {
+            Kind::Node => {
+                self.nodes.remove(&name.name);
+            }
+            Kind::Pod => {
+                self.pods.remove(&name);
+            }
+            Kind::CiliumEndpoint => {
+                self.endpoints.remove(&name);
+            }
+            Kind::CiliumIdentity => {
+                if let Ok(number) = name.name.parse() {
+                    self.identities.remove(&Identity(number));
+                }
+            }
+            Kind::IdentityClaim => {
+                self.claims.remove(&name.name);
+            }
+            Kind::Namespace
+            | Kind::Deployment
+            | Kind::NetworkPolicy
+            | Kind::CiliumNetworkPolicy => {}
+        }
+    }
+}

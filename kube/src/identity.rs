@@ -1,0 +1,427 @@
+//! One identity number per label set in the whole cluster, agreed through the store.
+//!
+//! Two objects make an identity. A CiliumIdentity is named by its number and carries the labels; making
+//! it takes the number. An IdentityClaim is named by the hash of the labels and carries the number;
+//! making it decides which number the label set has. Both are made atomically by name, so of many agents
+//! that ask at once one decides and the others follow. What a crash leaves between the two is a number
+//! without a claim: the operator collects it, or the next agent with the same labels adopts it.
+//!
+//! Collection is a protocol too: the operator first marks ([`UNUSED_SINCE`]) and deletes later, only if
+//! the object is still the one it marked. [`IdentityAllocator::resolve`] removes the mark, so an identity
+//! that was just handed out is not deleted under its user.
+
+use crate::store::{Kind, Object, Store, StoreError};
+use heddle_model::{Identity, LabelSet, NamespacedName};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Annotation with which the operator marks a CiliumIdentity that nobody used when it looked.
+pub const UNUSED_SINCE: &str = "heddle.dev/unused-since";
+
+/// Field of a CiliumIdentity that holds its labels.
+const SECURITY_LABELS: &str = "security-labels";
+/// Attempts to agree with others before giving up; each round is lost only to another agent's success.
+const MAX_ROUNDS: usize = 32;
+/// Taken numbers met in a row before all of them are read.
+const MAX_GUESSES: u32 = 8;
+/// Answers remembered by one allocator.
+const CACHE_CAPACITY: usize = 4096;
+/// How long an answer is remembered: well below the operator's interval between marking and deleting.
+const CACHE_AGE: Duration = Duration::from_secs(30);
+
+/// No identity for a label set.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The store refused or failed.
+    #[error("no identity for labels [{labels}]: {source}")]
+    Store {
+        /// The labels.
+        labels: LabelSet,
+        /// What the store said.
+        source: StoreError,
+    },
+    /// Every number of the cluster scope is taken.
+    #[error(
+        "no identity is left for labels [{labels}]: {used} of {total} numbers ({first} to {last}) are taken"
+    )]
+    Exhausted {
+        /// The labels.
+        labels: LabelSet,
+        /// Numbers that are taken.
+        used: usize,
+        /// Numbers that there are.
+        total: usize,
+        /// First number.
+        first: Identity,
+        /// Last number.
+        last: Identity,
+    },
+    /// Others changed the same objects again and again.
+    #[error("no identity for labels [{labels}]: its claim changed {MAX_ROUNDS} times meanwhile")]
+    Contended {
+        /// The labels.
+        labels: LabelSet,
+    },
+}
+
+impl IdentityError {
+    /// Stable code.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Store { source, .. } => source.code(),
+            Self::Exhausted { .. } => "identity/exhausted",
+            Self::Contended { .. } => "identity/contended",
+        }
+    }
+
+    /// What to try.
+    pub const fn help(&self) -> &'static str {
+        match self {
+            Self::Store { source, .. } => source.help(),
+            Self::Exhausted { .. } => {
+                "leave labels that differ from pod to pod out of identities (excludedLabels), and check that the operator collects unused identities"
+            }
+            Self::Contended { .. } => "try again",
+        }
+    }
+}
+
+/// The name of a label set's IdentityClaim: SHA-256 of its printed labels, in hexadecimal.
+pub fn claim_name(labels: &LabelSet) -> String {
+    hex(&digest(labels))
+}
+
+/// The CiliumIdentity object of a number and its labels.
+pub fn identity_object(identity: Identity, labels: &LabelSet) -> Value {
+    json!({
+        "apiVersion": Kind::CiliumIdentity.api_version(),
+        "kind": Kind::CiliumIdentity.name(),
+        "metadata": {"name": identity.to_string()},
+        SECURITY_LABELS: security_labels(labels),
+    })
+}
+
+/// The IdentityClaim object that gives a label set its number.
+pub fn claim_object(identity: Identity, labels: &LabelSet) -> Value {
+    json!({
+        "apiVersion": Kind::IdentityClaim.api_version(),
+        "kind": Kind::IdentityClaim.name(),
+        "metadata": {"name": claim_name(labels)},
+        "spec": {"identity": identity, "labels": labels},
+    })
+}
+
+/// Labels as a CiliumIdentity has them: `{"k8s:app": "web"}`.
+pub fn security_labels(labels: &LabelSet) -> Map<String, Value> {
+    labels
+        .iter()
+        .map(|(source, key, value)| (format!("{}:{key}", source.prefix()), value.into()))
+        .collect()
+}
+
+/// The number and labels of a CiliumIdentity; none when it is not one that Heddle can use.
+pub fn parse_identity(value: &Value) -> Option<(Identity, LabelSet)> {
+    let number = value["metadata"]["name"].as_str()?.parse().ok()?;
+    let mut printed = Vec::new();
+    for (key, value) in value[SECURITY_LABELS].as_object()? {
+        printed.push(format!("{key}={}", value.as_str()?));
+    }
+    let labels = LabelSet::from_strings(printed.iter().map(String::as_str))?;
+    Some((Identity(number), labels))
+}
+
+/// The number in an IdentityClaim.
+pub fn parse_claim(value: &Value) -> Option<Identity> {
+    let number = value["spec"]["identity"].as_u64()?;
+    Some(Identity(u32::try_from(number).ok()?))
+}
+
+/// Gives label sets their numbers. Clones share what they remember.
+#[derive(Clone)]
+pub struct IdentityAllocator {
+    store: Arc<dyn Store>,
+    first: Identity,
+    last: Identity,
+    cache: Arc<Mutex<HashMap<LabelSet, (Identity, Instant)>>>,
+}
+
+/// What happened to one attempt.
+enum Round {
+    Settled(Identity),
+    /// Others changed what this attempt was based on.
+    Again,
+}
+
+impl IdentityAllocator {
+    /// An allocator of the numbers of the cluster scope.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self::with_range(store, Identity::CLUSTER_FIRST, Identity::CLUSTER_LAST)
+    }
+
+    /// An allocator of the numbers from `first` to `last`, both included.
+    pub fn with_range(store: Arc<dyn Store>, first: Identity, last: Identity) -> Self {
+        Self {
+            store,
+            first,
+            last,
+            cache: Arc::default(),
+        }
+    }
+
+    /// The number of a label set; it is given one when it has none.
+    ///
+    /// Reserved labels (`reserved:host`, ...) have fixed numbers and need no store.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`]; nothing that others could see has been left then but, after a lost connection,
+    /// a number that the operator collects.
+    pub async fn resolve(&self, labels: &LabelSet) -> Result<Identity, IdentityError> {
+        if let Some(reserved) = reserved(labels) {
+            return Ok(reserved);
+        }
+        if let Some(remembered) = self.remembered(labels) {
+            return Ok(remembered);
+        }
+        for _ in 0..MAX_ROUNDS {
+            if let Round::Settled(identity) = self.round(labels).await? {
+                self.remember(labels, identity);
+                return Ok(identity);
+            }
+        }
+        Err(IdentityError::Contended {
+            labels: labels.clone(),
+        })
+    }
+
+    /// Forgets a number: call it when its CiliumIdentity is deleted.
+    pub fn forget(&self, identity: Identity) {
+        self.cache()
+            .retain(|_, (remembered, _)| *remembered != identity);
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<LabelSet, (Identity, Instant)>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self, labels: &LabelSet) -> Option<Identity> {
+        let cache = self.cache();
+        let (identity, since) = cache.get(labels)?;
+        (since.elapsed() < CACHE_AGE).then_some(*identity)
+    }
+
+    fn remember(&self, labels: &LabelSet, identity: Identity) {
+        let mut cache = self.cache();
+        if cache.len() >= CACHE_CAPACITY {
+            cache.retain(|_, (_, since)| since.elapsed() < CACHE_AGE);
+        }
+        if cache.len() < CACHE_CAPACITY {
+            cache.insert(labels.clone(), (identity, Instant::now()));
+        }
+    }
+
+    async fn round(&self, labels: &LabelSet) -> Result<Round, IdentityError> {
+        let failed = |source| IdentityError::Store {
+            labels: labels.clone(),
+            source,
+        };
+        let name = NamespacedName::new("", claim_name(labels));
+        match self.store.get(Kind::IdentityClaim, &name).await {
+            Ok(claim) => {
+                let identity = parse_claim(&claim.value);
+                if let Some(identity) = identity
+                    && self.is_usable(identity, labels).await.map_err(failed)?
+                {
+                    return Ok(Round::Settled(identity));
+                }
+                // Its identity is gone (collected, or deleted by hand): the label set gets a new one.
+                match self
+                    .store
+                    .delete(Kind::IdentityClaim, &name, Some(claim.revision))
+                    .await
+                {
+                    Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {
+                        Ok(Round::Again)
+                    }
+                    Err(error) => Err(failed(error)),
+                }
+            }
+            Err(StoreError::NotFound { .. }) => self.claim(labels).await,
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Takes a number for labels without one.
+    async fn claim(&self, labels: &LabelSet) -> Result<Round, IdentityError> {
+        let failed = |source| IdentityError::Store {
+            labels: labels.clone(),
+            source,
+        };
+        let Some((identity, made)) = self.take_number(labels).await? else {
+            return Ok(Round::Again);
+        };
+        match self
+            .store
+            .create(Kind::IdentityClaim, claim_object(identity, labels))
+            .await
+        {
+            Ok(_) => Ok(Round::Settled(identity)),
+            Err(StoreError::AlreadyExists { name, .. }) => {
+                let winner = match self.store.get(Kind::IdentityClaim, &name).await {
+                    Ok(claim) => parse_claim(&claim.value),
+                    Err(StoreError::NotFound { .. }) => None,
+                    Err(error) => return Err(failed(error)),
+                };
+                // Given back only when the winner stands, so that no third one can still settle on it.
+                if let (Some(winner), Some(made)) = (winner, made)
+                    && winner != identity
+                    && self.is_usable(winner, labels).await.map_err(failed)?
+                {
+                    let number = NamespacedName::new("", identity.to_string());
+                    let given_back = self
+                        .store
+                        .delete(Kind::CiliumIdentity, &number, Some(made.revision))
+                        .await;
+                    if let Err(error) = given_back {
+                        tracing::debug!(%identity, %error, "left to the operator");
+                    }
+                }
+                Ok(Round::Again)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// True when a number exists and stands for these labels; a mark for collection is removed.
+    async fn is_usable(&self, identity: Identity, labels: &LabelSet) -> Result<bool, StoreError> {
+        let name = NamespacedName::new("", identity.to_string());
+        loop {
+            let mut value = match self.store.get(Kind::CiliumIdentity, &name).await {
+                Ok(object) => object.value,
+                Err(StoreError::NotFound { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if parse_identity(&value).is_none_or(|(_, stored)| stored != *labels) {
+                return Ok(false);
+            }
+            let marked = value["metadata"]["annotations"]
+                .as_object_mut()
+                .and_then(|annotations| annotations.remove(UNUSED_SINCE));
+            if marked.is_none() {
+                return Ok(true);
+            }
+            match self.store.update(Kind::CiliumIdentity, value).await {
+                Ok(_) => return Ok(true),
+                // Collected at this moment, or freed of its mark by another agent: look which. Ends,
+                // because a mark comes back at most once per interval of the operator.
+                Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A number that has these labels: a free one that is taken now, or one that was left without a claim.
+    async fn take_number(
+        &self,
+        labels: &LabelSet,
+    ) -> Result<Option<(Identity, Option<Object>)>, IdentityError> {
+        let failed = |source| IdentityError::Store {
+            labels: labels.clone(),
+            source,
+        };
+        let total = self.last.0 - self.first.0 + 1;
+        let digest = digest(labels);
+        // Different labels begin at different numbers, so that agents rarely meet.
+        let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % total;
+        let number = |step: u32| Identity(self.first.0 + (seed + step) % total);
+        let mut taken: Option<BTreeSet<Identity>> = None;
+        let mut guesses = 0;
+        for step in 0..total {
+            let identity = number(step);
+            if taken
+                .as_ref()
+                .is_some_and(|taken| taken.contains(&identity))
+            {
+                continue;
+            }
+            match self
+                .store
+                .create(Kind::CiliumIdentity, identity_object(identity, labels))
+                .await
+            {
+                Ok(object) => return Ok(Some((identity, Some(object)))),
+                Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if self.is_usable(identity, labels).await.map_err(failed)? {
+                return Ok(Some((identity, None)));
+            }
+            guesses += 1;
+            if guesses == MAX_GUESSES && taken.is_none() {
+                let objects = self.store.list(Kind::CiliumIdentity, None).await;
+                let objects = objects.map_err(failed)?;
+                taken = Some(
+                    objects
+                        .iter()
+                        .filter_map(|object| Some(Identity(object.name.name.parse().ok()?)))
+                        .collect(),
+                );
+            }
+        }
+        // Somebody with the same labels may have been faster with the last number.
+        let name = NamespacedName::new("", claim_name(labels));
+        match self.store.get(Kind::IdentityClaim, &name).await {
+            Ok(_) => Ok(None),
+            Err(StoreError::NotFound { .. }) => {
+                let range = self.first..=self.last;
+                let used = taken.map_or(total as usize, |taken| {
+                    taken
+                        .into_iter()
+                        .filter(|number| range.contains(number))
+                        .count()
+                });
+                Err(IdentityError::Exhausted {
+                    labels: labels.clone(),
+                    used,
+                    total: total as usize,
+                    first: self.first,
+                    last: self.last,
+                })
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// The fixed number of a reserved label set.
+fn reserved(labels: &LabelSet) -> Option<Identity> {
+    Identity::RESERVED
+        .into_iter()
+        .find(|(_, name)| *labels == LabelSet::reserved(name))
+        .map(|(identity, _)| identity)
+}
+
+fn digest(labels: &LabelSet) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for label in labels.to_strings() {
+        // Lengths keep two labels apart from one that contains a separator.
+        hasher.update((label.len() as u64).to_be_bytes());
+        hasher.update(label.as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,752 @@
+//! The real datapath.
+
+use crate::{
+    ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
+    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
+    attach::{self, Attachment, Hook},
+    events::{self, Losses},
+    maps::{Maps, lock, refused},
+    netlink::{self, Link, Netlink, set_sysctl},
+    object::{self, Pins},
+    policy::{self, Installed},
+};
+use aya::{
+    Ebpf,
+    maps::{MapError, lpm_trie::Key},
+};
+use heddle_abi::{
+    Address, ConnectionKey, Endpoint, Event, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE,
+    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NODE_HOST_ROUTING,
+    NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+};
+use heddle_model::Identity;
+use heddle_policy::compiled::CompiledPolicy;
+use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io::Read,
+    net::IpAddr,
+    sync::Mutex,
+    time::Duration,
+};
+
+/// The overlay device.
+const OVERLAY: &str = "heddle-vxlan";
+/// Bytes of the envelope over IPv4 and over IPv6 (reference 3.4).
+const OVERHEAD_IPV4: u32 = 50;
+const OVERHEAD_IPV6: u32 = 70;
+/// `ENOENT`: a map has no such key.
+const NOT_FOUND: i32 = 2;
+/// `E2BIG` and `ENOSPC`: a map is full.
+const FULL: [i32; 2] = [7, 28];
+
+/// The datapath of the node in whose network namespace it was opened.
+///
+/// Dropping it leaves everything in force: programs, links and maps are pinned.
+pub struct KernelDatapath {
+    settings: Settings,
+    pins: Pins,
+    hook: Hook,
+    object: Mutex<Ebpf>,
+    maps: Maps,
+    netlink: Netlink,
+    uplink: Link,
+    overlay: Option<Link>,
+    installed: Mutex<Installed>,
+    losses: Losses,
+    /// Addresses whose connections are to be swept out.
+    removed: Mutex<BTreeSet<Address>>,
+    sweeping: Mutex<()>,
+    /// Where endpoints' links are: endpoint id to its facts.
+    known: Mutex<HashMap<u16, Facts>>,
+}
+
+/// Name of the host side of an endpoint's link.
+fn link_name(endpoint: u16) -> String {
+    format!("hd{endpoint}")
+}
+
+impl KernelDatapath {
+    /// Opens the datapath: takes over what is pinned, replaces its programs in one step each, and
+    /// attaches those of the node's own links.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a program (with the verifier's words), a map or a link.
+    pub fn open(settings: Settings) -> Result<Self, DatapathError> {
+        let netlink = Netlink::open()?;
+        let uplink = netlink.link(&settings.uplink)?.ok_or_else(|| DatapathError::Failed {
+            doing: "find uplink",
+            object: settings.uplink.clone(),
+            reason: "there is no such interface; set `uplink` to the one that leads to the other nodes"
+                .to_owned(),
+        })?;
+        // Pods' packets come in by links whose routes back are all different.
+        for setting in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            set_sysctl(setting, "1");
+        }
+        set_sysctl("net/ipv4/conf/all/rp_filter", "0");
+        let overlay = if settings.overlay {
+            let overhead = if has_ipv4(&settings.uplink) {
+                OVERHEAD_IPV4
+            } else {
+                OVERHEAD_IPV6
+            };
+            let link = netlink.ensure_overlay(OVERLAY, OVERLAY_PORT, uplink.mtu - overhead)?;
+            set_sysctl(&format!("net/ipv4/conf/{OVERLAY}/rp_filter"), "0");
+            Some(link)
+        } else {
+            netlink.remove_link(OVERLAY)?;
+            None
+        };
+        let pins = Pins::open(&settings)?;
+        let mut object = object::load(&settings, &pins.maps)?;
+        let maps = Maps::take(&mut object)?;
+        let losses = Losses::default();
+        losses.start(&maps)?;
+        let hook = attach::probe(settings.force_clsact);
+        let datapath = Self {
+            hook,
+            object: Mutex::new(object),
+            maps,
+            netlink,
+            uplink,
+            overlay,
+            installed: Mutex::default(),
+            losses,
+            removed: Mutex::default(),
+            sweeping: Mutex::default(),
+            known: Mutex::default(),
+            settings,
+            pins,
+        };
+        datapath.write_config()?;
+        for endpoint in datapath.endpoints()? {
+            lock(&datapath.known).insert(endpoint.facts.endpoint, endpoint.facts);
+        }
+        datapath.attach_node()?;
+        Ok(datapath)
+    }
+
+    /// The directory of the pinned maps.
+    pub fn map_directory(&self) -> &std::path::Path {
+        &self.pins.maps
+    }
+
+    /// What a program does with a frame on an interface, without sending it anywhere: the program's return
+    /// code (0 pass, 2 drop, 7 redirect) and the frame as it left it. To be called in the node's network
+    /// namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the run (a frame shorter than an Ethernet header, an unknown interface).
+    pub fn run_program(
+        &self,
+        program: &str,
+        frame: &[u8],
+        ifindex: u32,
+    ) -> Result<(u32, Vec<u8>), DatapathError> {
+        attach::run(&mut lock(&self.object), program, frame, ifindex)
+    }
+
+    fn write_config(&self) -> Result<(), DatapathError> {
+        let mut flags = 0;
+        if self.settings.host_routing {
+            flags |= NODE_HOST_ROUTING;
+        }
+        if self.overlay.is_some() {
+            flags |= NODE_OVERLAY;
+        }
+        let config = NodeConfig {
+            flags,
+            uplink_ifindex: self.uplink.index,
+            overlay_ifindex: self.overlay.as_ref().map_or(0, |link| link.index),
+            report_interval: self.settings.report_interval,
+            gateway_ipv4: self.settings.gateway_ipv4.into(),
+            gateway_ipv6: self.settings.gateway_ipv6.into(),
+            drop_event_rate: self.settings.drop_event_rate,
+            reserved: 0,
+        };
+        lock(&self.maps.config)
+            .set(0, config, 0)
+            .map_err(refused("write", "node configuration"))
+    }
+
+    /// Attaches the programs of the uplink and the overlay, and puts the new programs on every pod's
+    /// link that has some.
+    fn attach_node(&self) -> Result<(), DatapathError> {
+        let uplink = self.settings.uplink.clone();
+        self.attach_program("from_network", &uplink, true)?;
+        if self.overlay.is_some() {
+            self.attach_program("from_overlay", OVERLAY, true)?;
+            self.attach_program("to_overlay", OVERLAY, false)?;
+        }
+        let endpoints: Vec<u16> = lock(&self.known).keys().copied().collect();
+        for endpoint in endpoints {
+            let name = link_name(endpoint);
+            if self.netlink.link(&name)?.is_some() {
+                self.attach_pod(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_pod(&self, link: &str) -> Result<(), DatapathError> {
+        self.attach_program("from_pod", link, true)?;
+        self.attach_program("to_pod", link, false)
+    }
+
+    fn attach_program(
+        &self,
+        program: &str,
+        interface: &str,
+        ingress: bool,
+    ) -> Result<(), DatapathError> {
+        let what = Attachment {
+            program,
+            interface,
+            ingress,
+        };
+        attach::attach(&mut lock(&self.object), self.hook, &self.pins.links, what)
+    }
+
+    fn gateways(&self, spec: &LinkSpec) -> Vec<IpAddr> {
+        let v4 = spec.ipv4.map(|_| IpAddr::V4(self.settings.gateway_ipv4));
+        let v6 = spec.ipv6.map(|_| IpAddr::V6(self.settings.gateway_ipv6));
+        v4.into_iter().chain(v6).collect()
+    }
+
+    fn pod_mtu(&self) -> u32 {
+        self.overlay
+            .as_ref()
+            .map_or(self.uplink.mtu, |link| link.mtu)
+    }
+
+    /// Sweeps out the connections of removed endpoints; whoever comes second finds nothing left to do.
+    fn sweep_removed(&self) -> Result<(), DatapathError> {
+        let _one_at_a_time = lock(&self.sweeping);
+        let removed = std::mem::take(&mut *lock(&self.removed));
+        if removed.is_empty() {
+            return Ok(());
+        }
+        self.sweep(|key, _| removed.contains(&key.low) || removed.contains(&key.high))
+            .map(drop)
+    }
+
+    /// Removes connections; gives (kept, removed).
+    fn sweep(
+        &self,
+        dead: impl Fn(&ConnectionKey, &heddle_abi::ConnectionEntry) -> bool,
+    ) -> Result<(u64, u64), DatapathError> {
+        let mut connections = lock(&self.maps.connections);
+        let mut doomed = Vec::new();
+        let mut kept = 0;
+        // A key that is evicted under the iteration starts it over in the worst case; the count is then
+        // an estimate, and nothing alive is removed.
+        for row in connections.iter() {
+            match row {
+                Ok((key, entry)) if dead(&key, &entry) => doomed.push(key),
+                Ok(_) => kept += 1,
+                Err(_) => {}
+            }
+        }
+        let removed = doomed.len() as u64;
+        for key in doomed {
+            // Evicted meanwhile is as good.
+            let _ = connections.remove(&key);
+        }
+        Ok((kept, removed))
+    }
+}
+
+/// True when an interface has a global IPv4 address (the envelope then is IPv4).
+fn has_ipv4(interface: &str) -> bool {
+    nix::ifaddrs::getifaddrs().is_ok_and(|mut all| {
+        all.any(|found| {
+            found.interface_name == interface
+                && found
+                    .address
+                    .is_some_and(|address| address.as_sockaddr_in().is_some())
+        })
+    })
+}
+
+/// A locally administered unicast MAC address (RFC 7042, 2.1).
+fn random_mac() -> Result<[u8; 6], DatapathError> {
+    let mut mac = [0; 6];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut mac))
+        .map_err(|error| DatapathError::Failed {
+            doing: "read",
+            object: "/dev/urandom".to_owned(),
+            reason: error.to_string(),
+        })?;
+    mac[0] = (mac[0] & 0xfc) | 0x02;
+    Ok(mac)
+}
+
+/// Monotonic seconds, the clock of connections' lifetimes.
+fn monotonic_seconds() -> u32 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
+    u32::try_from(now).unwrap_or(u32::MAX)
+}
+
+fn to_kernel(facts: &Facts) -> Endpoint {
+    Endpoint {
+        ipv4: facts.ipv4.map_or(Address::UNSPECIFIED, Address::from),
+        ipv6: facts.ipv6.map_or(Address::UNSPECIFIED, Address::from),
+        id: u32::from(facts.endpoint),
+        ifindex: facts.ifindex,
+        identity: facts.identity.0,
+        cidr_ipv4: facts.cidr_ipv4.0,
+        cidr_ipv6: facts.cidr_ipv6.0,
+        mac: facts.mac,
+        host_mac: facts.host_mac,
+    }
+}
+
+fn from_kernel(endpoint: &Endpoint) -> Facts {
+    let address = |address: Address| (!address.is_unspecified()).then(|| IpAddr::from(address));
+    Facts {
+        endpoint: u16::try_from(endpoint.id).unwrap_or(0),
+        ifindex: endpoint.ifindex,
+        ipv4: address(endpoint.ipv4).and_then(|address| match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }),
+        ipv6: address(endpoint.ipv6).and_then(|address| match address {
+            IpAddr::V6(v6) => Some(v6),
+            IpAddr::V4(_) => None,
+        }),
+        identity: Identity(endpoint.identity),
+        cidr_ipv4: Identity(endpoint.cidr_ipv4),
+        cidr_ipv6: Identity(endpoint.cidr_ipv6),
+        mac: endpoint.mac,
+        host_mac: endpoint.host_mac,
+    }
+}
+
+fn peer_key(prefix: IpNet) -> Key<Address> {
+    let length = Address::prefix_length(prefix.addr().is_ipv4(), prefix.prefix_len());
+    Key::new(length, prefix.network().into())
+}
+
+fn is_errno(error: &MapError, errno: &[i32]) -> bool {
+    match error {
+        MapError::SyscallError(error) => error
+            .io_error
+            .raw_os_error()
+            .is_some_and(|code| errno.contains(&code)),
+        MapError::KeyNotFound | MapError::ElementNotFound => errno.contains(&NOT_FOUND),
+        _ => false,
+    }
+}
+
+impl Datapath for KernelDatapath {
+    fn create_link(&self, spec: &LinkSpec) -> Result<PodLink, DatapathError> {
+        if u32::from(spec.endpoint) >= MAX_ENDPOINTS || spec.endpoint == 0 {
+            return Err(DatapathError::Failed {
+                doing: "make link of endpoint",
+                object: spec.endpoint.to_string(),
+                reason: format!("endpoint ids are 1 to {}", MAX_ENDPOINTS - 1),
+            });
+        }
+        let netns = File::open(&spec.netns).map_err(|error| DatapathError::NoNamespace {
+            path: spec.netns.clone(),
+            reason: error.to_string(),
+        })?;
+        let name = link_name(spec.endpoint);
+        self.netlink.remove_link(&name)?;
+        let (mac, host_mac) = (random_mac()?, random_mac()?);
+        let mtu = self.pod_mtu();
+        self.netlink
+            .add_pod_link(&name, host_mac, spec, mac, &netns, mtu)?;
+        let made = netlink::configure_pod(spec, &netns, &self.gateways(spec))
+            .and_then(|()| self.netlink.link(&name));
+        match made {
+            Ok(Some(link)) => Ok(PodLink {
+                ifindex: link.index,
+                name,
+                mac,
+                host_mac,
+                mtu,
+                gateways: self.gateways(spec),
+            }),
+            outcome => {
+                self.netlink.remove_link(&name)?;
+                outcome.and(Err(DatapathError::NoNamespace {
+                    path: spec.netns.clone(),
+                    reason: "the link vanished with it".to_owned(),
+                }))
+            }
+        }
+    }
+
+    fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        lock(&self.installed).set(
+            &self.maps,
+            endpoint,
+            policy,
+            self.settings.max_policy_entries,
+        )
+    }
+
+    fn set_facts(&self, facts: &Facts) -> Result<(), DatapathError> {
+        let object = || format!("endpoint {}", facts.endpoint);
+        let value = to_kernel(facts);
+        lock(&self.maps.devices)
+            .insert(facts.ifindex, value, 0)
+            .map_err(refused("write facts of", object()))?;
+        let mut endpoints = lock(&self.maps.endpoints);
+        for address in [value.ipv4, value.ipv6] {
+            if !address.is_unspecified() {
+                endpoints
+                    .insert(address, value, 0)
+                    .map_err(refused("write facts of", object()))?;
+            }
+        }
+        lock(&self.known).insert(facts.endpoint, facts.clone());
+        Ok(())
+    }
+
+    fn attach(&self, endpoint: u16, ifindex: u32) -> Result<(), DatapathError> {
+        let name = link_name(endpoint);
+        for setting in ["accept_dad", "accept_ra", "router_solicitations"] {
+            set_sysctl(&format!("net/ipv6/conf/{name}/{setting}"), "0");
+        }
+        set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0");
+        self.attach_pod(&name)?;
+        self.netlink.up(ifindex)?;
+        let facts = lock(&self.known).get(&endpoint).cloned();
+        let Some(facts) = facts else { return Ok(()) };
+        let addresses = [facts.ipv4.map(IpAddr::V4), facts.ipv6.map(IpAddr::V6)];
+        for address in addresses.into_iter().flatten() {
+            self.netlink.set_neighbour(ifindex, address, facts.mac)?;
+            self.netlink.set_route(address.into(), ifindex)?;
+        }
+        Ok(())
+    }
+
+    fn remove_endpoint(&self, endpoint: u16) -> Result<(), DatapathError> {
+        let name = link_name(endpoint);
+        self.netlink.remove_link(&name)?;
+        for ingress in [true, false] {
+            let pin = Attachment {
+                program: "",
+                interface: &name,
+                ingress,
+            }
+            .pin(&self.pins.links);
+            match std::fs::remove_file(&pin) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DatapathError::Failed {
+                        doing: "remove pin",
+                        object: pin.display().to_string(),
+                        reason: error.to_string(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        lock(&self.known).remove(&endpoint);
+        let mut gone = BTreeSet::new();
+        let id = u32::from(endpoint);
+        {
+            let mut devices = lock(&self.maps.devices);
+            let stale: Vec<u32> = devices
+                .iter()
+                .filter_map(Result::ok)
+                .filter(|(_, value)| value.id == id)
+                .map(|(ifindex, _)| ifindex)
+                .collect();
+            for ifindex in stale {
+                let _ = devices.remove(&ifindex);
+            }
+            let mut endpoints = lock(&self.maps.endpoints);
+            let stale: Vec<Address> = endpoints
+                .iter()
+                .filter_map(Result::ok)
+                .filter(|(_, value)| value.id == id)
+                .map(|(address, _)| address)
+                .collect();
+            for address in stale {
+                let _ = endpoints.remove(&address);
+                gone.insert(address);
+            }
+        }
+        lock(&self.installed).clear(&self.maps, endpoint)?;
+        lock(&self.removed).extend(gone);
+        self.sweep_removed()
+    }
+
+    fn set_peers(&self, rows: &[PeerRow]) -> Result<(), DatapathError> {
+        let mut ipcache = lock(&self.maps.ipcache);
+        for row in rows {
+            let mut flags = 0;
+            if row.in_cluster {
+                flags |= IPCACHE_IN_CLUSTER;
+            }
+            match (row.is_node, row.node) {
+                (true, None) => flags |= IPCACHE_NODE | IPCACHE_LOCAL_NODE,
+                (true, Some(_)) => flags |= IPCACHE_NODE | IPCACHE_REMOTE,
+                (false, Some(_)) => flags |= IPCACHE_REMOTE,
+                (false, None) => {}
+            }
+            let value = IpcacheValue {
+                identity: row.identity.0,
+                cidr: row.cidr.0,
+                flags,
+                reserved: 0,
+                node: row.node.map_or(Address::UNSPECIFIED, Address::from),
+            };
+            ipcache
+                .insert(&peer_key(row.prefix), value, 0)
+                .map_err(|error| {
+                    if is_errno(&error, &FULL) {
+                        let max = u64::from(self.settings.max_ipcache_entries);
+                        DatapathError::MapFull {
+                            map: map_names::IPCACHE,
+                            entries: max,
+                            max,
+                        }
+                    } else {
+                        refused("write ipcache row", row.prefix.to_string())(error)
+                    }
+                })?;
+        }
+        Ok(())
+    }
+
+    fn remove_peers(&self, prefixes: &[IpNet]) -> Result<(), DatapathError> {
+        let mut ipcache = lock(&self.maps.ipcache);
+        for prefix in prefixes {
+            match ipcache.remove(&peer_key(*prefix)) {
+                Err(error) if !is_errno(&error, &[NOT_FOUND]) => {
+                    return Err(refused("remove ipcache row", prefix.to_string())(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn set_routes(&self, routes: &[(IpNet, IpAddr)]) -> Result<(), DatapathError> {
+        // With a routed fabric the default route leads there; with an overlay its device does.
+        let Some(overlay) = &self.overlay else {
+            return Ok(());
+        };
+        let wished: BTreeSet<IpNet> = routes.iter().map(|(prefix, _)| prefix.trunc()).collect();
+        let mut present = BTreeSet::new();
+        for (prefix, route) in self.netlink.routes_by(overlay.index)? {
+            if wished.contains(&prefix) {
+                present.insert(prefix);
+            } else {
+                self.netlink.remove_route(route, &prefix.to_string())?;
+            }
+        }
+        for prefix in wished.difference(&present) {
+            self.netlink.set_route(*prefix, overlay.index)?;
+        }
+        Ok(())
+    }
+
+    fn poll_events(
+        &self,
+        timeout: Duration,
+        events: &mut Vec<Event>,
+    ) -> Result<(u64, u64), DatapathError> {
+        events::poll_ring(&self.maps, timeout, events)?;
+        self.losses.take(&self.maps)
+    }
+
+    fn collect_connections(&self) -> Result<(u64, u64), DatapathError> {
+        let now = monotonic_seconds();
+        self.sweep(|_, entry| entry.expires < now)
+    }
+
+    fn endpoints(&self) -> Result<Vec<RealisedEndpoint>, DatapathError> {
+        let devices: Vec<Endpoint> = lock(&self.maps.devices)
+            .iter()
+            .map(|row| row.map(|(_, value)| value))
+            .collect::<Result<_, _>>()
+            .map_err(refused("read", "endpoints"))?;
+        devices
+            .iter()
+            .map(|value| {
+                let facts = from_kernel(value);
+                let name = link_name(facts.endpoint);
+                let link = self.netlink.link(&name)?;
+                let pinned = [true, false].into_iter().all(|ingress| {
+                    self.hook == Hook::Clsact
+                        || Attachment {
+                            program: "",
+                            interface: &name,
+                            ingress,
+                        }
+                        .pin(&self.pins.links)
+                        .exists()
+                });
+                let attached = pinned && link.is_some_and(|link| link.index == facts.ifindex);
+                Ok(RealisedEndpoint { facts, attached })
+            })
+            .collect()
+    }
+
+    fn policy(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
+        policy::read(&self.maps, endpoint)
+    }
+
+    fn peers(&self) -> Result<Vec<PeerRow>, DatapathError> {
+        let mut rows = Vec::new();
+        for row in lock(&self.maps.ipcache).iter() {
+            let (key, value) = row.map_err(refused("read", "ipcache"))?;
+            let address = IpAddr::from(key.data());
+            let length = key.prefix_len() - if address.is_ipv4() { 96 } else { 0 };
+            let Ok(prefix) = IpNet::new(address, u8::try_from(length).unwrap_or(128)) else {
+                continue;
+            };
+            rows.push(PeerRow {
+                prefix,
+                identity: Identity(value.identity),
+                cidr: Identity(value.cidr),
+                node: (!value.node.is_unspecified()).then(|| value.node.into()),
+                in_cluster: value.flags & IPCACHE_IN_CLUSTER != 0,
+                is_node: value.flags & IPCACHE_NODE != 0,
+            });
+        }
+        rows.sort_by_key(|row| row.prefix);
+        Ok(rows)
+    }
+
+    fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
+        let now = monotonic_seconds();
+        Ok(lock(&self.maps.connections)
+            .iter()
+            .filter_map(Result::ok)
+            .take(limit)
+            .map(|(key, entry)| ConnectionRow {
+                key,
+                entry,
+                remaining_seconds: entry.expires.saturating_sub(now),
+            })
+            .collect())
+    }
+
+    fn metrics(&self) -> Result<Vec<((u8, u8), MetricSlot)>, DatapathError> {
+        let metrics = lock(&self.maps.metrics);
+        let mut counters = Vec::new();
+        for index in 0..METRIC_SLOTS {
+            let per_cpu = metrics
+                .get(&index, 0)
+                .map_err(refused("read", "counters"))?;
+            let sum = per_cpu
+                .iter()
+                .fold(MetricSlot::default(), |sum, slot| MetricSlot {
+                    packets: sum.packets + slot.packets,
+                    bytes: sum.bytes + slot.bytes,
+                });
+            if sum.packets != 0 {
+                let reason = u8::try_from(index >> 1).unwrap_or(u8::MAX);
+                counters.push(((reason, u8::from(index & 1 == 1)), sum));
+            }
+        }
+        Ok(counters)
+    }
+
+    fn map_use(&self) -> Result<Vec<MapUse>, DatapathError> {
+        let endpoints = lock(&self.maps.endpoints)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
+        let ipcache = lock(&self.maps.ipcache)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
+        let connections = lock(&self.maps.connections)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
+        let policies = lock(&self.installed).largest() as u64;
+        let row = |name: &str, entries, max| MapUse {
+            name: name.to_owned(),
+            entries,
+            max,
+        };
+        Ok(vec![
+            row(
+                map_names::ENDPOINTS,
+                endpoints,
+                u64::from(MAX_ENDPOINTS) * 2,
+            ),
+            row(
+                map_names::IPCACHE,
+                ipcache,
+                u64::from(self.settings.max_ipcache_entries),
+            ),
+            row(
+                map_names::CONNECTIONS,
+                connections,
+                u64::from(self.settings.max_connections),
+            ),
+            row(
+                map_names::POLICIES,
+                policies,
+                u64::from(self.settings.max_policy_entries),
+            ),
+        ])
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        let feature = |name: &str, state, why: &str| Feature {
+            name: name.to_owned(),
+            state,
+            why: why.to_owned(),
+        };
+        let switch = |on| {
+            if on {
+                FeatureState::On
+            } else {
+                FeatureState::Off
+            }
+        };
+        vec![
+            match (self.hook, self.settings.force_clsact) {
+                (Hook::Tcx, _) => feature("tcx", FeatureState::On, ""),
+                (Hook::Clsact, true) => feature("tcx", FeatureState::Off, "clsact is configured"),
+                (Hook::Clsact, false) => feature(
+                    "tcx",
+                    FeatureState::Unavailable,
+                    "Linux before 6.6; clsact is used",
+                ),
+            },
+            feature(
+                "host-routing",
+                switch(self.settings.host_routing),
+                if self.settings.host_routing {
+                    ""
+                } else {
+                    "host-routing: off is configured"
+                },
+            ),
+            feature(
+                "overlay",
+                switch(self.overlay.is_some()),
+                if self.overlay.is_some() {
+                    ""
+                } else {
+                    "the fabric is routed"
+                },
+            ),
+        ]
+    }
+
+    fn now(&self) -> u64 {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME);
+        now.map_or(0, |time| {
+            u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+                + u64::try_from(time.tv_nsec()).unwrap_or(0)
+        })
+    }
+}

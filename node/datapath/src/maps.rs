@@ -1,0 +1,76 @@
+//! Typed handles of the maps that user space writes or reads.
+
+use crate::{DatapathError, object::chain};
+use aya::{
+    Ebpf,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf},
+};
+use heddle_abi::{
+    Address, ConnectionEntry, ConnectionKey, Endpoint, IpcacheValue, MetricSlot, NodeConfig,
+    PolicyKey, PolicyValue, map_names,
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// An endpoint's policy map.
+pub(crate) type PolicyMap = LpmTrie<MapData, PolicyKey, PolicyValue>;
+
+/// The maps, each behind a lock of its own.
+pub(crate) struct Maps {
+    pub(crate) config: Mutex<Array<MapData, NodeConfig>>,
+    pub(crate) endpoints: Mutex<HashMap<MapData, Address, Endpoint>>,
+    pub(crate) devices: Mutex<HashMap<MapData, u32, Endpoint>>,
+    pub(crate) policies: Mutex<ArrayOfMaps<MapData, PolicyMap>>,
+    pub(crate) generations: Mutex<Array<MapData, u32>>,
+    pub(crate) ipcache: Mutex<LpmTrie<MapData, Address, IpcacheValue>>,
+    pub(crate) connections: Mutex<HashMap<MapData, ConnectionKey, ConnectionEntry>>,
+    pub(crate) metrics: Mutex<PerCpuArray<MapData, MetricSlot>>,
+    pub(crate) events: Mutex<RingBuf<MapData>>,
+    pub(crate) losses: Mutex<PerCpuArray<MapData, u64>>,
+}
+
+/// Locks; a panic elsewhere leaves no map half-written, since every write is one system call.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Turns a map's refusal into an error that names it.
+pub(crate) fn refused(
+    doing: &'static str,
+    object: impl Into<String>,
+) -> impl FnOnce(aya::maps::MapError) -> DatapathError {
+    let object = object.into();
+    move |error| DatapathError::Failed {
+        doing,
+        object,
+        reason: chain(&error),
+    }
+}
+
+impl Maps {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            config: Mutex::new(take(object, map_names::CONFIG)?),
+            endpoints: Mutex::new(take(object, map_names::ENDPOINTS)?),
+            devices: Mutex::new(take(object, map_names::DEVICES)?),
+            policies: Mutex::new(take(object, map_names::POLICIES)?),
+            generations: Mutex::new(take(object, map_names::GENERATIONS)?),
+            ipcache: Mutex::new(take(object, map_names::IPCACHE)?),
+            connections: Mutex::new(take(object, map_names::CONNECTIONS)?),
+            metrics: Mutex::new(take(object, map_names::METRICS)?),
+            events: Mutex::new(take(object, map_names::EVENTS)?),
+            losses: Mutex::new(take(object, map_names::LOSSES)?),
+        })
+    }
+}
+
+fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, DatapathError>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = object.take_map(name).ok_or_else(|| DatapathError::Failed {
+        doing: "find map",
+        object: name.to_owned(),
+        reason: "it is not in the object".to_owned(),
+    })?;
+    map.try_into().map_err(refused("use map", name))
+}

@@ -1,0 +1,106 @@
+//! The compiled programs and how they are loaded.
+
+use crate::{DatapathError, Settings};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
+use heddle_abi::{ABI_VERSION, map_names};
+use std::path::{Path, PathBuf};
+
+/// The programs, as the build compiled them.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/heddle.bpf.o"));
+
+/// Names of the programs in the object.
+pub const PROGRAMS: [&str; 5] = [
+    "from_pod",
+    "to_pod",
+    "from_network",
+    "from_overlay",
+    "to_overlay",
+];
+
+/// Every map, all pinned.
+pub(crate) const MAPS: [&str; 12] = [
+    map_names::CONFIG,
+    map_names::ENDPOINTS,
+    map_names::DEVICES,
+    map_names::POLICIES,
+    map_names::GENERATIONS,
+    map_names::IPCACHE,
+    map_names::CONNECTIONS,
+    map_names::FRAGMENTS,
+    map_names::METRICS,
+    map_names::EVENTS,
+    map_names::LOSSES,
+    map_names::SAMPLERS,
+];
+
+/// Where this ABI's pins live.
+pub(crate) struct Pins {
+    /// Maps, by name.
+    pub(crate) maps: PathBuf,
+    /// Links, by interface and direction.
+    pub(crate) links: PathBuf,
+}
+
+impl Pins {
+    /// The directories, made if need be.
+    pub(crate) fn open(settings: &Settings) -> Result<Self, DatapathError> {
+        let root = settings.pin_dir.join(format!("v{ABI_VERSION}"));
+        let pins = Self {
+            maps: root.join("maps"),
+            links: root.join("links"),
+        };
+        for directory in [&pins.maps, &pins.links] {
+            std::fs::create_dir_all(directory).map_err(|error| DatapathError::Failed {
+                doing: "make pin directory",
+                object: directory.display().to_string(),
+                reason: format!(
+                    "{error}; a bpffs must be mounted there (mount -t bpf bpf /sys/fs/bpf)"
+                ),
+            })?;
+        }
+        Ok(pins)
+    }
+}
+
+/// Loads maps (those pinned already are taken as they are) and programs.
+pub(crate) fn load(settings: &Settings, maps: &Path) -> Result<Ebpf, DatapathError> {
+    let failed = |doing: &'static str, object: &str, reason: String| DatapathError::Failed {
+        doing,
+        object: object.to_owned(),
+        reason,
+    };
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(map_names::CONNECTIONS, settings.max_connections)
+        .map_max_entries(map_names::IPCACHE, settings.max_ipcache_entries)
+        .verifier_log_level(VerifierLogLevel::STATS);
+    for name in MAPS {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|error| failed("load", "the eBPF maps", chain(&error)))?;
+    for name in PROGRAMS {
+        let program: &mut SchedClassifier = object
+            .program_mut(name)
+            .ok_or_else(|| failed("find program", name, "it is not in the object".to_owned()))?
+            .try_into()
+            .map_err(|error| failed("use program", name, chain(&error)))?;
+        program
+            .load()
+            .map_err(|error| failed("load program", name, chain(&error)))?;
+    }
+    Ok(object)
+}
+
+/// An error with its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

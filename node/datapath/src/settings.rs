@@ -1,0 +1,58 @@
+//! What the datapath must know before it opens.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+/// What the datapath must know before it opens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Directory on a bpffs for this node's pins; the ABI version is added to it.
+    pub pin_dir: PathBuf,
+    /// Interface that leads to the other nodes.
+    pub uplink: String,
+    /// Encapsulate packets to other nodes' pods.
+    pub overlay: bool,
+    /// eBPF redirects instead of the node's network stack.
+    pub host_routing: bool,
+    /// Attach by clsact even where the kernel has tcx.
+    pub force_clsact: bool,
+    /// Gateway address in pods' IPv4 routes. Link-local, so that it is nobody's pod address.
+    pub gateway_ipv4: Ipv4Addr,
+    /// Gateway address in pods' IPv6 routes.
+    pub gateway_ipv6: Ipv6Addr,
+    /// Connections tracked at most.
+    pub max_connections: u32,
+    /// Rows in an endpoint's policy map at most.
+    pub max_policy_entries: u32,
+    /// Rows in the ipcache at most.
+    pub max_ipcache_entries: u32,
+    /// Seconds between two events of one connection.
+    pub report_interval: u32,
+    /// Drop events per second, reason and CPU at most.
+    pub drop_event_rate: u32,
+}
+
+impl Settings {
+    /// Gateway address in pods' IPv4 routes (RFC 3927 range).
+    pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 23, 1);
+    /// Gateway address in pods' IPv6 routes (RFC 4291, 2.5.6).
+    pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x23, 1);
+
+    /// Defaults (reference 3.2, 3.3 and 3.7; connections at Cilium's floor) for a node with this uplink.
+    pub fn new(pin_dir: impl Into<PathBuf>, uplink: impl Into<String>) -> Self {
+        Self {
+            pin_dir: pin_dir.into(),
+            uplink: uplink.into(),
+            overlay: false,
+            host_routing: true,
+            force_clsact: false,
+            gateway_ipv4: Self::GATEWAY_IPV4,
+            gateway_ipv6: Self::GATEWAY_IPV6,
+            max_connections: 131_072,
+            max_policy_entries: 16_384,
+            max_ipcache_entries: 131_072,
+            report_interval: 5,
+            drop_event_rate: 1_000,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# Installs what is missing for `make lab|test|bench|build|deny`, and says what it does. Idempotent; a
+# second run only looks.
+set -euo pipefail
+source "$(dirname "$0")/env.sh"
+
+purpose=${1:-build}
+
+bpf_linker_version=0.10.3
+cargo_deny_version=0.20.2
+
+# The compiler for both sides; libstd-rust-web-dev-bpf is `core` for the eBPF target.
+toolchain=(cargo-web rustc-web libstd-rust-web-dev-bpf rustfmt-web rust-web-clippy)
+# To link (gcc, libc6-dev) and to reach the crates registry by TLS.
+base=(gcc libc6-dev ca-certificates)
+# What the demo and the tests call beside Heddle itself.
+lab=(iproute2 curl jq)
+# What the benchmarks compare with.
+bench=(iproute2 iptables containernetworking-plugins)
+
+# Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
+has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
+
+missing() {
+	local name
+	for name in "$@"; do
+		[ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
+	done
+}
+
+apt_install() {
+	say "apt-get install $*"
+	# --no-remove: a `cargo` or `rustup` package conflicts with cargo-web; that is the owner's choice.
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@" >&2 ||
+		fail setup/apt "apt-get could not install: $*" \
+			"see the lines above; if a cargo or rustup package is in the way, remove it or use the rustup way in CONTRIBUTING.md"
+}
+
+setup_packages() {
+	local wanted=("${base[@]}") absent
+	case $purpose in
+	lab | test) wanted+=("${lab[@]}") ;;
+	bench) wanted+=("${lab[@]}" "${bench[@]}") ;;
+	esac
+	if [ "$purpose" = test ] && [ "${CI:-}" = true ]; then
+		wanted+=("${bench[@]}")
+	fi
+	mapfile -t absent < <(missing "${wanted[@]}")
+	mapfile -t compiler < <(missing "${toolchain[@]}")
+	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return
+
+	if [ ${#absent[@]} -gt 0 ] || ! has_candidate cargo-web; then
+		say "apt-get update"
+		as_root apt-get update -q >&2 || say "apt-get update failed; trying with the lists that are here"
+	fi
+	[ ${#absent[@]} = 0 ] || apt_install "${absent[@]}"
+	[ ${#compiler[@]} = 0 ] && return
+	if has_candidate cargo-web; then
+		apt_install "${compiler[@]}"
+	fi
+}
+
+# version_at_least WANTED GIVEN
+version_at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+check_compiler() {
+	local version
+	command -v cargo >/dev/null || fail setup/no-compiler "no Rust compiler, and this distribution has no cargo-web package" \
+		"install rustup as CONTRIBUTING.md describes under 'Toolchain without cargo-web', then run make again"
+	version=$(cargo --version | awk '{print $2}')
+	version_at_least 1.95 "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), 1.95 or newer is needed" \
+		"install cargo-web, or a newer toolchain with rustup (CONTRIBUTING.md, 'Toolchain')"
+	# The same question, in the same order, as node/datapath/build.rs asks it.
+	if [ -z "${HEDDLE_BPF_CARGO:-}" ] && [ ! -d /usr/lib/rustlib/bpfel-unknown-none ]; then
+		local nightly=${HEDDLE_BPF_TOOLCHAIN:-nightly}
+		command -v rustup >/dev/null && [[ $'\n'$(rustup toolchain list) == *$'\n'"$nightly"* ]] ||
+			fail setup/no-bpf-target "this compiler has no core library for bpfel-unknown-none, and rustup has no toolchain '$nightly' to build one" \
+				"Debian: apt-get install libstd-rust-web-dev-bpf; elsewhere: CONTRIBUTING.md, 'Toolchain without cargo-web'"
+	fi
+}
+
+setup_bpf_linker() {
+	local found
+	found=$(bpf-linker --version 2>/dev/null | awk '{print $2}') || true
+	[ "$found" = "$bpf_linker_version" ] && return
+	say "cargo install bpf-linker $bpf_linker_version into $HEDDLE_CACHE (about a minute and a half, once)"
+	cargo install bpf-linker --version "$bpf_linker_version" --locked --root "$HEDDLE_CACHE" ||
+		fail setup/bpf-linker "bpf-linker $bpf_linker_version could not be built" \
+			"see the compiler's lines above; the crates registry must be reachable the first time"
+}
+
+setup_cargo_deny() {
+	[ -x "$HEDDLE_CACHE/bin/cargo-deny" ] && return
+	say "cargo install cargo-deny $cargo_deny_version into $HEDDLE_CACHE (some minutes, once)"
+	cargo install cargo-deny --version "$cargo_deny_version" --locked --root "$HEDDLE_CACHE" ||
+		fail setup/cargo-deny "cargo-deny $cargo_deny_version could not be built" "see the compiler's lines above"
+}
+
+mkdir -p "$HEDDLE_CACHE"
+if command -v dpkg-query >/dev/null; then
+	setup_packages
+else
+	say "no dpkg here: not installing packages (CONTRIBUTING.md lists what is needed)"
+fi
+check_compiler
+setup_bpf_linker
+[ "$purpose" != deny ] || setup_cargo_deny

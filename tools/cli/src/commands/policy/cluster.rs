@@ -1,0 +1,500 @@
+//! A cluster as manifests describe it: nodes, pods with addresses and identities, and a policy engine.
+
+use super::{Failure, check};
+use heddle_kube::{
+    manifest::Manifest,
+    pod,
+    policy::{self, CidrGroups, Severity},
+};
+use heddle_model::{Identity, LabelFilter, LabelSet, NamespacedName};
+use heddle_policy::Engine;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+/// The cluster's name in identity labels.
+const CLUSTER: &str = "default";
+/// The node that pods run on when nothing names one.
+const ONLY_NODE: &str = "node-1";
+/// Pods of one workload at most; more is a slip of the finger.
+const MOST_REPLICAS: u64 = 10_000;
+
+/// A node.
+pub(super) struct Node {
+    pub(super) name: String,
+    /// One per family, given or assigned.
+    pub(super) addresses: Vec<IpAddr>,
+    pod_ranges: Vec<IpNet>,
+}
+
+/// A pod.
+pub(super) struct Pod {
+    pub(super) name: NamespacedName,
+    /// Position among the nodes.
+    pub(super) node: usize,
+    /// Primary first; its node's for a host-network pod.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) host_network: bool,
+    /// 0 for a host-network pod: it depends on who looks.
+    pub(super) identity: Identity,
+    /// Its own labels, as written.
+    pub(super) labels: BTreeMap<String, String>,
+    /// `http=TCP/8080,...`
+    pub(super) named_ports: String,
+}
+
+/// What stands at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Holder {
+    Pod(usize),
+    Node(usize),
+    /// In a pod range, but no pod's.
+    Unmanaged,
+    /// Outside the cluster.
+    World,
+}
+
+/// The cluster.
+pub(super) struct Cluster {
+    pub(super) nodes: Vec<Node>,
+    pub(super) pods: Vec<Pod>,
+    pub(super) engine: Engine,
+    by_name: BTreeMap<NamespacedName, usize>,
+    by_address: BTreeMap<IpAddr, Holder>,
+    pod_ranges: Vec<IpNet>,
+}
+
+/// The manifest's kind.
+pub(super) fn kind(manifest: &Manifest) -> &str {
+    manifest
+        .value
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+fn of_kind<'a>(
+    manifests: &'a [Manifest],
+    wanted: &'static str,
+) -> impl Iterator<Item = &'a Manifest> {
+    manifests
+        .iter()
+        .filter(move |manifest| kind(manifest) == wanted)
+}
+
+impl Cluster {
+    /// Builds the cluster; a policy with an error is refused, and with it the question.
+    pub(super) fn build(manifests: &[Manifest]) -> Result<Self, Failure> {
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            engine: Engine::new(),
+            by_name: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            pod_ranges: Vec::new(),
+        };
+        cluster.set_policies(manifests)?;
+        let objects = pods_of(manifests)?;
+        cluster.add_nodes(manifests, &objects);
+        cluster.add_pods(manifests, &objects)?;
+        cluster.assign_addresses()?;
+        Ok(cluster)
+    }
+
+    pub(super) fn pod(&self, name: &NamespacedName) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn node(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// What stands at an address.
+    pub(super) fn holder(&self, address: IpAddr) -> Holder {
+        if let Some(holder) = self.by_address.get(&address) {
+            *holder
+        } else if self.pod_ranges.iter().any(|range| range.contains(&address)) {
+            Holder::Unmanaged
+        } else {
+            Holder::World
+        }
+    }
+
+    fn set_policies(&mut self, manifests: &[Manifest]) -> Result<(), Failure> {
+        let refuse = |manifest: &Manifest, problems: Vec<policy::Problem>| {
+            let mut errors = problems
+                .into_iter()
+                .filter(|problem| problem.severity == Severity::Error);
+            let first = errors.next();
+            let more = errors.count();
+            let Some(first) = first else {
+                return Failure::new("policy/refused", "a policy is refused")
+                    .object(check::object(manifest));
+            };
+            let rest = match more {
+                0 => String::new(),
+                1 => " (and one more error: see `heddle policy check`)".to_owned(),
+                more => format!(" (and {more} more errors: see `heddle policy check`)"),
+            };
+            Failure::new(
+                first.code,
+                format!(
+                    "{}, document {}, {}, {}: {}{rest}",
+                    manifest.file,
+                    manifest.document,
+                    check::object(manifest),
+                    first.field,
+                    first.message
+                ),
+            )
+            .object(check::object(manifest))
+            .field(first.field)
+            .help(first.help)
+        };
+        let mut groups = CidrGroups::new();
+        for manifest in of_kind(manifests, "CiliumCIDRGroup") {
+            let (name, group) = policy::parse_cidr_group(&manifest.value)
+                .map_err(|problems| refuse(manifest, problems))?;
+            groups.insert(name, group);
+        }
+        for manifest in manifests {
+            if policy::policy_id(&manifest.value).is_none() {
+                if kind(manifest).contains("NetworkPolicy") {
+                    return Err(Failure::new(
+                        "policy/unsupported-kind",
+                        format!("{} is not enforced yet", check::object(manifest)),
+                    )
+                    .object(check::object(manifest))
+                    .help("leave it out, or write it as a CiliumNetworkPolicy"));
+                }
+                continue;
+            }
+            let parsed = policy::parse(&manifest.value, Some(&groups));
+            match parsed.policy {
+                Some(policy) => {
+                    self.engine.set_policy(policy);
+                }
+                None => return Err(refuse(manifest, parsed.problems)),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_nodes(&mut self, manifests: &[Manifest], pods: &BTreeMap<NamespacedName, Value>) {
+        let mut named: BTreeMap<String, Node> = BTreeMap::new();
+        let bare = |name: &str| Node {
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            pod_ranges: Vec::new(),
+        };
+        for manifest in of_kind(manifests, "Node") {
+            let name = pod::name(&manifest.value).name;
+            let mut node = bare(&name);
+            for entry in list(&manifest.value, "/status/addresses") {
+                let internal = entry.get("type").and_then(Value::as_str) == Some("InternalIP");
+                let address = entry.get("address").and_then(Value::as_str);
+                if let (true, Some(Ok(address))) = (internal, address.map(str::parse)) {
+                    node.addresses.push(address);
+                }
+            }
+            let single = manifest.value.pointer("/spec/podCIDR");
+            for range in list(&manifest.value, "/spec/podCIDRs").iter().chain(single) {
+                if let Some(Ok(range)) = range.as_str().map(str::parse::<IpNet>)
+                    && !node.pod_ranges.contains(&range.trunc())
+                {
+                    node.pod_ranges.push(range.trunc());
+                }
+            }
+            named.insert(name, node);
+        }
+        for name in pods.values().filter_map(pod::node) {
+            named.entry(name.to_owned()).or_insert_with(|| bare(name));
+        }
+        if named.is_empty() {
+            named.insert(ONLY_NODE.to_owned(), bare(ONLY_NODE));
+        }
+        self.nodes = named.into_values().collect();
+        let taken: BTreeSet<IpAddr> = self
+            .nodes
+            .iter()
+            .flat_map(|n| n.addresses.clone())
+            .collect();
+        for (position, node) in self.nodes.iter_mut().enumerate() {
+            if node.addresses.is_empty() {
+                let mut number = position as u32 + 1;
+                while taken.contains(&node_address(number)) {
+                    number += 0x1_0000;
+                }
+                node.addresses = vec![
+                    node_address(number),
+                    Ipv6Addr::from(0xfd10_0245_0000_0000_0000_0000_0000_0000 | u128::from(number))
+                        .into(),
+                ];
+            }
+            for address in &node.addresses {
+                self.by_address.insert(*address, Holder::Node(position));
+            }
+            self.pod_ranges.extend(&node.pod_ranges);
+        }
+    }
+
+    fn add_pods(
+        &mut self,
+        manifests: &[Manifest],
+        objects: &BTreeMap<NamespacedName, Value>,
+    ) -> Result<(), Failure> {
+        let namespaces: BTreeMap<String, &Value> = of_kind(manifests, "Namespace")
+            .map(|manifest| (pod::name(&manifest.value).name, &manifest.value))
+            .collect();
+        let filter = LabelFilter::default();
+        let mut next_node = 0;
+        let mut sets: BTreeMap<LabelSet, Vec<usize>> = BTreeMap::new();
+        for (name, object) in objects {
+            let node = match pod::node(object).and_then(|name| self.node(name)) {
+                Some(node) => node,
+                None => {
+                    next_node += 1;
+                    (next_node - 1) % self.nodes.len()
+                }
+            };
+            let position = self.pods.len();
+            let host_network = pod::is_host_network(object);
+            let addresses = if host_network {
+                self.nodes[node].addresses.clone()
+            } else {
+                pod::addresses(object)
+            };
+            if !host_network {
+                for address in &addresses {
+                    if let Some(Holder::Pod(other)) =
+                        self.by_address.insert(*address, Holder::Pod(position))
+                    {
+                        return Err(Failure::new(
+                            "manifest/duplicate-address",
+                            format!(
+                                "pods {} and {name} both have {address}",
+                                self.pods[other].name
+                            ),
+                        )
+                        .object(format!("Pod {name}"))
+                        .field("status.podIPs")
+                        .help("correct status.podIPs, or leave it out to have one assigned"));
+                    }
+                }
+                let namespace = namespaces.get(&name.namespace).map(|n| pod::labels(n));
+                let labels =
+                    pod::identity_labels(object, namespace.unwrap_or_default(), CLUSTER, &filter);
+                sets.entry(labels).or_default().push(position);
+            }
+            self.by_name.insert(name.clone(), position);
+            self.pods.push(Pod {
+                name: name.clone(),
+                node,
+                addresses,
+                host_network,
+                identity: Identity::UNKNOWN,
+                labels: pod::labels(object)
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
+                named_ports: if host_network {
+                    String::new()
+                } else {
+                    pod::named_ports(object)
+                },
+            });
+        }
+        // Label sets in their own order, so that the same manifests always give the same numbers.
+        for (offset, (labels, pods)) in sets.into_iter().enumerate() {
+            let identity = u32::try_from(offset)
+                .ok()
+                .and_then(|offset| Identity::CLUSTER_FIRST.0.checked_add(offset))
+                .map(Identity)
+                .filter(|identity| *identity <= Identity::CLUSTER_LAST)
+                .ok_or_else(|| {
+                    Failure::new(
+                        "identity/exhausted",
+                        "the pods have more than 65280 different label sets",
+                    )
+                    .help("ask about fewer pods at once")
+                })?;
+            for pod in pods {
+                self.pods[pod].identity = identity;
+            }
+            self.engine.set_identity(identity, labels);
+        }
+        Ok(())
+    }
+
+    /// Gives pods without addresses one of each family, from their node's pod ranges, or from blocks of
+    /// 10.244.0.0/16 and fd10:244::/48 when it has none.
+    fn assign_addresses(&mut self) -> Result<(), Failure> {
+        let mut ranges: Vec<Vec<IpNet>> = self
+            .nodes
+            .iter()
+            .map(|node| node.pod_ranges.clone())
+            .collect();
+        let mut cursors: BTreeMap<IpNet, u128> = BTreeMap::new();
+        let mut next_block = [0u32; 2];
+        for position in 0..self.pods.len() {
+            let pod = &self.pods[position];
+            if pod.host_network || !pod.addresses.is_empty() {
+                continue;
+            }
+            let node = pod.node;
+            let given = &self.nodes[node].pod_ranges;
+            // A node with ranges of one family only is a cluster of one family.
+            let families: Vec<usize> = [0, 1]
+                .into_iter()
+                .filter(|family| {
+                    given.is_empty() || given.iter().any(|range| family_of(*range) == *family)
+                })
+                .collect();
+            for family in families {
+                let address = loop {
+                    let found = ranges[node]
+                        .iter()
+                        .filter(|range| family_of(**range) == family)
+                        .find_map(|range| next_address(*range, &mut cursors, &self.by_address));
+                    if let Some(address) = found {
+                        break address;
+                    }
+                    let Some(block) = default_block(family, next_block[family]) else {
+                        return Err(Failure::new(
+                            "ipam/pool-exhausted",
+                            "10.244.0.0/16 has no block left for pods without addresses",
+                        )
+                        .help("give nodes wider spec.podCIDRs, or pods status.podIPs"));
+                    };
+                    next_block[family] += 1;
+                    ranges[node].push(block);
+                    self.pod_ranges.push(match family {
+                        0 => IpNet::from(ipnet::Ipv4Net::new_assert(
+                            Ipv4Addr::new(10, 244, 0, 0),
+                            16,
+                        )),
+                        _ => IpNet::from(ipnet::Ipv6Net::new_assert(
+                            Ipv6Addr::new(0xfd10, 0x244, 0, 0, 0, 0, 0, 0),
+                            48,
+                        )),
+                    });
+                };
+                self.by_address.insert(address, Holder::Pod(position));
+                self.pods[position].addresses.push(address);
+            }
+        }
+        self.pod_ranges.sort();
+        self.pod_ranges.dedup();
+        Ok(())
+    }
+}
+
+/// The pods, those of workloads included: `NAME-0`, `NAME-1`, ... for each replica.
+fn pods_of(manifests: &[Manifest]) -> Result<BTreeMap<NamespacedName, Value>, Failure> {
+    let mut pods = BTreeMap::new();
+    for manifest in manifests {
+        match kind(manifest) {
+            "Pod" => {
+                if !pod::is_finished(&manifest.value) {
+                    pods.insert(pod::name(&manifest.value), manifest.value.clone());
+                }
+            }
+            "Deployment" | "StatefulSet" | "ReplicaSet" => {
+                let owner = pod::name(&manifest.value);
+                let replicas = manifest.value.pointer("/spec/replicas");
+                let replicas = replicas.map_or(Some(1), Value::as_u64);
+                let Some(replicas) = replicas.filter(|replicas| *replicas <= MOST_REPLICAS) else {
+                    return Err(Failure::new(
+                        "manifest/invalid-replicas",
+                        format!(
+                            "{}: replicas must be 0 to {MOST_REPLICAS}",
+                            check::object(manifest)
+                        ),
+                    )
+                    .object(check::object(manifest))
+                    .field("spec.replicas")
+                    .help("write a number"));
+                };
+                let template = manifest.value.pointer("/spec/template").cloned();
+                let template = template.unwrap_or_default();
+                for replica in 0..replicas {
+                    let name =
+                        NamespacedName::new(&owner.namespace, format!("{}-{replica}", owner.name));
+                    let labels = template.pointer("/metadata/labels").cloned();
+                    let object = json!({
+                        "metadata": {
+                            "namespace": name.namespace,
+                            "name": name.name,
+                            "labels": labels.unwrap_or_default(),
+                        },
+                        "spec": template.get("spec").cloned().unwrap_or_default(),
+                    });
+                    pods.insert(name, object);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(pods)
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
+}
+
+fn node_address(number: u32) -> IpAddr {
+    Ipv4Addr::from(0xac10_0000 | (number & 0x000f_ffff)).into()
+}
+
+const fn family_of(net: IpNet) -> usize {
+    match net {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => 1,
+    }
+}
+
+/// The block with this number of the default pool; a pool has 256 IPv4 blocks and 65536 IPv6 ones.
+fn default_block(family: usize, number: u32) -> Option<IpNet> {
+    let (address, length): (IpAddr, u8) = if family == 0 {
+        let third = u8::try_from(number).ok()?;
+        (Ipv4Addr::new(10, 244, third, 0).into(), 24)
+    } else {
+        let fourth = u16::try_from(number).ok()?;
+        (
+            Ipv6Addr::new(0xfd10, 0x244, 0, fourth, 0, 0, 0, 0).into(),
+            64,
+        )
+    };
+    IpNet::new(address, length).ok()
+}
+
+/// The next address of a range that nobody has; not the network's, the gateway's or the broadcast one.
+fn next_address(
+    range: IpNet,
+    cursors: &mut BTreeMap<IpNet, u128>,
+    taken: &BTreeMap<IpAddr, Holder>,
+) -> Option<IpAddr> {
+    let cursor = cursors.entry(range).or_insert(2);
+    let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
+    let size = 1u128.checked_shl(host_bits).unwrap_or(u128::MAX);
+    while *cursor < size.saturating_sub(1) {
+        let offset = *cursor;
+        *cursor += 1;
+        let address: IpAddr = match range.network() {
+            IpAddr::V4(first) => {
+                Ipv4Addr::from(u32::from(first).wrapping_add(u32::try_from(offset).ok()?)).into()
+            }
+            IpAddr::V6(first) => Ipv6Addr::from(u128::from(first).wrapping_add(offset)).into(),
+        };
+        if !taken.contains_key(&address) {
+            return Some(address);
+        }
+    }
+    None
+}

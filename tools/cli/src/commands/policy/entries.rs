@@ -1,0 +1,183 @@
+//! `heddle policy entries`: a pod's compiled entries with the rules they come from.
+
+use super::{Files, Output, cluster::Cluster, say, usage};
+use crate::failure::Failure;
+use clap::Args;
+use comfy_table::{Table, presets};
+use heddle_model::{Identity, NamespacedName};
+use heddle_policy::{CidrScope, Engine, Entry, EntryVerdict, RuleRef, protocol};
+use serde::Serialize;
+use std::process::ExitCode;
+
+#[derive(Args)]
+pub(crate) struct Entries {
+    #[command(flatten)]
+    files: Files,
+    /// The pod, as namespace/name.
+    #[arg(long, value_name = "POD")]
+    pod: String,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    pod: String,
+    identity: Identity,
+    ingress: &'static str,
+    egress: &'static str,
+    entries: Vec<Row>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    direction: heddle_policy::Direction,
+    identity: Identity,
+    /// What the identity stands for.
+    peer: String,
+    /// `any`, `TCP`, ...
+    protocol: String,
+    port: u16,
+    port_prefix: u8,
+    /// Last port of the range.
+    end_port: u16,
+    verdict: EntryVerdict,
+    precedence: u32,
+    cookie: u32,
+    rules: Vec<RuleRef>,
+}
+
+impl Entries {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let json = self.output.is_json();
+        self.answer().map_err(|failure| failure.json(json))
+    }
+
+    fn answer(self) -> Result<ExitCode, Failure> {
+        let mut cluster = Cluster::build(&self.files.read()?)?;
+        let found = self
+            .pod
+            .parse::<NamespacedName>()
+            .ok()
+            .and_then(|name| cluster.pod(&name));
+        let Some(pod) = found else {
+            return Err(usage(
+                "policy/unknown-peer",
+                format!("there is no pod {:?} in the manifests", self.pod),
+                "name a pod as namespace/name; pods without a namespace are in `default`",
+            ));
+        };
+        let pod = &cluster.pods[pod];
+        if pod.host_network {
+            return Err(usage(
+                "policy/host-network",
+                format!(
+                    "pod {} shares its node's network and has no policy of its own",
+                    pod.name
+                ),
+                "ask about a pod with hostNetwork: false",
+            ));
+        }
+        let identity = pod.identity;
+        let compiled = cluster.engine.compile(identity);
+        let stance = |enforced| if enforced { "enforced" } else { "open" };
+        let answer = Answer {
+            pod: self.pod,
+            identity,
+            ingress: stance(compiled.ingress_enforced),
+            egress: stance(compiled.egress_enforced),
+            entries: compiled
+                .entries
+                .iter()
+                .map(|entry| row(&cluster.engine, entry))
+                .collect(),
+        };
+        if !self.output.print(&answer)? {
+            print(&answer)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn row(engine: &Engine, entry: &Entry) -> Row {
+    let key = entry.key;
+    let free_bits = 16 - u32::from(key.port_prefix.min(16));
+    let last = u32::from(key.port) | ((1u32 << free_bits) - 1);
+    Row {
+        direction: key.direction,
+        identity: key.identity,
+        peer: peer(engine, key.identity),
+        protocol: match key.protocol {
+            0 => "any".to_owned(),
+            number => protocol::name(number).map_or_else(|| number.to_string(), str::to_owned),
+        },
+        port: key.port,
+        port_prefix: key.port_prefix,
+        end_port: u16::try_from(last).unwrap_or(u16::MAX),
+        verdict: entry.verdict,
+        precedence: entry.precedence,
+        cookie: entry.cookie,
+        rules: engine.rules_of(entry.cookie),
+    }
+}
+
+fn peer(engine: &Engine, identity: Identity) -> String {
+    if identity == Identity::UNKNOWN {
+        return "anybody".to_owned();
+    }
+    if let Some(name) = identity.reserved_name() {
+        return format!("reserved:{name}");
+    }
+    if let Some(labels) = engine.labels(identity) {
+        return labels.to_string();
+    }
+    match engine.cidrs().iter().find(|c| c.identity == identity) {
+        Some(cidr) => match cidr.scope {
+            CidrScope::World => format!("{} outside the cluster", cidr.prefix),
+            CidrScope::InCluster => format!("{} in the cluster", cidr.prefix),
+        },
+        None => identity.to_string(),
+    }
+}
+
+fn print(answer: &Answer) -> Result<(), Failure> {
+    say(&format!(
+        "{} identity {} ingress {} egress {}",
+        answer.pod, answer.identity, answer.ingress, answer.egress
+    ))?;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["DIRECTION", "PEER", "PROTOCOL", "PORT", "VERDICT", "RULES"]);
+    for entry in &answer.entries {
+        let direction = match entry.direction {
+            heddle_policy::Direction::Ingress => "ingress",
+            heddle_policy::Direction::Egress => "egress",
+        };
+        let port = match (entry.port_prefix, entry.port == entry.end_port) {
+            (0, _) => "any".to_owned(),
+            (_, true) => entry.port.to_string(),
+            (_, false) => format!("{}-{}", entry.port, entry.end_port),
+        };
+        let verdict = match entry.verdict {
+            EntryVerdict::Allow => "allow",
+            EntryVerdict::Deny => "deny",
+        };
+        let rules: Vec<String> = entry.rules.iter().map(ToString::to_string).collect();
+        let rules = match (rules.is_empty(), entry.cookie) {
+            (true, 0) => "not enforced".to_owned(),
+            (true, _) => "reserved".to_owned(),
+            (false, _) => rules.join("\n"),
+        };
+        table.add_row([
+            direction,
+            &entry.peer,
+            &entry.protocol,
+            &port,
+            verdict,
+            &rules,
+        ]);
+    }
+    say(&table.trim_fmt())
+}

@@ -1,0 +1,275 @@
+//! Peers as the command line names them: a pod, an address, a node, an entity.
+
+use super::{
+    Failure,
+    cluster::{Cluster, Holder},
+    usage,
+};
+use heddle_model::{Entity, Identity, NamespacedName};
+use heddle_policy::Party;
+use ipnet::IpNet;
+use serde_json::{Map, Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    fn everywhere(self) -> IpNet {
+        match self {
+            Self::V4 => IpNet::from(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+            Self::V6 => IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+        }
+    }
+}
+
+/// Who is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Peer {
+    /// A pod, by its position.
+    Pod(usize),
+    /// A node itself, by its position.
+    Node(usize),
+    /// An address that no pod or node has.
+    Address(IpAddr),
+    /// Somebody with this reserved identity.
+    Reserved(Identity),
+}
+
+/// A peer with the words it was given in, and the family these words imply.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) given: String,
+    pub(super) peer: Peer,
+    pub(super) family: Option<Family>,
+}
+
+impl Named {
+    pub(super) fn pod(cluster: &Cluster, pod: usize) -> Self {
+        Self {
+            given: cluster.pods[pod].name.to_string(),
+            peer: Peer::Pod(pod),
+            family: None,
+        }
+    }
+
+    /// Reads `ns/pod`, an address, `host:NODE` or an entity.
+    pub(super) fn parse(cluster: &Cluster, given: &str) -> Result<Self, Failure> {
+        let mut family = None;
+        let peer = if let Ok(address) = given.parse::<IpAddr>() {
+            family = Some(Family::of(address));
+            match cluster.holder(address) {
+                Holder::Pod(pod) => Peer::Pod(pod),
+                Holder::Node(node) => Peer::Node(node),
+                Holder::Unmanaged | Holder::World => Peer::Address(address),
+            }
+        } else if let Some(name) = given.strip_prefix("host:") {
+            Peer::Node(cluster.node(name).ok_or_else(|| {
+                let nodes: Vec<&str> = cluster.nodes.iter().map(|n| n.name.as_str()).collect();
+                usage(
+                    "policy/unknown-peer",
+                    format!("there is no node {name:?} in the manifests"),
+                    &format!("nodes: {}", nodes.join(", ")),
+                )
+            })?)
+        } else if let Ok(name) = given.parse::<NamespacedName>() {
+            Peer::Pod(cluster.pod(&name).ok_or_else(|| {
+                usage(
+                    "policy/unknown-peer",
+                    format!("there is no pod {name} in the manifests"),
+                    "name a pod as namespace/name; pods without a namespace are in `default`",
+                )
+            })?)
+        } else {
+            Self::entity(given)?
+        };
+        Ok(Self {
+            given: given.to_owned(),
+            peer,
+            family,
+        })
+    }
+
+    fn entity(given: &str) -> Result<Peer, Failure> {
+        match given.parse::<Entity>() {
+            Ok(Entity::All | Entity::Cluster | Entity::None) => {
+                return Err(usage(
+                    "policy/ambiguous-peer",
+                    format!("{given:?} is not one peer"),
+                    "name one: a pod, an address, world, host:NODE, remote-node, kube-apiserver",
+                ));
+            }
+            Ok(_) => {}
+            // The world's families have names of their own as identities.
+            Err(_) if given.starts_with("world-") => {}
+            Err(_) => return Err(unknown(given)),
+        }
+        Identity::from_reserved_name(given)
+            .map(Peer::Reserved)
+            .ok_or_else(|| unknown(given))
+    }
+
+    /// The families that it has addresses of, the preferred one first.
+    pub(super) fn families(&self, cluster: &Cluster) -> Vec<Family> {
+        if let Some(family) = self.family {
+            return vec![family];
+        }
+        let mut found = Vec::new();
+        for address in self.peer.addresses(cluster) {
+            let family = Family::of(*address);
+            if !found.contains(&family) {
+                found.push(family);
+            }
+        }
+        match self.peer {
+            Peer::Reserved(Identity::WORLD_IPV4) => vec![Family::V4],
+            Peer::Reserved(Identity::WORLD_IPV6) => vec![Family::V6],
+            Peer::Reserved(_) => vec![Family::V4, Family::V6],
+            _ => found,
+        }
+    }
+}
+
+fn unknown(given: &str) -> Failure {
+    usage(
+        "policy/unknown-peer",
+        format!("{given:?} is no pod, address or entity"),
+        "a peer is namespace/pod, an address, host:NODE, or an entity such as world, remote-node, kube-apiserver",
+    )
+}
+
+impl Peer {
+    fn addresses(self, cluster: &Cluster) -> &[IpAddr] {
+        match self {
+            Self::Pod(pod) => &cluster.pods[pod].addresses,
+            Self::Node(node) => &cluster.nodes[node].addresses,
+            Self::Address(_) | Self::Reserved(_) => &[],
+        }
+    }
+
+    /// Its address of a family.
+    pub(super) fn address(self, cluster: &Cluster, family: Family) -> Option<IpAddr> {
+        if let Self::Address(address) = self {
+            return Some(address);
+        }
+        self.addresses(cluster)
+            .iter()
+            .copied()
+            .find(|address| Family::of(*address) == family)
+    }
+
+    /// The node whose own it is: a node, or a pod in its network.
+    pub(super) fn as_node(self, cluster: &Cluster) -> Option<usize> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Pod(pod) if cluster.pods[pod].host_network => Some(cluster.pods[pod].node),
+            _ => None,
+        }
+    }
+
+    /// The node it is on, when it is a pod with an endpoint of its own.
+    fn endpoint_node(self, cluster: &Cluster) -> Option<usize> {
+        match self {
+            Self::Pod(pod) if !cluster.pods[pod].host_network => Some(cluster.pods[pod].node),
+            _ => None,
+        }
+    }
+
+    /// True when a packet between the two never leaves a pod.
+    pub(super) fn is_same_pod(self, other: Self, cluster: &Cluster) -> bool {
+        self == other && self.endpoint_node(cluster).is_some()
+    }
+
+    /// How the other end sees it. A node is `host` to its own pods, `remote-node` to the rest.
+    pub(super) fn party(self, other: Self, cluster: &Cluster, family: Family) -> Party {
+        let prefix = self.address(cluster, family).map(IpNet::from);
+        if let Some(node) = self.as_node(cluster) {
+            let own = other
+                .endpoint_node(cluster)
+                .or_else(|| other.as_node(cluster))
+                .is_some_and(|of_other| of_other == node);
+            let identity = if own {
+                Identity::HOST
+            } else {
+                Identity::REMOTE_NODE
+            };
+            return Party::in_cluster(identity, prefix);
+        }
+        match self {
+            Self::Pod(pod) => Party::in_cluster(cluster.pods[pod].identity, prefix),
+            Self::Node(_) => Party::in_cluster(Identity::REMOTE_NODE, prefix),
+            Self::Address(address) => match cluster.holder(address) {
+                Holder::World => Party::world(IpNet::from(address)),
+                _ => Party::in_cluster(Identity::UNMANAGED, Some(IpNet::from(address))),
+            },
+            Self::Reserved(identity) if identity.is_world() => Party::world(family.everywhere()),
+            Self::Reserved(identity) => Party::in_cluster(identity, None),
+        }
+    }
+
+    /// The number that a name of its ports means, when it has it.
+    pub(super) fn named_port(self, cluster: &Cluster, protocol: u8, name: &str) -> Option<u16> {
+        let Self::Pod(pod) = self else { return None };
+        heddle_policy::protocol::named_ports(&cluster.pods[pod].named_ports)
+            .find(|(known, of, _)| *known == name && *of == protocol)
+            .map(|(_, _, port)| port)
+    }
+
+    /// The contract's description of one end.
+    pub(super) fn describe(self, cluster: &Cluster, party: &Party, family: Family) -> Value {
+        let mut about = Map::new();
+        match self {
+            Self::Pod(pod) => {
+                about.insert("pod".into(), json!(cluster.pods[pod].name.to_string()));
+                about.insert(
+                    "node".into(),
+                    json!(cluster.nodes[cluster.pods[pod].node].name),
+                );
+            }
+            Self::Node(node) => {
+                about.insert("node".into(), json!(cluster.nodes[node].name));
+            }
+            Self::Address(_) => {}
+            Self::Reserved(identity) => {
+                about.insert("entity".into(), json!(identity.reserved_name()));
+            }
+        }
+        let address = self.address(cluster, family);
+        let address = address.or_else(|| self.addresses(cluster).first().copied());
+        if let Some(address) = address {
+            about.insert("ip".into(), json!(address));
+        }
+        about.insert("identity".into(), json!(party.identity));
+        let labels = match self {
+            Self::Pod(pod) => json!(cluster.pods[pod].labels),
+            _ => match party.identity.reserved_name() {
+                Some(name) => json!({ format!("reserved:{name}"): "" }),
+                None => json!({}),
+            },
+        };
+        about.insert("labels".into(), labels);
+        Value::Object(about)
+    }
+}
+
+/// The family two ends speak: one that both have, the source's preference first.
+pub(super) fn common_family(cluster: &Cluster, from: &Named, to: &Named) -> Family {
+    let (ours, theirs) = (from.families(cluster), to.families(cluster));
+    ours.iter()
+        .find(|family| theirs.contains(family))
+        .or(ours.first())
+        .or(theirs.first())
+        .copied()
+        .unwrap_or(Family::V4)
+}

@@ -1,0 +1,95 @@
+//! `heddle lab down`: finds what belongs to a lab by its names, whatever is left of it, and removes it.
+
+use crate::LabError;
+use crate::cgroup::{self, OWN_SOURCE};
+use crate::namespace;
+use crate::paths::{BPFFS, LABS, Lab};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long killed processes may take to go.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Removes everything of a lab; not existing is no error. Returns whether there was something.
+pub fn down(lab: &Lab) -> Result<bool, LabError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(LabError::NotRoot {
+            what: "removing namespaces and cgroups".into(),
+        });
+    }
+    let mut found = lab.exists();
+    // Processes first: what follows is then used by nobody.
+    for mount in cgroup::mounts()?.into_iter().filter(|mount| mount.kind == "cgroup2") {
+        let group = mount.point.join(lab.cgroup());
+        if group.exists() {
+            found = true;
+            cgroup::remove(&group, DEADLINE)?;
+        }
+    }
+    for name in namespace::names().iter().filter(|name| lab.owns_namespace(name)) {
+        found = true;
+        namespace::remove(name);
+    }
+    let pins = lab.pins();
+    if pins.exists() {
+        found = true;
+        remove_folder(&pins)?;
+    }
+    unmount_below(&lab.state())?;
+    if lab.exists() {
+        remove_folder(&lab.state())?;
+    }
+    sweep();
+    Ok(found)
+}
+
+/// Removes what labs share once nothing uses it any more.
+fn sweep() {
+    // Each is refused while something is in it, which is what is wanted.
+    let _ = std::fs::remove_dir(Path::new(BPFFS).join("heddle"));
+    let _ = std::fs::remove_dir(LABS);
+    namespace::remove_folder();
+    if Path::new(LABS).exists() {
+        return;
+    }
+    for mount in cgroup::mounts().unwrap_or_default() {
+        let empty = || {
+            std::fs::read_dir(&mount.point).is_ok_and(|mut entries| entries.next().is_none())
+        };
+        let unused = match mount.kind.as_str() {
+            "bpf" => empty(),
+            "cgroup2" => true,
+            _ => false,
+        };
+        if mount.source == OWN_SOURCE && unused {
+            let _ = nix::mount::umount2(&mount.point, nix::mount::MntFlags::empty());
+            if mount.kind == "cgroup2" {
+                let _ = std::fs::remove_dir(&mount.point);
+            }
+        }
+    }
+    let _ = std::fs::remove_dir("/run/heddle");
+}
+
+fn unmount_below(folder: &Path) -> Result<(), LabError> {
+    let mut points: Vec<_> = cgroup::mounts()?
+        .into_iter()
+        .map(|mount| mount.point)
+        .filter(|point| point.starts_with(folder))
+        .collect();
+    points.sort();
+    for point in points.iter().rev() {
+        nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH)
+            .map_err(|error| LabError::system(format!("unmount {}", point.display()), error))?;
+    }
+    Ok(())
+}
+
+fn remove_folder(path: &Path) -> Result<(), LabError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(LabError::file("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,187 @@
+//! `heddle lab get`: objects by kind, name, namespace and labels.
+
+use crate::LabError;
+use crate::paths::Lab;
+use heddle_kube::store::{Kind, Object, Store, StoreError};
+use heddle_model::NamespacedName;
+
+/// The kind that a word on the command line means, with kubectl's short names.
+pub fn kind(word: &str) -> Result<Kind, LabError> {
+    let lower = word.to_ascii_lowercase();
+    let known = match lower.as_str() {
+        "po" => Some(Kind::Pod),
+        "ns" => Some(Kind::Namespace),
+        "no" => Some(Kind::Node),
+        "deploy" => Some(Kind::Deployment),
+        "netpol" | "networkpolicies" => Some(Kind::NetworkPolicy),
+        "cnp" | "ciliumnetworkpolicies" => Some(Kind::CiliumNetworkPolicy),
+        "ciliumid" | "ciliumidentities" => Some(Kind::CiliumIdentity),
+        "cep" => Some(Kind::CiliumEndpoint),
+        _ => Kind::ALL.into_iter().find(|kind| {
+            let name = kind.name().to_ascii_lowercase();
+            lower == name || lower.strip_suffix('s') == Some(&name)
+        }),
+    };
+    known.ok_or_else(|| {
+        let names: Vec<String> =
+            Kind::ALL.iter().map(|kind| kind.name().to_ascii_lowercase()).collect();
+        LabError::Usage(format!("{word:?} is no kind of a lab; the kinds are {}", names.join(", ")))
+    })
+}
+
+/// A label selector as `-l` takes it: `a=b,c!=d,e,!f,g in (h,i),j notin (k)`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Labels(Vec<(String, Test)>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Test {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    Absent,
+}
+
+impl Labels {
+    /// Reads a selector.
+    pub fn parse(text: &str) -> Result<Self, LabError> {
+        let mut tests = Vec::new();
+        for term in split_terms(text) {
+            let term = term.trim();
+            let wrong = || LabError::Usage(format!("{term:?} is no label selector"));
+            let list = |rest: &str| -> Option<Vec<String>> {
+                let inner = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
+                Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
+            };
+            let (key, test) = if let Some((key, rest)) = term.split_once(" notin ") {
+                (key, Test::NotIn(list(rest).ok_or_else(wrong)?))
+            } else if let Some((key, rest)) = term.split_once(" in ") {
+                (key, Test::In(list(rest).ok_or_else(wrong)?))
+            } else if let Some((key, value)) = term.split_once("!=") {
+                (key, Test::NotIn(vec![value.trim().to_owned()]))
+            } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+                (key, Test::In(vec![value.trim().to_owned()]))
+            } else if let Some(key) = term.strip_prefix('!') {
+                (key, Test::Absent)
+            } else {
+                (term, Test::Exists)
+            };
+            let key = key.trim();
+            if key.is_empty() || key.contains([' ', '(', ')', ',']) {
+                return Err(wrong());
+            }
+            tests.push((key.to_owned(), test));
+        }
+        Ok(Self(tests))
+    }
+
+    /// True when an object's labels fit.
+    pub fn fit(&self, object: &Object) -> bool {
+        let labels = &object.value["metadata"]["labels"];
+        self.0.iter().all(|(key, test)| {
+            let value = labels[key].as_str();
+            match test {
+                Test::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
+                Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| v != value)),
+                Test::Exists => value.is_some(),
+                Test::Absent => value.is_none(),
+            }
+        })
+    }
+}
+
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut terms = Vec::new();
+    let (mut depth, mut start) = (0_i32, 0);
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                terms.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[start..]);
+    terms.retain(|term| !term.trim().is_empty());
+    terms
+}
+
+/// One object.
+pub async fn one(
+    lab: &Lab,
+    store: &dyn Store,
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Object, LabError> {
+    let namespace = if kind.is_namespaced() { namespace } else { "" };
+    let full = NamespacedName::new(namespace, name);
+    store.get(kind, &full).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => LabError::NotFound {
+            what: crate::apply::label(kind, &full),
+            lab: lab.name().to_owned(),
+            help: format!("`heddle lab get {} -A` lists them", kind.name().to_ascii_lowercase()),
+        },
+        error => error.into(),
+    })
+}
+
+/// All objects of a kind that fit; of one namespace, or of all.
+pub async fn many(
+    store: &dyn Store,
+    kind: Kind,
+    namespace: Option<&str>,
+    labels: &Labels,
+) -> Result<Vec<Object>, LabError> {
+    let namespace = namespace.filter(|_| kind.is_namespaced());
+    let mut found = store.list(kind, namespace).await?;
+    found.retain(|object| labels.fit(object));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn kinds_by_their_usual_names() {
+        for (word, expected) in [
+            ("pods", Kind::Pod),
+            ("Pod", Kind::Pod),
+            ("deploy", Kind::Deployment),
+            ("networkpolicies", Kind::NetworkPolicy),
+            ("cnp", Kind::CiliumNetworkPolicy),
+            ("nodes", Kind::Node),
+            ("ns", Kind::Namespace),
+        ] {
+            assert_eq!(kind(word).unwrap(), expected);
+        }
+        assert!(kind("services").is_err());
+    }
+
+    #[test]
+    fn selectors() {
+        let object = Object {
+            kind: Kind::Pod,
+            name: NamespacedName::new("n", "p"),
+            revision: 1,
+            value: json!({"metadata": {"labels": {"app": "web", "tier": "front"}}}),
+        };
+        for (text, expected) in [
+            ("app=web", true),
+            ("app==web,tier", true),
+            ("app!=web", false),
+            ("app in (api, web),!gone", true),
+            ("app notin (api)", true),
+            ("gone", false),
+            ("", true),
+        ] {
+            assert_eq!(Labels::parse(text).unwrap().fit(&object), expected, "{text}");
+        }
+        assert!(Labels::parse("app in web").is_err());
+        assert!(Labels::parse("=x").is_err());
+    }
+}

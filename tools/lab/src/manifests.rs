@@ -1,0 +1,346 @@
+//! Manifests that are to be applied, checked before anything is changed.
+
+use crate::LabError;
+use crate::pod::spec::{self, is_dns_label, is_dns_subdomain};
+use heddle_kube::manifest::{self, Manifest};
+use heddle_kube::policy::Severity;
+use heddle_kube::store::Kind;
+use heddle_model::NamespacedName;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Kinds that people apply, in the order in which they are: what others lean on first, and policy
+/// before the pods that it is about.
+pub const APPLIED: [Kind; 6] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::NetworkPolicy,
+    Kind::CiliumNetworkPolicy,
+    Kind::Deployment,
+    Kind::Pod,
+];
+
+/// An object that may be applied.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Checked {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: NamespacedName,
+    /// The object, with its namespace filled in.
+    pub value: Value,
+    /// Where it stands.
+    pub manifest: (String, usize),
+    /// What it says that the lab does not do, and other warnings.
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks files, folders and `-`; every problem of every object is reported.
+pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabError>> {
+    let manifests = manifest::read(paths).map_err(|error| {
+        vec![LabError::BadObject {
+            code: error.code().to_owned(),
+            file: paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+            document: 0,
+            object: String::new(),
+            field: String::new(),
+            reason: error.to_string(),
+            help: error.help().to_owned(),
+        }]
+    })?;
+    let mut checked = Vec::new();
+    let mut problems = Vec::new();
+    for manifest in &manifests {
+        match check(manifest, namespace) {
+            Ok(object) => checked.push(object),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    checked.sort_by_key(|object: &Checked| {
+        APPLIED.iter().position(|kind| *kind == object.kind).unwrap_or(usize::MAX)
+    });
+    Ok(checked)
+}
+
+/// Reads the names of objects only, for deletion: their content need not be right.
+pub fn read_names(
+    paths: &[PathBuf],
+    namespace: &str,
+) -> Result<Vec<(Kind, NamespacedName)>, Vec<LabError>> {
+    let manifests = manifest::read(paths).map_err(|error| {
+        vec![LabError::BadManifest {
+            file: paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+            reason: error.to_string(),
+        }]
+    })?;
+    let mut names = Vec::new();
+    let mut problems = Vec::new();
+    for manifest in &manifests {
+        match identify(manifest, namespace) {
+            Ok((kind, name)) => names.push((kind, name)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if problems.is_empty() { Ok(names) } else { Err(problems) }
+}
+
+struct Wrong<'a> {
+    manifest: &'a Manifest,
+    object: String,
+}
+
+impl Wrong<'_> {
+    fn at(&self, code: &str, field: &str, reason: impl Into<String>, help: &str) -> LabError {
+        LabError::BadObject {
+            code: code.to_owned(),
+            file: self.manifest.file.clone(),
+            document: self.manifest.document,
+            object: self.object.clone(),
+            field: field.to_owned(),
+            reason: reason.into(),
+            help: help.to_owned(),
+        }
+    }
+}
+
+fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedName), LabError> {
+    let value = &manifest.value;
+    let written = value["kind"].as_str().unwrap_or_default();
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    let wrong = Wrong {
+        manifest,
+        object: format!("{written} {name}"),
+    };
+    let kind = Kind::from_name(written).filter(|kind| APPLIED.contains(kind)).ok_or_else(|| {
+        let known: Vec<&str> = APPLIED.iter().map(|kind| kind.name()).collect();
+        wrong.at(
+            "lab/unknown-kind",
+            "kind",
+            format!("a lab has no {written:?}"),
+            &format!("the kinds are {}", known.join(", ")),
+        )
+    })?;
+    if value["apiVersion"] != kind.api_version() {
+        return Err(wrong.at(
+            "lab/wrong-version",
+            "apiVersion",
+            format!("{} is not the version of {kind}", value["apiVersion"]),
+            &format!("write apiVersion: {}", kind.api_version()),
+        ));
+    }
+    let fits = if kind == Kind::Namespace { is_dns_label(name) } else { is_dns_subdomain(name) };
+    if !fits {
+        return Err(wrong.at(
+            "lab/bad-object-name",
+            "metadata.name",
+            format!("{name:?} cannot be the name of a {kind}"),
+            "use a-z, 0-9 and -, a letter or digit first and last",
+        ));
+    }
+    if !kind.is_namespaced() {
+        return Ok((kind, NamespacedName::new("", name)));
+    }
+    let own = match &value["metadata"]["namespace"] {
+        Value::Null => namespace,
+        Value::String(own) => own,
+        _ => "",
+    };
+    if !is_dns_label(own) {
+        return Err(wrong.at(
+            "lab/bad-object-name",
+            "metadata.namespace",
+            format!("{} cannot be a namespace", value["metadata"]["namespace"]),
+            "use a-z, 0-9 and -",
+        ));
+    }
+    Ok((kind, NamespacedName::new(own, name)))
+}
+
+fn check(manifest: &Manifest, namespace: &str) -> Result<Checked, Vec<LabError>> {
+    let (kind, name) = identify(manifest, namespace).map_err(|error| vec![error])?;
+    let wrong = Wrong {
+        manifest,
+        object: format!("{kind} {name}"),
+    };
+    let mut value = manifest.value.clone();
+    if kind.is_namespaced() {
+        value["metadata"]["namespace"] = json!(name.namespace);
+    }
+    let mut errors = Vec::new();
+    let mut warnings = Vec::new();
+    check_texts(&value, "labels", &wrong, &mut errors);
+    check_texts(&value, "annotations", &wrong, &mut errors);
+    match kind {
+        Kind::Namespace => {
+            let label = &mut value["metadata"]["labels"];
+            if !label.is_object() {
+                *label = json!({});
+            }
+            // Kubernetes sets it on every namespace; policies select by it.
+            label["kubernetes.io/metadata.name"] = json!(name.name);
+        }
+        Kind::Pod => check_pod(&value, "", &wrong, &mut errors, &mut warnings),
+        Kind::Deployment => check_deployment(&value, &wrong, &mut errors, &mut warnings),
+        Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
+            check_policy(&value, &wrong, &mut errors, &mut warnings);
+        }
+        _ => {}
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(Checked {
+        kind,
+        name,
+        value,
+        manifest: (manifest.file.clone(), manifest.document),
+        warnings,
+    })
+}
+
+fn check_texts(value: &Value, key: &str, wrong: &Wrong<'_>, errors: &mut Vec<LabError>) {
+    let found = &value["metadata"][key];
+    let field = format!("metadata.{key}");
+    match found {
+        Value::Null => {}
+        Value::Object(map) => {
+            for (name, value) in map.iter().filter(|(_, value)| !value.is_string()) {
+                errors.push(wrong.at(
+                    "lab/invalid",
+                    &format!("{field}.{name}"),
+                    format!("{value} is not a string"),
+                    "quote it",
+                ));
+            }
+        }
+        _ => errors.push(wrong.at("lab/invalid", &field, "it is not a mapping", "")),
+    }
+}
+
+fn check_pod(
+    pod: &Value,
+    at: &str,
+    wrong: &Wrong<'_>,
+    errors: &mut Vec<LabError>,
+    warnings: &mut Vec<String>,
+) {
+    for problem in spec::parse(pod, at).1 {
+        if problem.warning {
+            warnings.push(format!("{}: {}: {}", wrong.object, problem.field, problem.reason));
+        } else {
+            errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
+        }
+    }
+}
+
+fn check_deployment(
+    value: &Value,
+    wrong: &Wrong<'_>,
+    errors: &mut Vec<LabError>,
+    warnings: &mut Vec<String>,
+) {
+    let spec = &value["spec"];
+    if !spec["replicas"].is_null() && spec["replicas"].as_u64().is_none() {
+        let reason = format!("{} is not a number from 0", spec["replicas"]);
+        errors.push(wrong.at("lab/invalid", "spec.replicas", reason, ""));
+    }
+    check_pod(&spec["template"], "spec.template.", wrong, errors, warnings);
+    let labels = &spec["template"]["metadata"]["labels"];
+    let selector = spec["selector"]["matchLabels"].as_object();
+    if selector.is_none_or(|selector| selector.is_empty()) {
+        errors.push(wrong.at(
+            "lab/invalid",
+            "spec.selector.matchLabels",
+            "a Deployment needs a selector",
+            "repeat the labels of the template",
+        ));
+    }
+    for (key, wanted) in selector.into_iter().flatten() {
+        if labels[key] != *wanted {
+            errors.push(wrong.at(
+                "lab/invalid",
+                &format!("spec.template.metadata.labels.{key}"),
+                format!("the selector wants {wanted}, the template has {}", labels[key]),
+                "give selector and template the same labels",
+            ));
+        }
+    }
+}
+
+fn check_policy(
+    value: &Value,
+    wrong: &Wrong<'_>,
+    errors: &mut Vec<LabError>,
+    warnings: &mut Vec<String>,
+) {
+    for problem in heddle_kube::policy::parse(value, None).problems {
+        match problem.severity {
+            Severity::Warning => {
+                warnings.push(format!("{}: {}: {}", wrong.object, problem.field, problem.message));
+            }
+            Severity::Error => errors.push(wrong.at(
+                problem.code,
+                &problem.field,
+                problem.message,
+                &problem.help,
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(yaml: &str) -> Result<Vec<Checked>, Vec<LabError>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        read(&[path], "default")
+    }
+
+    #[test]
+    fn namespaces_come_first_and_get_their_name_label() {
+        let objects = read_text(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n}\nspec: {containers: [{name: c, image: heddle/idle}]}\n\
+             ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n",
+        )
+        .unwrap();
+        assert_eq!(objects[0].kind, Kind::Namespace);
+        assert_eq!(objects[0].value["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
+        assert_eq!(objects[1].name, NamespacedName::new("n", "p"));
+    }
+
+    #[test]
+    fn a_wrong_object_is_named_by_file_document_and_field() {
+        for (yaml, document, field) in [
+            ("apiVersion: v1\nkind: Service\nmetadata: {name: s}\n", 1, "kind"),
+            ("apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n", 1, "apiVersion"),
+            (
+                "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: N_1}\n",
+                2,
+                "metadata.name",
+            ),
+            (
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: 1}}\nspec: {containers: [{name: c, image: heddle/idle}]}\n",
+                1,
+                "metadata.labels.a",
+            ),
+            (
+                "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: heddle/idle}]}}}\n",
+                1,
+                "spec.template.metadata.labels.a",
+            ),
+        ] {
+            let problems = read_text(yaml).unwrap_err();
+            let LabError::BadObject { document: found, field: at, file, .. } = &problems[0] else {
+                panic!("{problems:?}");
+            };
+            assert_eq!((*found, at.as_str()), (document, field), "{yaml}");
+            assert!(file.ends_with("m.yaml"));
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Pods: what a manifest asks for, and the kubelet's work of running it.
+
+pub mod cni;
+pub mod container;
+pub mod output;
+pub mod probe;
+pub mod sandbox;
+pub mod spec;
+pub mod status;
+pub mod worker;

@@ -1,0 +1,118 @@
+//! Waiting for what was asked to be in force: on agents, in every node's kernel.
+
+use crate::LabError;
+use crate::agent_client;
+use crate::control;
+use crate::files;
+use crate::paths::Lab;
+use heddle_kube::store::{Kind, Store};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between looks.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// Waits until the agents of these nodes are ready; an agent that ended is said at once.
+pub async fn agents_ready(
+    lab: &Lab,
+    nodes: &[String],
+    patience: Duration,
+) -> Result<(), LabError> {
+    let end = Instant::now() + patience;
+    loop {
+        let standings = control::standings(lab).await?;
+        let mut waiting = Vec::new();
+        for node in nodes {
+            let standing = standings.get(node).cloned().unwrap_or_default();
+            if standing.pid.is_none() && !standing.ended.is_empty() {
+                return Err(LabError::ProcessEnded {
+                    process: format!("the agent of {node}"),
+                    reason: with_log(lab, node, &standing.ended),
+                });
+            }
+            let ready = standing.pid.is_some()
+                && agent_client::status(lab, node).await.is_ok_and(|status| status["ready"] == true);
+            if !ready {
+                waiting.push(node.clone());
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= end {
+            return Err(LabError::Timeout {
+                what: format!("the agents of {} are not ready", waiting.join(", ")),
+                seconds: patience.as_secs(),
+                state: files::last_lines(&lab.log(&waiting[0]), 5),
+                help: format!("see {}", lab.log(&waiting[0]).display()),
+            });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How a process ended, with the end of its log.
+pub fn with_log(lab: &Lab, process: &str, ended: &str) -> String {
+    let tail = files::last_lines(&lab.log(process), 8);
+    if tail.is_empty() { ended.to_owned() } else { format!("{ended}; its last words:\n{tail}") }
+}
+
+/// Waits until every agent has put every change up to `revision` in force.
+pub async fn realised(
+    lab: &Lab,
+    nodes: &[String],
+    revision: u64,
+    end: Instant,
+    patience: Duration,
+) -> Result<(), LabError> {
+    for node in nodes {
+        loop {
+            let state = match agent_client::status(lab, node).await {
+                Ok(status) => {
+                    let realised = status["realisedRevision"].as_u64().unwrap_or(0);
+                    if realised >= revision {
+                        break;
+                    }
+                    format!("it has realised revision {realised}, {revision} is wanted")
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= end {
+                return Err(LabError::Timeout {
+                    what: format!("{node} has not put the change in force"),
+                    seconds: patience.as_secs(),
+                    state,
+                    help: format!(
+                        "`heddle lab agent start {node}` if it is stopped; --timeout waits longer, --no-wait not at all"
+                    ),
+                });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a change and for what the agents make of it: an endpoint that changes with a pod or a
+/// namespace is published by its own node first, and then known to the others.
+pub async fn realised_everywhere(
+    lab: &Lab,
+    store: &dyn Store,
+    revision: u64,
+    end: Instant,
+    patience: Duration,
+) -> Result<(), LabError> {
+    let nodes = crate::config::record(lab)?.nodes;
+    realised(lab, &nodes, revision, end, patience).await?;
+    let published = store
+        .list(Kind::CiliumEndpoint, None)
+        .await?
+        .iter()
+        .map(|endpoint| endpoint.revision)
+        .max()
+        .unwrap_or(0);
+    if published > revision {
+        realised(lab, &nodes, published, end, patience).await?;
+    }
+    Ok(())
+}
