@@ -15,7 +15,14 @@ use std::sync::Arc;
 struct Findings(Vec<Value>);
 
 impl Findings {
-    fn add(&mut self, kind: &str, object: &str, field: &str, wished: &impl Debug, realised: &impl Debug) {
+    fn add(
+        &mut self,
+        kind: &str,
+        object: &str,
+        field: &str,
+        wished: &impl Debug,
+        realised: &impl Debug,
+    ) {
         self.0.push(json!({
             "kind": kind, "object": object, "field": field,
             "wished": format!("{wished:?}"), "realised": format!("{realised:?}"),
@@ -59,8 +66,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .collect();
     for (id, pod, identity) in wished {
         let object = format!("{id} ({pod})");
-        let covering =
-            |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
+        let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
         let facts = ledger
             .endpoints
             .get(&id)

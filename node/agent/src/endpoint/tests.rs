@@ -22,17 +22,16 @@ async fn an_add_is_in_force_and_repeats_its_answer() {
 
     let kernel = node.datapath.kernel();
     assert_eq!(kernel.attached.len(), 1);
-    let row = &kernel.peers[&format!("{}/32", first.addresses[0].address).parse().unwrap()];
+    let row = &kernel.peers[&format!("{}/32", first.addresses[0].address)
+        .parse()
+        .unwrap()];
     assert!(row.identity >= Identity::CLUSTER_FIRST && row.in_cluster && row.node.is_none());
     let published = node
         .store
         .get(Kind::CiliumEndpoint, &NamespacedName::new("shop", "web"))
         .await
         .unwrap();
-    assert_eq!(
-        published.value["status"]["identity"]["id"],
-        row.identity.0
-    );
+    assert_eq!(published.value["status"]["identity"]["id"], row.identity.0);
     assert_eq!(published.value["status"]["nodeName"], "n1");
 
     node.delete("c1").await;
@@ -75,7 +74,13 @@ async fn a_crash_at_any_step_leaks_nothing() {
 
 #[tokio::test]
 async fn a_kernel_failure_at_any_call_is_undone() {
-    for call in ["create_link", "set_policy", "set_facts", "set_peers", "attach"] {
+    for call in [
+        "create_link",
+        "set_policy",
+        "set_facts",
+        "set_peers",
+        "attach",
+    ] {
         for after_effect in [false, true] {
             let node = Node::start().await;
             node.pod("shop", "web", &[]).await;
@@ -227,7 +232,10 @@ async fn a_damaged_record_is_rebuilt_and_its_pod_keeps_running() {
         .await
         .unwrap();
     assert_eq!(kept.record.pod, NamespacedName::new("shop", "web"));
-    assert_eq!(kept.record.addresses().next(), Some(before.addresses[0].address));
+    assert_eq!(
+        kept.record.addresses().next(),
+        Some(before.addresses[0].address)
+    );
     node.delete("c1").await;
     node.assert_nothing_left().await;
 }

@@ -78,7 +78,11 @@ async fn a_policy_is_in_force_when_its_revision_is_realised() {
     .await;
     let revision = node.store.revision();
     node.settled().await;
-    assert_eq!(node.store.revision(), revision, "the condition is written once");
+    assert_eq!(
+        node.store.revision(),
+        revision,
+        "the condition is written once"
+    );
 
     node.store
         .delete(Kind::NetworkPolicy, &name, None)
@@ -112,7 +116,10 @@ async fn a_refused_policy_leaves_its_accepted_version_in_force_also_over_a_resta
             let object = node.store.get(Kind::NetworkPolicy, &name).await.unwrap();
             let condition = &object.value["status"]["conditions"][0];
             condition["status"] == "False"
-                && condition["message"].as_str().unwrap().contains("stays in force")
+                && condition["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("stays in force")
         })
         .await;
         let refused = node
@@ -138,7 +145,11 @@ async fn other_nodes_and_their_pods_are_in_the_ipcache() {
     let kernel = here.datapath.kernel();
     let row = |prefix: &str| {
         let row = &kernel.peers[&prefix.parse().unwrap()];
-        (row.identity.0, row.node.map(|node| node.to_string()), row.is_node)
+        (
+            row.identity.0,
+            row.node.map(|node| node.to_string()),
+            row.is_node,
+        )
     };
     let second = Some("192.168.0.2".to_owned());
     assert_eq!(row("10.244.2.9/32"), (40_000, second.clone(), false));
@@ -225,7 +236,8 @@ async fn policy_cidrs_get_numbers_that_outlive_a_restart() {
 #[tokio::test]
 async fn a_failed_write_is_shown_and_made_good() {
     let here = Node::start().await;
-    here.datapath.limit_peers(Some(here.datapath.kernel().peers.len()));
+    here.datapath
+        .limit_peers(Some(here.datapath.kernel().peers.len()));
     here.put(node("n2", 2)).await;
     eventually("shown", || async {
         !here
@@ -311,7 +323,10 @@ async fn ten_thousand_peers_and_two_hundred_policies_are_ready_soon() {
     let started = Instant::now();
     here.restart().await;
     let took = started.elapsed();
-    println!("restart with {} ipcache rows and 200 policies: {took:?}", kernel.peers.len());
+    println!(
+        "restart with {} ipcache rows and 200 policies: {took:?}",
+        kernel.peers.len()
+    );
     // The release build has 2 s on a quiet machine; this build is slower and shares its.
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(here.datapath.kernel().peers, kernel.peers);

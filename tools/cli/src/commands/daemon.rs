@@ -151,11 +151,17 @@ fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
         )
         .help("`ip link` shows the interfaces"));
     }
-    if config.families.is_empty() || config.families.iter().any(|family| ![4, 6].contains(family)) {
-        return Err(
-            wrong("families", format!("{:?} must be 4, 6 or both", config.families))
-                .help("leave it out for both"),
-        );
+    if config.families.is_empty()
+        || config
+            .families
+            .iter()
+            .any(|family| ![4, 6].contains(family))
+    {
+        return Err(wrong(
+            "families",
+            format!("{:?} must be 4, 6 or both", config.families),
+        )
+        .help("leave it out for both"));
     }
     for (field, directory) in [
         ("stateDir", &config.state_dir),
@@ -184,8 +190,11 @@ fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
     }
     let flows = config.flow_capacity;
     if !(flows + 1).is_power_of_two() || flows > 65_535 || flows == 0 {
-        return Err(wrong("flowCapacity", format!("{flows} is not 2^n - 1, at most 65535"))
-            .help("4095 is the default"));
+        return Err(wrong(
+            "flowCapacity",
+            format!("{flows} is not 2^n - 1, at most 65535"),
+        )
+        .help("4095 is the default"));
     }
     Ok(config)
 }
@@ -231,8 +240,7 @@ impl Logging {
             .help("error, warn, info, debug or trace")
             .exit(USAGE)
         })?;
-        let to_people =
-            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let to_people = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr);
@@ -251,7 +259,10 @@ where
     Fut: Future<Output = Result<(), Failure>>,
 {
     let failed = |error: std::io::Error| {
-        Failure::new("daemon/failed", format!("{name} cannot be started: {error}"))
+        Failure::new(
+            "daemon/failed",
+            format!("{name} cannot be started: {error}"),
+        )
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
