@@ -64,6 +64,8 @@ pub(crate) struct Ipcache {
     /// Prefixes of the former generation, while both are in the ipcache.
     former: BTreeSet<IpNet>,
     written: BTreeMap<IpNet, PeerRow>,
+    /// Prefixes of a write that failed: nobody knows whether the kernel has them.
+    doubtful: BTreeSet<IpNet>,
     dirty: BTreeSet<IpNet>,
     all_dirty: bool,
 }
@@ -201,23 +203,36 @@ impl Ipcache {
         let prefixes: BTreeSet<IpNet> = if self.all_dirty {
             let mut prefixes = self.wished_prefixes();
             prefixes.extend(self.written.keys());
+            prefixes.extend(&self.doubtful);
             prefixes
         } else {
-            self.dirty.clone()
+            self.dirty.union(&self.doubtful).copied().collect()
         };
         let mut changes = Changes::default();
         for prefix in prefixes {
+            let doubtful = self.doubtful.contains(&prefix);
             match (self.row(prefix, covering), self.written.get(&prefix)) {
-                (Some(row), written) if written != Some(&row) => changes.set.push(row),
+                (Some(row), written) if doubtful || written != Some(&row) => {
+                    changes.set.push(row);
+                }
                 (None, Some(_)) => changes.remove.push(prefix),
+                (None, None) if doubtful => changes.remove.push(prefix),
                 _ => {}
             }
         }
         changes
     }
 
+    /// Writing the rows failed somewhere in the middle.
+    pub(crate) fn doubt(&mut self, rows: &[PeerRow]) {
+        self.doubtful.extend(rows.iter().map(|row| row.prefix));
+    }
+
     /// The rows were written.
     pub(crate) fn wrote(&mut self, rows: Vec<PeerRow>) {
+        for row in &rows {
+            self.doubtful.remove(&row.prefix);
+        }
         self.written
             .extend(rows.into_iter().map(|row| (row.prefix, row)));
     }
@@ -226,6 +241,7 @@ impl Ipcache {
     pub(crate) fn removed(&mut self, prefixes: &[IpNet]) {
         for prefix in prefixes {
             self.written.remove(prefix);
+            self.doubtful.remove(prefix);
         }
     }
 
@@ -233,11 +249,6 @@ impl Ipcache {
     pub(crate) fn settled(&mut self) {
         self.dirty.clear();
         self.all_dirty = false;
-    }
-
-    /// Number of rows in the kernel.
-    pub(crate) fn len(&self) -> usize {
-        self.written.len()
     }
 }
 

@@ -5,10 +5,12 @@ use crate::cgroup::{self, OWN_SOURCE};
 use crate::namespace;
 use crate::paths::{BPFFS, LABS, Lab};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long killed processes may take to go.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long ended processes may take to leave the process table.
+const REAP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Removes everything of a lab; not existing is no error. Returns whether there was something.
 pub fn down(lab: &Lab) -> Result<bool, LabError> {
@@ -19,14 +21,22 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
     }
     let mut found = lab.exists();
     // Processes first: what follows is then used by nobody.
-    for mount in cgroup::mounts()?.into_iter().filter(|mount| mount.kind == "cgroup2") {
+    for mount in cgroup::mounts()?
+        .into_iter()
+        .filter(|mount| mount.kind == "cgroup2")
+    {
         let group = mount.point.join(lab.cgroup());
         if group.exists() {
             found = true;
+            let processes = cgroup::processes(&group);
             cgroup::remove(&group, DEADLINE)?;
+            wait_until_reaped(&processes);
         }
     }
-    for name in namespace::names().iter().filter(|name| lab.owns_namespace(name)) {
+    for name in namespace::names()
+        .iter()
+        .filter(|name| lab.owns_namespace(name))
+    {
         found = true;
         namespace::remove(name);
     }
@@ -43,6 +53,18 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
     Ok(found)
 }
 
+/// Orphans stay in the process table until init reaps them, which it does in its own time.
+fn wait_until_reaped(processes: &[i32]) {
+    let end = Instant::now() + REAP_PATIENCE;
+    while processes
+        .iter()
+        .any(|process| Path::new(&format!("/proc/{process}")).exists())
+        && Instant::now() < end
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Removes what labs share once nothing uses it any more.
 fn sweep() {
     // Each is refused while something is in it, which is what is wanted.
@@ -53,9 +75,8 @@ fn sweep() {
         return;
     }
     for mount in cgroup::mounts().unwrap_or_default() {
-        let empty = || {
-            std::fs::read_dir(&mount.point).is_ok_and(|mut entries| entries.next().is_none())
-        };
+        let empty =
+            || std::fs::read_dir(&mount.point).is_ok_and(|mut entries| entries.next().is_none());
         let unused = match mount.kind.as_str() {
             "bpf" => empty(),
             "cgroup2" => true,

@@ -15,16 +15,23 @@ use std::sync::Arc;
 struct Findings(Vec<Value>);
 
 impl Findings {
-    fn add(&mut self, object: &str, field: &str, wished: &impl Debug, realised: &impl Debug) {
+    fn add(
+        &mut self,
+        kind: &str,
+        object: &str,
+        field: &str,
+        wished: &impl Debug,
+        realised: &impl Debug,
+    ) {
         self.0.push(json!({
-            "object": object, "field": field,
+            "kind": kind, "object": object, "field": field,
             "wished": format!("{wished:?}"), "realised": format!("{realised:?}"),
         }));
     }
 }
 
 /// Every difference, sorted by object; empty when the kernel is as wished.
-pub(super) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
     agent.must_be_ready()?;
     let findings = agent
         .on_ledger(|ledger| {
@@ -48,7 +55,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .collect();
     for id in realised.keys() {
         if !ledger.endpoints.contains_key(id) {
-            findings.add(&format!("endpoint {id}"), "present", &false, &true);
+            findings.add("endpoint", &id.to_string(), "present", &false, &true);
         }
     }
     let wished: Vec<_> = ledger
@@ -58,7 +65,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .map(|(id, it)| (*id, it.record.pod.clone(), it.identity))
         .collect();
     for (id, pod, identity) in wished {
-        let object = format!("endpoint {id} ({pod})");
+        let object = format!("{id} ({pod})");
         let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
         let facts = ledger
             .endpoints
@@ -66,15 +73,15 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
             .and_then(|endpoint| ledger.wished_facts(endpoint, &covering));
         match realised.get(&id) {
             None => {
-                findings.add(&object, "present", &true, &false);
+                findings.add("endpoint", &object, "present", &true, &false);
                 continue;
             }
             Some(it) => {
                 if !it.attached {
-                    findings.add(&object, "attached", &true, &false);
+                    findings.add("endpoint", &object, "attached", &true, &false);
                 }
                 if facts.as_ref() != Some(&it.facts) {
-                    findings.add(&object, "facts", &facts, &it.facts);
+                    findings.add("endpoint", &object, "facts", &facts, &it.facts);
                 }
             }
         }
@@ -82,13 +89,13 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         let wished = ledger.engine.compile(identity).entries;
         let in_kernel = ledger.datapath.policy(id)?.entries;
         match in_kernel {
-            None => findings.add(&object, "policy", &"a map", &"none"),
+            None => findings.add("endpoint", &object, "policy", &"a map", &"none"),
             Some(in_kernel) => {
                 for entry in wished.iter().filter(|entry| !in_kernel.contains(entry)) {
-                    findings.add(&object, "policy entry", entry, &"missing");
+                    findings.add("endpoint", &object, "policy entry", entry, &"missing");
                 }
                 for entry in in_kernel.iter().filter(|entry| !wished.contains(entry)) {
-                    findings.add(&object, "policy entry", &"none", entry);
+                    findings.add("endpoint", &object, "policy entry", &"none", entry);
                 }
             }
         }
@@ -107,16 +114,16 @@ fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError
         .collect();
     for (prefix, row) in &wished {
         match realised.get(prefix) {
-            None => findings.add(&format!("ipcache {prefix}"), "row", row, &"missing"),
+            None => findings.add("ipcache", &prefix.to_string(), "row", row, &"missing"),
             Some(has) if has != row => {
-                findings.add(&format!("ipcache {prefix}"), "row", row, has);
+                findings.add("ipcache", &prefix.to_string(), "row", row, has);
             }
             Some(_) => {}
         }
     }
     for (prefix, row) in &realised {
         if !wished.contains_key(prefix) {
-            findings.add(&format!("ipcache {prefix}"), "row", &"none", row);
+            findings.add("ipcache", &prefix.to_string(), "row", &"none", row);
         }
     }
     Ok(())

@@ -4,6 +4,9 @@ mod answers;
 mod differences;
 mod tables;
 
+#[cfg(test)]
+pub(crate) use differences::differences;
+
 use crate::agent::Agent;
 use crate::metrics::CniCommand;
 use heddle_cni::protocol::{ApiError, Request, error_codes};

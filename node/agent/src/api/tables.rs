@@ -42,51 +42,48 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
     })
     .await
     .map_err(|error| kernel_failure(&error))?;
-    Ok(policies
-        .into_iter()
-        .map(|(id, pod, policy)| {
-            let has_map = policy.entries.is_some();
-            let entries: Vec<Value> = policy
-                .entries
-                .unwrap_or_default()
-                .iter()
-                .map(|entry| {
-                    json!({
-                        "direction": entry.key.direction,
-                        "identity": entry.key.identity,
-                        "labels": agent.directory.labels_of(entry.key.identity),
-                        "protocol": entry.key.protocol,
-                        "port": entry.key.port,
-                        "portPrefix": entry.key.port_prefix,
-                        "traffic": traffic(entry.key.protocol, entry.key.port, entry.key.port_prefix),
-                        "verdict": entry.verdict,
-                        "precedence": entry.precedence,
-                        "cookie": entry.cookie,
-                        "rules": agent.directory.rules_of(entry.cookie),
-                    })
-                })
-                .collect();
-            json!({
-                "endpoint": id, "pod": pod, "generation": policy.generation,
-                "present": has_map, "entries": entries,
-            })
-        })
-        .collect())
+    let mut rows = Vec::new();
+    for (id, pod, policy) in policies {
+        for entry in policy.entries.unwrap_or_default() {
+            let key = entry.key;
+            rows.push(json!({
+                "endpoint": id,
+                "pod": pod,
+                "direction": key.direction,
+                "identity": key.identity,
+                "labels": agent.directory.labels_of(key.identity).unwrap_or_default(),
+                "protocol": protocol(key.protocol),
+                "port": ports(key.protocol, key.port, key.port_prefix),
+                "verdict": entry.verdict,
+                "precedence": entry.precedence,
+                "cookie": entry.cookie,
+                "generation": policy.generation,
+                "rules": agent.directory.rules_of(entry.cookie),
+            }));
+        }
+    }
+    Ok(Value::Array(rows))
 }
 
-/// `any`, `TCP/any`, `TCP/80`, `TCP/80-95`.
-fn traffic(protocol: u8, port: u16, prefix: u8) -> String {
-    if protocol == 0 {
+/// A protocol's name, its number where it has none here, `any` for 0.
+fn protocol(number: u8) -> String {
+    if number == 0 {
         return "any".to_owned();
     }
-    let one = describe(protocol, port);
+    describe(number, 0)
+        .split('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// `any`, `80`, `80-95`; for ICMP the message type.
+fn ports(protocol: u8, port: u16, prefix: u8) -> String {
     match prefix {
-        16.. => one,
-        0 => match one.split_once('/') {
-            Some((name, _)) => format!("{name}/any"),
-            None => one,
-        },
-        _ => format!("{one}-{}", port | (u16::MAX >> prefix)),
+        0 => "any".to_owned(),
+        _ if protocol == 0 => "any".to_owned(),
+        1..=15 => format!("{port}-{}", port | (u16::MAX >> prefix)),
+        _ => port.to_string(),
     }
 }
 
@@ -135,18 +132,25 @@ fn connection(row: &ConnectionRow) -> Value {
             })
         })
     };
+    let state = match (
+        entry.flags & CT_CLOSING != 0,
+        entry.flags & CT_SEEN_REPLY != 0,
+    ) {
+        (true, _) => "closing",
+        (false, true) => "established",
+        (false, false) => "new",
+    };
     json!({
-        "source": from.0, "sourcePort": from.1,
-        "destination": to.0, "destinationPort": to.1,
-        "protocol": key.protocol,
+        "protocol": protocol(key.protocol),
+        "source": std::net::SocketAddr::from(from).to_string(),
+        "destination": std::net::SocketAddr::from(to).to_string(),
+        "state": state,
         "sourceIdentity": entry.source_identity,
         "destinationIdentity": entry.destination_identity,
         "egress": verdict(&entry.egress),
         "ingress": verdict(&entry.ingress),
         "packets": entry.packets, "bytes": entry.bytes,
         "tcpFlags": entry.tcp_flags,
-        "seenReply": entry.flags & CT_SEEN_REPLY != 0,
-        "closing": entry.flags & CT_CLOSING != 0,
         "remainingSeconds": row.remaining_seconds,
     })
 }
@@ -168,9 +172,9 @@ pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Value, ApiError> {
             json!({
                 "prefix": row.prefix,
                 "identity": row.identity,
-                "labels": agent.directory.labels_of(row.identity),
+                "labels": agent.directory.labels_of(row.identity).unwrap_or_default(),
                 "cidr": row.cidr,
-                "node": row.node,
+                "nodeAddress": row.node,
                 "inCluster": row.in_cluster,
                 "isNode": row.is_node,
                 "pod": peer.and_then(|peer| peer.pod).map(|pod| pod.to_string()),

@@ -25,6 +25,9 @@ pub(crate) use observe::string_map;
 pub(crate) use policies::PolicyTable;
 pub(crate) use transition::CidrGeneration;
 
+/// File in the state directory: which number stands for which policy CIDR.
+const CIDRS_FILE: &str = "policy-cidrs.json";
+
 /// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
 pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::MAX_ENDPOINTS - 1) as u16;
 
@@ -160,9 +163,20 @@ impl Ledger {
         datapath: Arc<dyn Datapath>,
     ) -> Result<Self, DatapathError> {
         let rows = datapath.peers()?;
-        let cidrs = CidrGeneration::of_rows(&rows);
         let mut engine = Engine::new();
-        for one in cidrs.proved() {
+        let written_down = CidrGeneration::of_file(&config.state_dir.join(CIDRS_FILE), &rows);
+        let (cidrs, numbers) = match written_down {
+            Some(cidrs) => {
+                let numbers = cidrs.assignments();
+                (cidrs, numbers)
+            }
+            None => {
+                let cidrs = CidrGeneration::of_rows(&rows);
+                let numbers = cidrs.proved();
+                (cidrs, numbers)
+            }
+        };
+        for one in numbers {
             engine.restore_cidr(one.prefix, one.scope, one.identity);
         }
         let mut ipcache = Ipcache::default();

@@ -133,8 +133,8 @@ impl Ledger {
         problems: Vec<Problem>,
     ) {
         let path = self.policies.kept_path(key.0, &key.1);
-        if known.problems != problems {
-            if let Some(problem) = first_error(&problems) {
+        if known.problems != problems
+            && let Some(problem) = first_error(&problems) {
                 tracing::error!(
                     kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
                     "policy refused, {}: {}",
@@ -142,7 +142,6 @@ impl Ledger {
                     problem.message
                 );
             }
-        }
         known.problems = problems;
         if let Some(accepted) = &known.accepted {
             let kept = make_private_directory(&self.policies.kept)
@@ -220,7 +219,7 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
                 }
                 .to_owned(),
             );
-            ("False", camel_case(&first.code), parts.join("; "))
+            ("False", camel_case(first.code), parts.join("; "))
         }
     };
     let generation = object.value["metadata"]["generation"].clone();

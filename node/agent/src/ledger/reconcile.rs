@@ -1,7 +1,7 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
 use super::transition::{CidrGeneration, with_aliases};
-use super::{Ledger, first_address};
+use super::{CIDRS_FILE, Ledger};
 use crate::directory::PolicyListing;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
@@ -55,6 +55,7 @@ impl Ledger {
 
     /// The five steps of [`super::transition`].
     fn change_generation(&mut self, former: &CidrGeneration, wished: &CidrGeneration) {
+        self.keep_cidrs(&wished.and(former));
         // 1. What is in force, extended so that new numbers mean what their addresses meant.
         let entering = wished.aliases_in(former);
         let ids: Vec<u16> = self.endpoints.keys().copied().collect();
@@ -83,9 +84,24 @@ impl Ledger {
         self.write_policies(&[]);
         if self.failures.is_empty() {
             self.cidrs = wished.clone();
+            self.keep_cidrs(wished);
         } else {
             // Try all of it again; each step only writes what is missing.
             self.policies_changed = true;
+        }
+    }
+
+    /// Writes down which number stands for which prefix: after a restart the kernel's rows alone would
+    /// not tell for every one. Not synced to the disk: a power failure empties the kernel's maps too.
+    fn keep_cidrs(&self, generation: &CidrGeneration) {
+        let path = self.config.state_dir.join(CIDRS_FILE);
+        let temporary = path.with_extension("tmp");
+        let written = serde_json::to_vec(&generation.assignments())
+            .map_err(std::io::Error::from)
+            .and_then(|content| std::fs::write(&temporary, content))
+            .and_then(|()| std::fs::rename(&temporary, &path));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "the numbers of policy CIDRs may change at the next restart");
         }
     }
 
@@ -173,6 +189,8 @@ impl Ledger {
                 let object = format!("endpoint {id} ({})", endpoint.record.pod);
                 tracing::error!(endpoint = id, pod = %endpoint.record.pod, %error, "policy not in force");
                 endpoint.failure = Some(error.to_string());
+                // The kernel may have the old one or the new one.
+                endpoint.policy = None;
                 self.failures.insert(object, error.to_string());
             }
         }
@@ -194,7 +212,12 @@ impl Ledger {
                         endpoint.facts = Some(facts);
                     }
                 }
-                Err(error) => self.failed(format!("endpoint {id}"), &error),
+                Err(error) => {
+                    if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                        endpoint.facts = None;
+                    }
+                    self.failed(format!("endpoint {id}"), &error);
+                }
             }
         }
     }
@@ -207,6 +230,7 @@ impl Ledger {
                 Ok(()) => self.ipcache.wrote(changes.set),
                 Err(error) => {
                     done = false;
+                    self.ipcache.doubt(&changes.set);
                     self.failed("ipcache".to_owned(), &error);
                 }
             }
@@ -255,14 +279,5 @@ impl Ledger {
     /// True when something is wished that is not in force, as far as the ledger knows.
     pub(crate) fn is_behind(&self) -> bool {
         !self.failures.is_empty() || !self.touched.is_empty() || !self.relabel.is_empty()
-    }
-
-    /// The addresses that the node itself answers for towards its pods.
-    pub(crate) fn gateway_of(&self, address: IpAddr) -> Option<IpAddr> {
-        self.own_node()?
-            .pod_cidrs
-            .iter()
-            .find(|range| range.contains(&address))
-            .and_then(first_address)
     }
 }

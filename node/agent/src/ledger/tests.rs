@@ -1,1 +1,334 @@
+//! What the store says, as it comes into force: policies, identities, nodes, and a restart at scale.
 
+use crate::testing::{Node, eventually};
+use heddle_kube::store::{Kind, Store};
+use heddle_model::{Identity, LabelSet, NamespacedName};
+use heddle_policy::Direction;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+fn policy(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "namespace": "shop", "name": name }, "spec": spec,
+    })
+}
+
+fn node(name: &str, number: u32) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+        "spec": { "podCIDRs": [format!("10.244.{number}.0/24"), format!("fd10:244:0:{number}::/64")] },
+        "status": { "addresses": [
+            { "type": "InternalIP", "address": format!("192.168.0.{number}") },
+            { "type": "InternalIP", "address": format!("fd00::{number}") },
+        ] },
+    })
+}
+
+fn remote(name: &str, identity: u32, ipv4: &str) -> Value {
+    json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumEndpoint",
+        "metadata": { "namespace": "shop", "name": name },
+        "status": {
+            "identity": { "id": identity }, "nodeName": "n2",
+            "networking": { "node": "192.168.0.2", "addressing": [{ "ipv4": ipv4 }] },
+        },
+    })
+}
+
+fn identity(number: u32, app: &str) -> Value {
+    let labels = LabelSet::from_strings([
+        format!("k8s:app={app}").as_str(),
+        "k8s:io.kubernetes.pod.namespace=shop",
+    ])
+    .unwrap();
+    heddle_kube::identity::identity_object(Identity(number), &labels)
+}
+
+#[tokio::test]
+async fn a_policy_is_in_force_when_its_revision_is_realised() {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    node.put(identity(40_000, "client")).await;
+    let only_client = json!({
+        "podSelector": { "matchLabels": { "app": "web" } },
+        "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "client" } } }],
+                      "ports": [{ "port": 80 }] }],
+    });
+    node.put(policy("only-client", &only_client)).await;
+    node.settled().await;
+    let in_force = node.datapath.kernel().policies[&1].1.clone();
+    let client = Identity(40_000);
+    let lookup = |peer, port| in_force.lookup(Direction::Ingress, peer, Identity(0), 6, port);
+    let entry = lookup(client, 80).unwrap();
+    assert!(lookup(client, 81).is_none());
+    assert!(lookup(Identity(40_001), 80).is_none());
+    assert!(!in_force.egress_enforced);
+    let rules = node.agent().directory.rules_of(entry.cookie);
+    assert_eq!(rules[0].name, "only-client");
+    let isolating = node.agent().directory.isolating(1, Direction::Ingress);
+    assert_eq!(isolating[0].name, "only-client");
+
+    let name = NamespacedName::new("shop", "only-client");
+    eventually("told on the object", || async {
+        let object = node.store.get(Kind::NetworkPolicy, &name).await.unwrap();
+        object.value["status"]["conditions"][0]["status"] == "True"
+    })
+    .await;
+    let revision = node.store.revision();
+    node.settled().await;
+    assert_eq!(
+        node.store.revision(),
+        revision,
+        "the condition is written once"
+    );
+
+    node.store
+        .delete(Kind::NetworkPolicy, &name, None)
+        .await
+        .unwrap();
+    node.settled().await;
+    assert!(!node.datapath.kernel().policies[&1].1.ingress_enforced);
+    assert!(node.differences().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_policy_leaves_its_accepted_version_in_force_also_over_a_restart() {
+    let mut node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let deny = json!({ "podSelector": {}, "policyTypes": ["Ingress"] });
+    node.put(policy("p", &deny)).await;
+    node.settled().await;
+    let accepted = node.datapath.kernel().policies[&1].1.clone();
+    assert!(accepted.ingress_enforced);
+    let broken = json!({
+        "podSelector": {}, "policyTypes": ["Ingress"],
+        "ingress": [{ "from": [{ "ipBlock": { "cidr": "not-an-address" } }] }],
+    });
+    node.put(policy("p", &broken)).await;
+    node.settled().await;
+    for _ in 0..2 {
+        assert_eq!(node.datapath.kernel().policies[&1].1, accepted);
+        let name = NamespacedName::new("shop", "p");
+        eventually("refused on the object", || async {
+            let object = node.store.get(Kind::NetworkPolicy, &name).await.unwrap();
+            let condition = &object.value["status"]["conditions"][0];
+            condition["status"] == "False"
+                && condition["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("stays in force")
+        })
+        .await;
+        let refused = node
+            .agent()
+            .on_ledger(|ledger| ledger.policies.refused().count())
+            .await;
+        assert_eq!(refused, 1);
+        node.restart().await;
+    }
+    node.put(policy("p", &json!({ "podSelector": {}, "ingress": [{}] })))
+        .await;
+    node.settled().await;
+    assert_ne!(node.datapath.kernel().policies[&1].1, accepted);
+}
+
+#[tokio::test]
+async fn other_nodes_and_their_pods_are_in_the_ipcache() {
+    let here = Node::start().await;
+    here.put(node("n2", 2)).await;
+    here.put(identity(40_000, "client")).await;
+    here.put(remote("client", 40_000, "10.244.2.9")).await;
+    here.settled().await;
+    let kernel = here.datapath.kernel();
+    let row = |prefix: &str| {
+        let row = &kernel.peers[&prefix.parse().unwrap()];
+        (
+            row.identity.0,
+            row.node.map(|node| node.to_string()),
+            row.is_node,
+        )
+    };
+    let second = Some("192.168.0.2".to_owned());
+    assert_eq!(row("10.244.2.9/32"), (40_000, second.clone(), false));
+    assert_eq!(row("192.168.0.2/32"), (6, second.clone(), true));
+    assert_eq!(row("192.168.0.1/32"), (1, None, true));
+    assert_eq!(row("10.244.0.1/32"), (1, None, true));
+    assert_eq!(row("fd10:244::1/128"), (1, None, true));
+    assert_eq!(row("10.244.0.0/16"), (3, None, false));
+    assert_eq!(row("10.244.2.0/24"), (3, second, false));
+    assert_eq!(row("0.0.0.0/0"), (9, None, false));
+    assert_eq!(row("::/0"), (10, None, false));
+    assert_eq!(kernel.routes.len(), 2);
+    let peer = here
+        .agent()
+        .directory
+        .peer("10.244.2.9".parse().unwrap())
+        .unwrap();
+    assert_eq!(peer.node.as_deref(), Some("n2"));
+    assert_eq!(peer.labels.get("app"), Some("client"));
+
+    // The address goes to another pod before its former owner is deleted: the newer claim counts.
+    here.put(identity(40_001, "other")).await;
+    here.put(remote("other", 40_001, "10.244.2.9")).await;
+    here.store
+        .delete(
+            Kind::CiliumEndpoint,
+            &NamespacedName::new("shop", "client"),
+            None,
+        )
+        .await
+        .unwrap();
+    here.settled().await;
+    let kernel = here.datapath.kernel();
+    assert_eq!(
+        kernel.peers[&"10.244.2.9/32".parse().unwrap()].identity,
+        Identity(40_001)
+    );
+}
+
+#[tokio::test]
+async fn changed_labels_bring_another_identity_everywhere() {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    let given = node.add("c1", "shop", "web").await.unwrap();
+    let before = node.datapath.kernel().facts[&1].identity;
+    node.pod("shop", "web", &[("app", "api")]).await;
+    node.settled().await;
+    let kernel = node.datapath.kernel();
+    let after = kernel.facts[&1].identity;
+    assert_ne!(before, after);
+    let prefix = format!("{}/32", given.addresses[0].address);
+    assert_eq!(kernel.peers[&prefix.parse().unwrap()].identity, after);
+    let published = node
+        .store
+        .get(Kind::CiliumEndpoint, &NamespacedName::new("shop", "web"))
+        .await
+        .unwrap();
+    assert_eq!(published.value["status"]["identity"]["id"], after.0);
+    assert!(node.differences().await.is_empty());
+}
+
+#[tokio::test]
+async fn policy_cidrs_get_numbers_that_outlive_a_restart() {
+    let mut node = Node::start().await;
+    node.pod("shop", "web", &[]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let spec = json!({
+        "podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{ "to": [{ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.244.0.0/25"] } }] }],
+    });
+    node.put(policy("cidrs", &spec)).await;
+    node.settled().await;
+    let before = node.datapath.kernel();
+    let cidr = |prefix: &str| before.peers[&prefix.parse().unwrap()].cidr;
+    assert_ne!(cidr("10.0.0.0/8"), Identity(0));
+    assert_ne!(cidr("10.244.0.0/25"), cidr("10.244.0.0/16"));
+    assert_eq!(before.facts[&1].cidr_ipv4, cidr("10.244.0.0/25"));
+    assert!(node.differences().await.is_empty());
+    node.restart().await;
+    assert_eq!(node.datapath.kernel().peers, before.peers);
+    assert_eq!(node.datapath.kernel().policies[&1].1, before.policies[&1].1);
+}
+
+#[tokio::test]
+async fn a_failed_write_is_shown_and_made_good() {
+    let here = Node::start().await;
+    here.datapath
+        .limit_peers(Some(here.datapath.kernel().peers.len()));
+    here.put(node("n2", 2)).await;
+    eventually("shown", || async {
+        !here
+            .agent()
+            .on_ledger(|ledger| ledger.failures.is_empty())
+            .await
+    })
+    .await;
+    let realised = here
+        .agent()
+        .realised_revision
+        .load(std::sync::atomic::Ordering::SeqCst);
+    assert!(realised < here.store.revision());
+    here.datapath.limit_peers(None);
+    here.settled().await;
+    assert!(here.differences().await.is_empty());
+}
+
+#[tokio::test]
+async fn nothing_of_the_kernel_changes_before_the_store_was_heard() {
+    let mut full = Node::start().await;
+    full.pod("shop", "web", &[]).await;
+    full.add("c1", "shop", "web").await.unwrap();
+    full.stop().await;
+    let before = full.datapath.kernel();
+    full.datapath.take_calls();
+    // The store comes up without this node's pod ranges: the operator is not back yet.
+    full.store = heddle_kube::store::memory::MemoryStore::new();
+    full.put(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" },
+        "status": { "addresses": [{ "type": "InternalIP", "address": "192.168.0.1" }] },
+    }))
+    .await;
+    full.launch();
+    let agent = full.agent();
+    eventually("waiting for its ranges", || async {
+        agent
+            .must_be_ready()
+            .is_err_and(|error| error.message.contains("podCIDRs"))
+    })
+    .await;
+    assert_eq!(full.datapath.take_calls(), Vec::<String>::new());
+    assert_eq!(full.datapath.kernel(), before);
+    let error = full.add("c2", "shop", "web").await.unwrap_err();
+    assert_eq!(error.code, "cni/not-ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_peers_and_two_hundred_policies_are_ready_soon() {
+    let mut here = Node::start().await;
+    here.pod("shop", "web", &[("app", "web")]).await;
+    here.add("c1", "shop", "web").await.unwrap();
+    here.put(node("n2", 2)).await;
+    for i in 0..10_000_u32 {
+        let number = 1_000 + i % 2_000;
+        if i < 2_000 {
+            here.put(identity(number, &format!("a{i}"))).await;
+        }
+        let address = format!("10.244.{}.{}", 2 + i / 250, 2 + i % 250);
+        here.put(remote(&format!("p{i}"), number, &address)).await;
+    }
+    for i in 0..200 {
+        let spec = json!({
+            "podSelector": { "matchLabels": { "app": "web" } },
+            "ingress": [
+                { "from": [{ "podSelector": { "matchLabels": { "app": format!("a{i}") } } }] },
+                { "from": [{ "ipBlock": { "cidr": format!("198.51.{i}.0/24") } }] },
+            ],
+        });
+        here.put(policy(&format!("p{i}"), &spec)).await;
+    }
+    here.settled().await;
+    let kernel = here.datapath.kernel();
+    assert!(kernel.peers.len() > 10_200);
+    // Agents before this one have written the conditions.
+    eventually("quiet", || async {
+        here.agent()
+            .on_ledger(|ledger| ledger.policies.writes.is_empty())
+            .await
+    })
+    .await;
+    here.stop().await;
+    let started = Instant::now();
+    here.restart().await;
+    let took = started.elapsed();
+    println!(
+        "restart with {} ipcache rows and 200 policies: {took:?}",
+        kernel.peers.len()
+    );
+    // The release build has 2 s on a quiet machine; this build is slower and shares its.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(here.datapath.kernel().peers, kernel.peers);
+    assert_eq!(here.datapath.kernel().policies[&1].1, kernel.policies[&1].1);
+}

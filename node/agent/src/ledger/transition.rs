@@ -11,6 +11,7 @@ use heddle_model::Identity;
 use heddle_policy::{CidrAssignment, CidrScope, CompiledPolicy};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// CIDR identities as the ipcache has them, or shall have them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -26,6 +27,41 @@ impl CidrGeneration {
                 .map(|one| ((one.scope, one.prefix), one.identity))
                 .collect(),
         }
+    }
+
+    /// What a former run wrote down, if every number in the kernel's rows is in it.
+    pub(crate) fn of_file(path: &Path, rows: &[PeerRow]) -> Option<Self> {
+        let content = std::fs::read(path).ok()?;
+        let assignments: Vec<CidrAssignment> = serde_json::from_slice(&content).ok()?;
+        let generation = Self::of(&assignments);
+        let known = generation.identities();
+        let complete = rows
+            .iter()
+            .all(|row| row.cidr == Identity::UNKNOWN || known.contains(&row.cidr));
+        complete.then_some(generation)
+    }
+
+    /// Its numbers and prefixes.
+    pub(crate) fn assignments(&self) -> Vec<CidrAssignment> {
+        self.prefixes
+            .iter()
+            .map(|((scope, prefix), identity)| CidrAssignment {
+                prefix: *prefix,
+                scope: *scope,
+                identity: *identity,
+            })
+            .collect()
+    }
+
+    /// Both generations; where both have a prefix, `self` counts.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let mut prefixes = other.prefixes.clone();
+        prefixes.extend(
+            self.prefixes
+                .iter()
+                .map(|(key, identity)| (*key, *identity)),
+        );
+        Self { prefixes }
     }
 
     /// What a former run left in the kernel. A number whose prefix can be proved stands for that prefix;

@@ -1,8 +1,10 @@
 //! What tests use instead of a kernel, and how they cut an ADD short.
 
 mod fake;
+mod node;
 
 pub(crate) use fake::FakeDatapath;
+pub(crate) use node::{Node, eventually};
 
 use crate::endpoint::Step;
 use heddle_cni::protocol::ApiError;

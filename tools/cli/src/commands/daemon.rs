@@ -1,130 +1,121 @@
-//! The daemons: agent, operator, store.
+//! The daemons: the agent of a node, the operator of a cluster, the embedded store.
 
-use crate::failure::Failure;
-use anyhow::Context;
+use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_agent::config::{AgentConfig, Fabric};
 use heddle_datapath::{KernelDatapath, Settings};
-use heddle_kube::store::{Store, embedded};
+use heddle_kube::store::Store;
+use heddle_kube::store::embedded::{self, Client};
 use heddle_operator::OperatorConfig;
-use serde::de::DeserializeOwned;
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
-#[derive(Subcommand)]
-pub enum Command {
-    /// The node's control loop: endpoints, identities, policy, flows.
-    Agent(WithConfig),
-    /// The cluster's control loop: pod ranges for nodes, identity garbage collection.
-    Operator(WithConfig),
-    /// The embedded store: objects on disk, served on a unix socket.
-    Store(StoreArgs),
-}
-
-#[derive(Args)]
-pub struct WithConfig {
-    /// Configuration file (YAML).
-    #[arg(long)]
-    config: PathBuf,
-    #[command(flatten)]
-    log: Log,
-}
-
-#[derive(Args)]
-pub struct StoreArgs {
-    /// Directory of the store's file.
-    #[arg(long)]
-    dir: PathBuf,
-    /// Unix socket to serve on (root-only).
-    #[arg(long)]
-    socket: PathBuf,
-    #[command(flatten)]
-    log: Log,
-}
-
-#[derive(Args)]
-struct Log {
-    /// How log lines look.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    log_format: LogFormat,
-    /// What is logged: a level, or `target=level,...`.
-    #[arg(long, env = "HEDDLE_LOG", default_value = "info")]
-    log_level: String,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
     Text,
+    /// One JSON object per line.
     Json,
 }
 
-impl Log {
-    fn start(&self) -> anyhow::Result<()> {
-        let filter =
-            tracing_subscriber::EnvFilter::try_new(&self.log_level).with_context(|| {
-                format!(
-                    "--log-level {:?} is not a level or a filter",
-                    self.log_level
-                )
-            })?;
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        let started = match self.log_format {
-            LogFormat::Text => builder.with_ansi(false).try_init(),
-            LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        };
-        started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
-    }
+/// How a daemon logs; lines go to stderr.
+#[derive(Args, Debug)]
+pub struct Logging {
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or `target=level` pairs between commas.
+    #[arg(long, env = "HEDDLE_LOG", default_value = "info", value_name = "LEVEL")]
+    log_level: String,
 }
 
+/// The daemons.
+#[derive(Subcommand)]
+pub enum Command {
+    /// The agent of one node: attaches pods, enforces policy, reports flows.
+    Agent {
+        /// Its configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// The operator of one cluster: gives nodes their pod ranges, collects unused identities.
+    Operator {
+        /// Its configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+    /// The embedded store: keeps a cluster's objects where there is no Kubernetes API server.
+    Store {
+        /// Directory that holds its files.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Unix socket that it listens on.
+        #[arg(long, value_name = "PATH")]
+        socket: PathBuf,
+        #[command(flatten)]
+        logging: Logging,
+    },
+}
+
+/// Runs a daemon until it is told to stop.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
-    let (code, outcome) = match command {
-        Command::Agent(args) => ("agent/failed", run_agent(&args)),
-        Command::Operator(args) => ("operator/failed", run_operator(&args)),
-        Command::Store(args) => ("store/failed", run_store(&args)),
-    };
-    match outcome {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::new(code, format!("{error:#}"))
-            .help("see the log lines above; the datapath stays as it was")),
+    match command {
+        Command::Agent { config, logging } => {
+            logging.begin()?;
+            let config = read_agent(&config)?;
+            let datapath = KernelDatapath::open(settings(&config)).map_err(|error| {
+                Failure::new("datapath/failed", error.to_string())
+                    .object(config.node_name.clone())
+                    .help("the agent needs root, a bpffs at pinDir and Linux 6.1 or newer; see the log lines above")
+            })?;
+            on_runtime("agent", |shutdown| async move {
+                let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
+                heddle_agent::run(config, store, Arc::new(datapath), shutdown)
+                    .await
+                    .map_err(|error| {
+                        Failure::new("agent/failed", format!("{error:#}"))
+                            .help("the datapath stays as it was")
+                    })
+            })
+        }
+        Command::Operator { config, logging } => {
+            logging.begin()?;
+            let config = read_operator(&config)?;
+            on_runtime("operator", |shutdown| async move {
+                let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
+                heddle_operator::run(config, store, shutdown)
+                    .await
+                    .map_err(|error| Failure::new("operator/failed", format!("{error:#}")))
+            })
+        }
+        Command::Store {
+            dir,
+            socket,
+            logging,
+        } => {
+            logging.begin()?;
+            on_runtime("store", |shutdown| async move {
+                embedded::serve(&dir, &socket, shutdown)
+                    .await
+                    .map_err(|error| {
+                        Failure::new(error.code(), error.to_string()).help(error.help())
+                    })
+            })
+        }
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("configuration file {} cannot be read", path.display()))?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| anyhow::anyhow!("configuration file {}: {error}", path.display()))
-}
-
-/// Runs a daemon's future; the receiver turns true on SIGTERM and SIGINT.
-fn block_on<F: Future<Output = anyhow::Result<()>>>(
-    daemon: impl FnOnce(watch::Receiver<bool>) -> F,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            // Nobody listens any more when the daemon has ended by itself.
-            let _ = stop.send(true);
-        });
-        daemon(stopped).await
-    })
-}
-
+/// What of the agent's configuration the kernel's side needs.
 fn settings(config: &AgentConfig) -> Settings {
     Settings {
         overlay: config.fabric == Fabric::Vxlan,
@@ -138,30 +129,165 @@ fn settings(config: &AgentConfig) -> Settings {
     }
 }
 
-fn run_agent(args: &WithConfig) -> anyhow::Result<()> {
-    args.log.start()?;
-    let config: AgentConfig = read(&args.config)?;
-    let datapath = Arc::new(KernelDatapath::open(settings(&config))?);
-    block_on(|shutdown| {
-        let store: Arc<dyn Store> = Arc::new(embedded::Client::new(&config.store));
-        heddle_agent::run(config, store, datapath, shutdown)
+fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
+    let config: AgentConfig = read_yaml(path)?;
+    let wrong = |field: &str, reason: String| {
+        Failure::new(
+            "config/invalid",
+            format!("{}: field {field}: {reason}", path.display()),
+        )
+        .field(field)
+        .object(path.display().to_string())
+        .exit(USAGE)
+    };
+    if config.node_name.is_empty() {
+        return Err(wrong("nodeName", "must not be empty".into())
+            .help("it is the name of this node's Node object"));
+    }
+    if config.uplink.is_empty() || config.uplink.len() > 15 {
+        return Err(wrong(
+            "uplink",
+            format!("{:?} is not an interface name", config.uplink),
+        )
+        .help("`ip link` shows the interfaces"));
+    }
+    if config.families.is_empty()
+        || config
+            .families
+            .iter()
+            .any(|family| ![4, 6].contains(family))
+    {
+        return Err(wrong(
+            "families",
+            format!("{:?} must be 4, 6 or both", config.families),
+        )
+        .help("leave it out for both"));
+    }
+    for (field, directory) in [
+        ("stateDir", &config.state_dir),
+        ("pinDir", &config.pin_dir),
+        ("store", &config.store),
+    ] {
+        if !directory.is_absolute() {
+            return Err(wrong(
+                field,
+                format!("{} must be an absolute path", directory.display()),
+            ));
+        }
+    }
+    for family in &config.families {
+        let has = config
+            .pod_cidrs
+            .iter()
+            .any(|range| range.addr().is_ipv4() == (*family == 4));
+        if !has {
+            return Err(wrong(
+                "podCidrs",
+                format!("has no IPv{family} range, and families has {family}"),
+            )
+            .help("name every range that pods of the cluster get addresses from"));
+        }
+    }
+    let flows = config.flow_capacity;
+    if !(flows + 1).is_power_of_two() || flows > 65_535 || flows == 0 {
+        return Err(wrong(
+            "flowCapacity",
+            format!("{flows} is not 2^n - 1, at most 65535"),
+        )
+        .help("4095 is the default"));
+    }
+    Ok(config)
+}
+
+fn read_operator(path: &Path) -> Result<OperatorConfig, Failure> {
+    OperatorConfig::load(path).map_err(|error| {
+        Failure::new("config/invalid", format!("configuration {error}"))
+            .object(path.display().to_string())
+            .help("keys are camelCase; unknown ones are refused")
+            .exit(USAGE)
     })
 }
 
-fn run_operator(args: &WithConfig) -> anyhow::Result<()> {
-    args.log.start()?;
-    let config: OperatorConfig = read(&args.config)?;
-    block_on(|shutdown| {
-        let store: Arc<dyn Store> = Arc::new(embedded::Client::new(&config.store));
-        heddle_operator::run(config, store, shutdown)
+fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(
+            "config/unreadable",
+            format!("configuration {}: {error}", path.display()),
+        )
+        .object(path.display().to_string())
+        .exit(USAGE)
+    })?;
+    serde_saphyr::from_str(&text).map_err(|error| {
+        Failure::new(
+            "config/invalid",
+            format!("configuration {}: {error}", path.display()),
+        )
+        .object(path.display().to_string())
+        .help("keys are camelCase; unknown ones are refused")
+        .exit(USAGE)
     })
 }
 
-fn run_store(args: &StoreArgs) -> anyhow::Result<()> {
-    args.log.start()?;
-    block_on(|shutdown| async move {
-        embedded::serve(&args.dir, &args.socket, shutdown)
-            .await
-            .map_err(anyhow::Error::from)
-    })
+impl Logging {
+    fn begin(&self) -> Result<(), Failure> {
+        use std::io::IsTerminal;
+        let filter = EnvFilter::try_new(&self.log_level).map_err(|error| {
+            Failure::new(
+                "config/invalid",
+                format!("log level {:?}: {error}", self.log_level),
+            )
+            .field("--log-level")
+            .help("error, warn, info, debug or trace")
+            .exit(USAGE)
+        })?;
+        let to_people = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        let begun = match self.log_format {
+            LogFormat::Text => builder.with_ansi(to_people).try_init(),
+            LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        };
+        begun.map_err(|error| Failure::new("log/failed", error.to_string()))
+    }
+}
+
+/// Runs `daemon` until it ends by itself, or until SIGTERM or SIGINT asks it to.
+fn on_runtime<F, Fut>(name: &'static str, daemon: F) -> Result<ExitCode, Failure>
+where
+    F: FnOnce(watch::Receiver<bool>) -> Fut,
+    Fut: Future<Output = Result<(), Failure>>,
+{
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            "daemon/failed",
+            format!("{name} cannot be started: {error}"),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let (stop, shutdown) = watch::channel(false);
+        let mut daemon = std::pin::pin!(daemon(shutdown));
+        tokio::select! {
+            ended = &mut daemon => return ended,
+            _ = terminate.recv() => tracing::info!(daemon = name, "asked to stop (SIGTERM)"),
+            _ = interrupt.recv() => tracing::info!(daemon = name, "asked to stop (SIGINT)"),
+        }
+        stop.send_replace(true);
+        // A second signal does not wait for what hangs.
+        tokio::select! {
+            ended = daemon => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })?;
+    // What blocks in the kernel is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
 }

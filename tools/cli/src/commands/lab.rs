@@ -10,7 +10,9 @@ use heddle_lab::config::LabConfig;
 use heddle_lab::daemon::processes::Order;
 use heddle_lab::images::echo;
 use heddle_lab::paths::Lab;
-use heddle_lab::{LabError, apply, control, delete, down, exec, get, label, logs, manifests, status, up, wait};
+use heddle_lab::{
+    LabError, apply, control, delete, down, exec, get, label, logs, manifests, status, up, wait,
+};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -319,7 +321,9 @@ pub enum Command {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: f64 = digits.parse().map_err(|_| "write it as 30s, 500ms or 2m".to_owned())?;
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| "write it as 30s, 500ms or 2m".to_owned())?;
     let seconds = match &text[digits.len()..] {
         "ms" => number / 1_000.0,
         "s" | "" => number,
@@ -349,7 +353,10 @@ fn failures(mut problems: Vec<LabError>) -> Failure {
     for problem in problems {
         failure(problem).report();
     }
-    last.map_or_else(|| Failure::new("lab/no-objects", "there is nothing to do"), failure)
+    last.map_or_else(
+        || Failure::new("lab/no-objects", "there is nothing to do"),
+        failure,
+    )
 }
 
 /// Runs a command of the family.
@@ -359,16 +366,24 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Exec(args) => {
             let (namespace, pod) = pod_name(&args.namespace, &args.pod);
             let lab = args.which.name()?;
-            exec::in_pod(&lab, namespace, pod, args.container.as_deref(), &args.command)
-                .map(ExitCode::from)
-                .map_err(exec_failure)
+            exec::in_pod(
+                &lab,
+                namespace,
+                pod,
+                args.container.as_deref(),
+                &args.command,
+            )
+            .map(ExitCode::from)
+            .map_err(exec_failure)
         }
         Command::NodeExec(args) => exec::on_host(&args.which.name()?, &args.node, &args.command)
             .map(ExitCode::from)
             .map_err(exec_failure),
-        Command::Pause(args) => {
-            done(heddle_lab::pod::sandbox::hold(&args.hostname, &args.hosts, &args.resolver))
-        }
+        Command::Pause(args) => done(heddle_lab::pod::sandbox::hold(
+            &args.hostname,
+            &args.hosts,
+            &args.resolver,
+        )),
         Command::Idle => done(heddle_lab::images::idle()),
         Command::Logs(args) => show_logs(&args),
         Command::Down(which) => {
@@ -464,12 +479,18 @@ async fn run_async(command: Command) -> Result<ExitCode, Failure> {
 async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let (mut config, origin) = match &args.config {
-        Some(path) => (LabConfig::read(path).map_err(failure)?, path.display().to_string()),
+        Some(path) => (
+            LabConfig::read(path).map_err(failure)?,
+            path.display().to_string(),
+        ),
         None => (LabConfig::default(), "command line".to_owned()),
     };
     config.nodes = args.nodes.or(config.nodes);
     config.families = args.families.or(config.families);
-    config.host_routing = args.host_routing.map(|on| on == Switch::On).or(config.host_routing);
+    config.host_routing = args
+        .host_routing
+        .map(|on| on == Switch::On)
+        .or(config.host_routing);
     config.fabric = args.fabric.map_or(config.fabric, |fabric| {
         Some(match fabric {
             FabricChoice::Routed => Fabric::Routed,
@@ -478,7 +499,9 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
     });
     let name = lab.name().to_owned();
     let progress = move |what: &str| eprintln!("lab {name}: {what}");
-    up::up(&lab, config, &origin, args.keep, &progress).await.map_err(failure)?;
+    up::up(&lab, config, &origin, args.keep, &progress)
+        .await
+        .map_err(failure)?;
     let store = Client::new(lab.store_socket());
     let report = status::look(&lab, &store).await.map_err(failure)?;
     show::status(&report, Output::Table)?;
@@ -489,12 +512,17 @@ async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
     let objects = manifests::read(&args.filename, &args.namespace).map_err(failures)?;
     if objects.is_empty() {
-        return Err(Failure::new("lab/no-objects", "the manifests hold no object"));
+        return Err(Failure::new(
+            "lab/no-objects",
+            "the manifests hold no object",
+        ));
     }
     for warning in objects.iter().flat_map(|object| &object.warnings) {
         eprintln!("warning: {warning}");
     }
-    apply::check_namespaces(&lab, &store, &objects).await.map_err(failure)?;
+    apply::check_namespaces(&lab, &store, &objects)
+        .await
+        .map_err(failure)?;
     let mut applied = Vec::new();
     for object in &objects {
         let (change, stored) = apply::apply_one(&store, object).await.map_err(|error| {
@@ -505,7 +533,9 @@ async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
         applied.push(stored);
     }
     if !args.no_wait {
-        apply::wait_until_in_force(&lab, &store, &applied, args.timeout).await.map_err(failure)?;
+        apply::wait_until_in_force(&lab, &store, &applied, args.timeout)
+            .await
+            .map_err(failure)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -530,11 +560,17 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     targets.sort_by_key(|(kind, _)| {
         std::cmp::Reverse(manifests::APPLIED.iter().position(|known| known == kind))
     });
-    let mut deletion = delete::Deletion::new(&store, args.timeout).await.map_err(failure)?;
+    let mut deletion = delete::Deletion::new(&store, args.timeout)
+        .await
+        .map_err(failure)?;
     let mut missing = Vec::new();
     for (kind, name) in &targets {
         let label = apply::label(*kind, name);
-        if deletion.delete(&store, *kind, name).await.map_err(failure)? {
+        if deletion
+            .delete(&store, *kind, name)
+            .await
+            .map_err(failure)?
+        {
             println!("{label} deleted");
         } else {
             missing.push(label);
@@ -560,13 +596,17 @@ async fn run_get(args: GetArgs) -> Result<ExitCode, Failure> {
     let kind = get::kind(&args.kind).map_err(fail)?;
     if let Some(name) = &args.name {
         let (namespace, name) = pod_name(&args.namespace, name);
-        let object = get::one(&lab, &store, kind, namespace, name).await.map_err(fail)?;
+        let object = get::one(&lab, &store, kind, namespace, name)
+            .await
+            .map_err(fail)?;
         show::one(&object, args.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     let labels = get::Labels::parse(&args.selector).map_err(fail)?;
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let objects = get::many(&store, kind, namespace, &labels).await.map_err(fail)?;
+    let objects = get::many(&store, kind, namespace, &labels)
+        .await
+        .map_err(fail)?;
     show::many(kind, &objects, args.output, args.all_namespaces)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -595,7 +635,9 @@ async fn run_status(args: StatusArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let store = Client::new(lab.store_socket());
     let json = args.output == Output::Json;
-    let report = status::look(&lab, &store).await.map_err(|error| failure(error).json(json))?;
+    let report = status::look(&lab, &store)
+        .await
+        .map_err(|error| failure(error).json(json))?;
     show::status(&report, args.output)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -604,8 +646,14 @@ fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let (namespace, pod) = pod_name(&args.namespace, &args.pod);
     let mut output = std::io::stdout().lock();
-    let copied =
-        logs::copy(&lab, namespace, pod, args.container.as_deref(), args.follow, &mut output);
+    let copied = logs::copy(
+        &lab,
+        namespace,
+        pod,
+        args.container.as_deref(),
+        args.follow,
+        &mut output,
+    );
     match copied {
         // Whoever read has read enough.
         Err(LabError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {

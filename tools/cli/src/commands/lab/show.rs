@@ -29,7 +29,10 @@ pub(super) fn many(
 ) -> Result<(), Failure> {
     if matches!(output, Output::Json | Output::Yaml) {
         let items: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
-        return structured(&json!({"apiVersion": "v1", "kind": "List", "items": items}), output);
+        return structured(
+            &json!({"apiVersion": "v1", "kind": "List", "items": items}),
+            output,
+        );
     }
     if objects.is_empty() {
         eprintln!("no {} found", kind.name());
@@ -37,7 +40,11 @@ pub(super) fn many(
     }
     let wide = output == Output::Wide;
     let with_namespace = all_namespaces && kind.is_namespaced();
-    let mut head: Vec<&str> = if with_namespace { vec!["NAMESPACE", "NAME"] } else { vec!["NAME"] };
+    let mut head: Vec<&str> = if with_namespace {
+        vec!["NAMESPACE", "NAME"]
+    } else {
+        vec!["NAME"]
+    };
     head.extend(columns(kind, wide));
     let rows = objects.iter().map(|object| {
         let mut row = Vec::new();
@@ -78,20 +85,45 @@ fn cells(object: &Object, wide: bool) -> Vec<String> {
     let age = value["metadata"]["creationTimestamp"]
         .as_str()
         .and_then(time::parse)
-        .map_or_else(String::new, |born| time::age(time::now().saturating_sub(born)));
+        .map_or_else(String::new, |born| {
+            time::age(time::now().saturating_sub(born))
+        });
     let mut cells = match object.kind {
         Kind::Pod => {
-            let containers: Vec<&Value> =
-                status["containerStatuses"].as_array().into_iter().flatten().collect();
-            let ready = containers.iter().filter(|container| container["ready"] == true).count();
+            let containers: Vec<&Value> = status["containerStatuses"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .collect();
+            let ready = containers
+                .iter()
+                .filter(|container| container["ready"] == true)
+                .count();
             let all = value["spec"]["containers"].as_array().map_or(0, Vec::len);
-            let restarts: u64 =
-                containers.iter().filter_map(|container| container["restartCount"].as_u64()).sum();
-            vec![format!("{ready}/{all}"), pod_state(value), restarts.to_string()]
+            let restarts: u64 = containers
+                .iter()
+                .filter_map(|container| container["restartCount"].as_u64())
+                .sum();
+            vec![
+                format!("{ready}/{all}"),
+                pod_state(value),
+                restarts.to_string(),
+            ]
         }
-        Kind::Node => vec![(if condition(status, "Ready").0 { "Ready" } else { "NotReady" }).into()],
+        Kind::Node => vec![
+            (if condition(status, "Ready").0 {
+                "Ready"
+            } else {
+                "NotReady"
+            })
+            .into(),
+        ],
         Kind::Deployment => vec![
-            format!("{}/{}", count("readyReplicas"), value["spec"]["replicas"].as_u64().unwrap_or(1)),
+            format!(
+                "{}/{}",
+                count("readyReplicas"),
+                value["spec"]["replicas"].as_u64().unwrap_or(1)
+            ),
             count("updatedReplicas"),
             count("availableReplicas"),
         ],
@@ -114,14 +146,21 @@ fn wide_cells(object: &Object) -> Vec<String> {
     let status = &value["status"];
     let list = |items: &Value, key: &str| {
         let texts = items.as_array().into_iter().flatten().filter_map(|item| {
-            if key.is_empty() { item.as_str() } else { item[key].as_str() }
+            if key.is_empty() {
+                item.as_str()
+            } else {
+                item[key].as_str()
+            }
         });
         texts.collect::<Vec<_>>().join(",")
     };
     match object.kind {
         Kind::Pod => vec![
             list(&status["podIPs"], "ip"),
-            value["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
+            value["spec"]["nodeName"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
             condition(status, "Ready").1,
         ],
         Kind::Node => {
@@ -133,15 +172,24 @@ fn wide_cells(object: &Object) -> Vec<String> {
             vec![internal.join(","), list(&value["spec"]["podCIDRs"], "")]
         }
         Kind::CiliumEndpoint => {
-            let addressing = status["networking"]["addressing"].as_array().into_iter().flatten();
+            let addressing = status["networking"]["addressing"]
+                .as_array()
+                .into_iter()
+                .flatten();
             let addresses: Vec<&str> = addressing
                 .flat_map(|pair| [pair["ipv4"].as_str(), pair["ipv6"].as_str()])
                 .flatten()
                 .collect();
-            vec![addresses.join(","), status["nodeName"].as_str().unwrap_or_default().to_owned()]
+            vec![
+                addresses.join(","),
+                status["nodeName"].as_str().unwrap_or_default().to_owned(),
+            ]
         }
         _ => {
-            let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
+            let labels = value["metadata"]["labels"]
+                .as_object()
+                .into_iter()
+                .flatten();
             let texts: Vec<String> = labels
                 .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
                 .collect();
@@ -157,12 +205,19 @@ fn condition(status: &Value, kind: &str) -> (bool, String) {
         .flatten()
         .find(|condition| condition["type"] == kind);
     let text = |key: &str| {
-        found.and_then(|condition| condition[key].as_str()).unwrap_or_default().to_owned()
+        found
+            .and_then(|condition| condition[key].as_str())
+            .unwrap_or_default()
+            .to_owned()
     };
     let message = text("message");
     (
         found.is_some_and(|condition| condition["status"] == "True"),
-        if message.is_empty() { text("reason") } else { message },
+        if message.is_empty() {
+            text("reason")
+        } else {
+            message
+        },
     )
 }
 
@@ -230,7 +285,10 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), F
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    let text: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let text: Vec<String> = table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect();
     line(&text.join("\n"))
 }
 
@@ -246,9 +304,10 @@ fn structured(value: &impl Serialize, output: Output) -> Result<(), Failure> {
 fn line(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("lab/output", format!("the answer cannot be written: {error}")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            "lab/output",
+            format!("the answer cannot be written: {error}"),
+        )),
         _ => Ok(()),
     }
 }

@@ -1,0 +1,307 @@
+//! A node for tests: an agent over a datapath and a store in memory, with a state directory of its own.
+
+use super::{Cut, FakeDatapath};
+use crate::agent::Agent;
+use crate::config::{AgentConfig, Fabric};
+use crate::directory::Directory;
+use crate::endpoint::Step;
+use crate::metrics::Metrics;
+use crate::watch;
+use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
+use heddle_kube::store::memory::MemoryStore;
+use heddle_kube::store::{Kind, Store};
+use heddle_model::NamespacedName;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch as signal;
+use tokio::task::JoinHandle;
+
+/// Longest wait for something that should happen; never reached when all is well.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Running {
+    agent: Arc<Agent>,
+    stop: signal::Sender<bool>,
+    follower: JoinHandle<()>,
+}
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) store: MemoryStore,
+    pub(crate) datapath: Arc<FakeDatapath>,
+    directory: tempfile::TempDir,
+    cooldown: u64,
+    running: Option<Running>,
+}
+
+impl Node {
+    /// A ready node `n1` with 10.244.0.0/24 and fd10:244::/64.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&["10.244.0.0/24", "fd10:244::/64"], 30).await
+    }
+
+    /// A ready node with these pod ranges.
+    pub(crate) async fn start_with(ranges: &[&str], cooldown: u64) -> Self {
+        let mut node = Self::prepare(cooldown);
+        node.put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" },
+            "spec": { "podCIDRs": ranges },
+            "status": { "addresses": [
+                { "type": "InternalIP", "address": "192.168.0.1" },
+                { "type": "InternalIP", "address": "fd00::1" },
+            ] },
+        }))
+        .await;
+        node.put(json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": "shop", "labels": { "kubernetes.io/metadata.name": "shop" } },
+        }))
+        .await;
+        node.restart().await;
+        node
+    }
+
+    /// A node whose agent is not started yet, with an empty store.
+    pub(crate) fn prepare(cooldown: u64) -> Self {
+        Self {
+            store: MemoryStore::new(),
+            datapath: Arc::default(),
+            directory: tempfile::tempdir().unwrap(),
+            cooldown,
+            running: None,
+        }
+    }
+
+    pub(crate) fn config(&self) -> AgentConfig {
+        AgentConfig {
+            node_name: "n1".into(),
+            cluster: "default".into(),
+            store: "/nowhere".into(),
+            state_dir: self.directory.path().into(),
+            pin_dir: "/nowhere".into(),
+            uplink: "eth0".into(),
+            fabric: Fabric::Routed,
+            families: vec![4, 6],
+            pod_cidrs: vec![
+                "10.244.0.0/16".parse().unwrap(),
+                "fd10:244::/48".parse().unwrap(),
+            ],
+            host_routing: true,
+            metrics: None,
+            address_cooldown_seconds: self.cooldown,
+            flow_report_seconds: 5,
+            flow_capacity: 255,
+            max_connections: 1024,
+            max_policy_entries: 16_384,
+            max_ipcache_entries: 131_072,
+            drop_events_per_second: 1000,
+            excluded_labels: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.running.as_ref().unwrap().agent)
+    }
+
+    /// Starts the agent without waiting for anything.
+    pub(crate) fn launch(&mut self) {
+        assert!(self.running.is_none());
+        let agent = Arc::new(
+            Agent::new(
+                self.config(),
+                Arc::new(self.store.clone()),
+                self.datapath.clone(),
+                Arc::new(Directory::new()),
+                Arc::new(Metrics::new()),
+            )
+            .unwrap(),
+        );
+        let (stop, shutdown) = signal::channel(false);
+        let follower = tokio::spawn(watch::follow(Arc::clone(&agent), shutdown));
+        self.running = Some(Running {
+            agent,
+            stop,
+            follower,
+        });
+    }
+
+    /// Ends the agent as a kill does; its locks and memory are gone.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.send_replace(true);
+            running.follower.abort();
+            let _ = running.follower.await;
+        }
+    }
+
+    /// Stops the agent if it runs, starts it, and waits until it is ready.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.launch();
+        let agent = self.agent();
+        eventually("ready", || async { agent.is_ready() }).await;
+        self.settled().await;
+    }
+
+    /// Waits until everything in the store is in force.
+    pub(crate) async fn settled(&self) {
+        let agent = self.agent();
+        let wanted = self.store.revision();
+        eventually("realised", || async {
+            agent
+                .realised_revision
+                .load(std::sync::atomic::Ordering::SeqCst)
+                >= wanted
+        })
+        .await;
+    }
+
+    /// Creates or replaces an object, its status included.
+    pub(crate) async fn put(&self, value: Value) {
+        let kind = Kind::from_name(value["kind"].as_str().unwrap()).unwrap();
+        let name = NamespacedName::new(
+            value["metadata"]["namespace"].as_str().unwrap_or_default(),
+            value["metadata"]["name"].as_str().unwrap(),
+        );
+        if self.store.get(kind, &name).await.is_ok() {
+            self.store.update(kind, value.clone()).await.unwrap();
+            if value["status"].is_object() {
+                self.store
+                    .patch_status(kind, &name, value["status"].clone())
+                    .await
+                    .unwrap();
+            }
+        } else {
+            self.store.create(kind, value).await.unwrap();
+        }
+    }
+
+    pub(crate) async fn pod(&self, namespace: &str, name: &str, labels: &[(&str, &str)]) {
+        let labels: serde_json::Map<String, Value> = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).into()))
+            .collect();
+        self.put(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "namespace": namespace, "name": name, "labels": labels },
+            "spec": { "nodeName": "n1" },
+        }))
+        .await;
+    }
+
+    pub(crate) fn params(container: &str, namespace: &str, pod: &str, deadline: u64) -> AddParams {
+        AddParams {
+            container_id: container.into(),
+            netns: format!("/run/netns/{container}").into(),
+            interface: "eth0".into(),
+            pod: Some(heddle_cni::PodArguments {
+                namespace: namespace.into(),
+                name: pod.into(),
+                uid: None,
+            }),
+            deadline_seconds: deadline,
+        }
+    }
+
+    pub(crate) async fn add(
+        &self,
+        container: &str,
+        namespace: &str,
+        pod: &str,
+    ) -> Result<Attachment, ApiError> {
+        self.add_within(container, namespace, pod, 30).await
+    }
+
+    pub(crate) async fn add_within(
+        &self,
+        container: &str,
+        namespace: &str,
+        pod: &str,
+        deadline: u64,
+    ) -> Result<Attachment, ApiError> {
+        self.agent()
+            .add(Self::params(container, namespace, pod, deadline))
+            .await
+    }
+
+    /// Kills the agent in an ADD, right after `step`.
+    pub(crate) async fn crash_in_add(
+        &mut self,
+        step: Step,
+        container: &str,
+        namespace: &str,
+        pod: &str,
+    ) {
+        let agent = self.agent();
+        agent.faults.plan(step, Cut::Crash);
+        let crashed = Arc::clone(&agent.faults.crashed);
+        let params = Self::params(container, namespace, pod, 30);
+        let adding = tokio::spawn(async move { agent.add_alone(params).await });
+        tokio::time::timeout(PATIENCE, crashed.notified())
+            .await
+            .unwrap();
+        self.stop().await;
+        adding.abort();
+        assert!(adding.await.unwrap_err().is_cancelled());
+    }
+
+    pub(crate) async fn delete(&self, container: &str) {
+        self.agent()
+            .delete(DelParams {
+                container_id: container.into(),
+                interface: "eth0".into(),
+            })
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn differences(&self) -> Vec<Value> {
+        match crate::api::differences(&self.agent()).await.unwrap() {
+            Value::Array(findings) => findings,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// No lease, no link, no map row, no file, no object of any endpoint is left.
+    pub(crate) async fn assert_nothing_left(&self) {
+        let agent = self.agent();
+        assert_eq!(agent.addresses.leased(), 0, "leases");
+        let kernel = self.datapath.kernel();
+        assert!(kernel.has_no_endpoint(), "{kernel:?}");
+        let pods: Vec<_> = kernel
+            .peers
+            .values()
+            .filter(|row| row.identity.scope() == heddle_model::IdentityScope::Cluster)
+            .collect();
+        assert!(pods.is_empty(), "{pods:?}");
+        let files: Vec<_> = std::fs::read_dir(self.state().join("endpoints"))
+            .unwrap()
+            .collect();
+        assert!(files.is_empty(), "{files:?}");
+        let published = self.store.list(Kind::CiliumEndpoint, None).await.unwrap();
+        assert!(published.is_empty(), "{published:?}");
+        assert!(agent.removals(|removals| removals.is_empty()));
+        agent
+            .on_ledger(|ledger| assert!(ledger.endpoints.is_empty()))
+            .await;
+    }
+}
+
+/// Waits until something is true.
+pub(crate) async fn eventually<F, Fut>(what: &str, mut holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "never {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
