@@ -1,5 +1,8 @@
 //! The heddle command: every daemon and every question is a subcommand.
-#![allow(unreachable_pub, reason = "a command has no outside that could reach anything")]
+#![allow(
+    unreachable_pub,
+    reason = "a command has no outside that could reach anything"
+)]
 
 mod commands;
 mod failure;

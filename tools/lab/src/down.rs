@@ -5,10 +5,12 @@ use crate::cgroup::{self, OWN_SOURCE};
 use crate::namespace;
 use crate::paths::{BPFFS, LABS, Lab};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long killed processes may take to go.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long ended processes may take to leave the process table.
+const REAP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Removes everything of a lab; not existing is no error. Returns whether there was something.
 pub fn down(lab: &Lab) -> Result<bool, LabError> {
@@ -26,7 +28,9 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
         let group = mount.point.join(lab.cgroup());
         if group.exists() {
             found = true;
+            let processes = cgroup::processes(&group);
             cgroup::remove(&group, DEADLINE)?;
+            wait_until_reaped(&processes);
         }
     }
     for name in namespace::names()
@@ -47,6 +51,18 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
     }
     sweep();
     Ok(found)
+}
+
+/// Orphans stay in the process table until init reaps them, which it does in its own time.
+fn wait_until_reaped(processes: &[i32]) {
+    let end = Instant::now() + REAP_PATIENCE;
+    while processes
+        .iter()
+        .any(|process| Path::new(&format!("/proc/{process}")).exists())
+        && Instant::now() < end
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Removes what labs share once nothing uses it any more.

@@ -332,16 +332,16 @@ mod tests {
     #[test]
     fn namespaces_come_first_and_get_their_name_label() {
         let objects = read_text(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n}\nspec: {containers: [{name: c, image: heddle/idle}]}\n\
-             ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {containers: [{name: c, image: heddle/idle}]}\n\
+             ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
         )
         .unwrap();
         assert_eq!(objects[0].kind, Kind::Namespace);
         assert_eq!(
             objects[0].value["metadata"]["labels"]["kubernetes.io/metadata.name"],
-            "n"
+            "shop"
         );
-        assert_eq!(objects[1].name, NamespacedName::new("n", "p"));
+        assert_eq!(objects[1].name, NamespacedName::new("shop", "p"));
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
                 "apiVersion",
             ),
             (
-                "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: N_1}\n",
+                "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: N_1}\n",
                 2,
                 "metadata.name",
             ),

@@ -26,11 +26,8 @@ pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Re
                     reason: with_log(lab, node, &standing.ended),
                 });
             }
-            let ready = standing.pid.is_some()
-                && agent_client::status(lab, node)
-                    .await
-                    .is_ok_and(|status| status["ready"] == true);
-            if !ready {
+            // The daemon's own look, so that the scheduler knows it too.
+            if standing.pid.is_none() || !standing.ready {
                 waiting.push(node.clone());
             }
         }

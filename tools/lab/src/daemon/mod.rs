@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 /// Kinds that the daemon acts on.
 const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Deployment];
 /// Between looks at an agent that is not ready, and at one that is.
-const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+const LOOK: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
 /// Between retries of what the store refused.
 const TICK: Duration = Duration::from_secs(1);
 /// How long the store may take to answer after its start.

@@ -239,9 +239,8 @@ impl Worker {
         } else {
             &self.spec.hostname
         };
-        let group = self.group.join("sandbox");
-        cgroup::create(&group)?;
-        sandbox::start(&self.network, &group, hostname, &hosts, &resolver).await
+        // In the pod's own group, which becomes the root that its containers see.
+        sandbox::start(&self.network, &self.group, hostname, &hosts, &resolver).await
     }
 
     /// Runs the containers until the pod is to end, and ends them.
