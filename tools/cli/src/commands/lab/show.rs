@@ -277,9 +277,8 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
 
 fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
     let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .set_header(head.to_vec());
+    table.load_style(presets::NOTHING);
+    table.set_header(head.to_vec());
     for row in rows {
         table.add_row(row);
     }
