@@ -3,8 +3,8 @@
 use crate::{
     maps::{CONFIG, CONNECTIONS},
     packet::{
-        ICMP, ICMPV6, IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_ICMP_ERROR, IS_LATER_FRAGMENT, IS_V6, Packet,
-        TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, parse_quoted,
+        ICMP, ICMPV6, IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_ICMP_ERROR, IS_LATER_FRAGMENT, IS_V6,
+        Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, parse_quoted,
     },
     peer::Peer,
     policy,
@@ -77,13 +77,18 @@ fn key(packet: &Packet) -> (ConnectionKey, bool) {
 #[inline(always)]
 fn service_port(packet: &Packet, is_reply: bool) -> u16 {
     if packet.protocol == ICMP || packet.protocol == ICMPV6 {
-        if packet.is(IS_ECHO_REQUEST | IS_LATER_FRAGMENT) || (is_reply && packet.is(IS_ECHO_REPLY)) {
+        if packet.is(IS_ECHO_REQUEST | IS_LATER_FRAGMENT) || (is_reply && packet.is(IS_ECHO_REPLY))
+        {
             let request: u16 = if packet.is(IS_V6) { 128 } else { 8 };
             return request.to_be();
         }
         return u16::from(packet.tcp_flags_or_icmp_type).to_be();
     }
-    if is_reply { packet.source_port } else { packet.destination_port }
+    if is_reply {
+        packet.source_port
+    } else {
+        packet.destination_port
+    }
 }
 
 /// Asks one end's policy, unless the connection holds its answer for the present circumstances.
@@ -107,9 +112,14 @@ fn hold(
         return Ok(verdict.cookie);
     }
     let mut cookie = 0;
-    if let Err(reason) =
-        policy::ask(endpoint, direction, peer, flow.packet.protocol, port, &mut cookie)
-    {
+    if let Err(reason) = policy::ask(
+        endpoint,
+        direction,
+        peer,
+        flow.packet.protocol,
+        port,
+        &mut cookie,
+    ) {
         // The other direction's packets must ask again too, and be refused.
         verdict.generation = 0;
         flow.endpoint = endpoint;
@@ -120,7 +130,12 @@ fn hold(
         return Err(reason);
     }
     *is_first |= verdict.generation == 0;
-    *verdict = ConnectionVerdict { generation, peer: peer.identity, peer_cidr: peer.cidr, cookie };
+    *verdict = ConnectionVerdict {
+        generation,
+        peer: peer.identity,
+        peer_cidr: peer.cidr,
+        cookie,
+    };
     Ok(cookie)
 }
 
@@ -136,25 +151,57 @@ fn hold_both(
     let port = service_port(&flow.packet, is_reply);
     // In the reply direction the source is the responder.
     let (initiator, initiators_peer, responder, responders_peer) = if is_reply {
-        (ends.destination_endpoint, &ends.source, ends.source_endpoint, &ends.destination)
+        (
+            ends.destination_endpoint,
+            &ends.source,
+            ends.source_endpoint,
+            &ends.destination,
+        )
     } else {
-        (ends.source_endpoint, &ends.destination, ends.destination_endpoint, &ends.source)
+        (
+            ends.source_endpoint,
+            &ends.destination,
+            ends.destination_endpoint,
+            &ends.source,
+        )
     };
     if initiator != 0 {
-        flow.egress_cookie =
-            hold(&mut entry.egress, flow, initiator, DIRECTION_EGRESS, initiators_peer, port, &mut first)?;
+        flow.egress_cookie = hold(
+            &mut entry.egress,
+            flow,
+            initiator,
+            DIRECTION_EGRESS,
+            initiators_peer,
+            port,
+            &mut first,
+        )?;
     }
     if responder != 0 {
-        flow.ingress_cookie =
-            hold(&mut entry.ingress, flow, responder, DIRECTION_INGRESS, responders_peer, port, &mut first)?;
+        flow.ingress_cookie = hold(
+            &mut entry.ingress,
+            flow,
+            responder,
+            DIRECTION_INGRESS,
+            responders_peer,
+            port,
+            &mut first,
+        )?;
     }
     Ok(first)
 }
 
 /// Admits a packet: finds or makes its connection and asks the policy of each end that is here.
 #[inline(always)]
-pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends) -> Result<Report, DropReason> {
-    let Scratch { flow, quoted, entry: new } = scratch;
+pub fn admit(
+    skb: *mut __sk_buff,
+    scratch: &mut Scratch,
+    ends: &Ends,
+) -> Result<Report, DropReason> {
+    let Scratch {
+        flow,
+        quoted,
+        entry: new,
+    } = scratch;
     // SAFETY: no arguments.
     let now = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
     if flow.packet.is(IS_ICMP_ERROR) {
@@ -199,7 +246,11 @@ fn open(
     // SAFETY: plain integers, for which zero is a value.
     *entry = unsafe { core::mem::zeroed() };
     hold_both(entry, flow, ends, false)?;
-    entry.flags = if source_is_low { CT_INITIATOR_IS_LOW } else { 0 };
+    entry.flags = if source_is_low {
+        CT_INITIATOR_IS_LOW
+    } else {
+        0
+    };
     entry.source_identity = ends.source.identity;
     entry.destination_identity = ends.destination.identity;
     entry.last_report = now;
@@ -248,7 +299,9 @@ fn advance(
         LIFETIME_OTHER
     };
     entry.expires = now + lifetime;
-    let interval = CONFIG.get(0).map_or(5, |config: &NodeConfig| config.report_interval);
+    let interval = CONFIG
+        .get(0)
+        .map_or(5, |config: &NodeConfig| config.report_interval);
     if now - entry.last_report >= interval {
         report = Report::Trace;
     }

@@ -19,7 +19,8 @@ pub const MARK_OVERLAY: u32 = 0x0400;
 pub fn to_endpoint(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<i32, DropReason> {
     let (to, from) = (endpoint.mac, endpoint.host_mac);
     let addresses = [
-        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4], from[5],
+        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4],
+        from[5],
     ];
     // SAFETY: 12 bytes of the array are read.
     unsafe {
@@ -40,7 +41,12 @@ pub fn to_network(skb: *mut __sk_buff, packet: &Packet, uplink: u32) -> Result<i
 
 /// To another node in an envelope that names the sender's identity.
 #[inline(always)]
-pub fn to_overlay(skb: *mut __sk_buff, node: &Address, identity: u32, overlay: u32) -> Result<i32, DropReason> {
+pub fn to_overlay(
+    skb: *mut __sk_buff,
+    node: &Address,
+    identity: u32,
+    overlay: u32,
+) -> Result<i32, DropReason> {
     set_tunnel_key(skb, node, identity)?;
     // SAFETY: the context is the kernel's.
     unsafe {
@@ -51,7 +57,11 @@ pub fn to_overlay(skb: *mut __sk_buff, node: &Address, identity: u32, overlay: u
 
 /// Writes the envelope's address and identity beside the packet.
 #[inline(always)]
-pub fn set_tunnel_key(skb: *mut __sk_buff, node: &Address, identity: u32) -> Result<(), DropReason> {
+pub fn set_tunnel_key(
+    skb: *mut __sk_buff,
+    node: &Address,
+    identity: u32,
+) -> Result<(), DropReason> {
     // SAFETY: plain integers, for which zero is a value.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
     key.tunnel_id = identity;
@@ -65,7 +75,8 @@ pub fn set_tunnel_key(skb: *mut __sk_buff, node: &Address, identity: u32) -> Res
             key.__bindgen_anon_1.remote_ipv6 = node.words;
             u64::from(BPF_F_TUNINFO_IPV6)
         };
-        if bpf_skb_set_tunnel_key(skb, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) != 0 {
+        if bpf_skb_set_tunnel_key(skb, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) != 0
+        {
             return Err(DropReason::ErrorRetrievingTunnelKey);
         }
     }

@@ -35,8 +35,10 @@ pub fn ports(
         return Ok(());
     }
     parse_transport(skb, packet)?;
-    let ports =
-        FragmentPorts { source: packet.source_port, destination: packet.destination_port };
+    let ports = FragmentPorts {
+        source: packet.source_port,
+        destination: packet.destination_port,
+    };
     // Without room the later fragments are dropped and counted; this one may still pass.
     let _ = FRAGMENTS.insert(&key, &ports, 0);
     Ok(())

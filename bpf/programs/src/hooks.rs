@@ -10,7 +10,7 @@ use crate::{
     report::{self, Flow, Scratch},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_TUNINFO_IPV6, TC_ACT_OK, TC_ACT_SHOT, __sk_buff, bpf_tunnel_key},
+    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, TC_ACT_OK, TC_ACT_SHOT, bpf_tunnel_key},
     helpers::generated::{bpf_skb_change_type, bpf_skb_get_tunnel_key},
     macros::classifier,
     programs::TcContext,
@@ -43,7 +43,11 @@ fn passed(context: &TcContext, flow: &mut Flow, due: Report, observation: TraceP
     report::forwarded(context, flow.direction);
     if due != Report::Nothing {
         flow.observation = observation as u8;
-        let kind = if due == Report::Verdict { EVENT_VERDICT } else { EVENT_TRACE };
+        let kind = if due == Report::Verdict {
+            EVENT_VERDICT
+        } else {
+            EVENT_TRACE
+        };
         report::trace(context.skb.skb, flow, kind);
     }
 }
@@ -110,13 +114,21 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     }
     packet::parse(context, &mut flow.packet).or_else(|reason| {
         // IGMP is every host's small talk; there is no multicast to join.
-        if flow.packet.protocol == IGMP { Err(DropReason::IgmpHandled) } else { Err(reason) }
+        if flow.packet.protocol == IGMP {
+            Err(DropReason::IgmpHandled)
+        } else {
+            Err(reason)
+        }
     })?;
     if neighbour::is_icmpv6(&flow.packet) {
         match neighbour::ndp(skb, &flow.packet, device)? {
             Outcome::Answered(code) => return Ok(code),
             Outcome::Ignored => {
-                return Ok(report::drop_silently(context, DIRECTION_EGRESS, DropReason::IgmpHandled));
+                return Ok(report::drop_silently(
+                    context,
+                    DIRECTION_EGRESS,
+                    DropReason::IgmpHandled,
+                ));
             }
             Outcome::Other => {}
         }
@@ -145,7 +157,12 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     {
         return Err(DropReason::EncapsulationTrafficIsProhibited);
     }
-    let ends = Ends { source, destination, source_endpoint: device.id, destination_endpoint: 0 };
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: device.id,
+        destination_endpoint: 0,
+    };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
     if destination.is(IPCACHE_LOCAL_NODE) {
@@ -244,21 +261,33 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
     if flow.packet.destination != if v6 { endpoint.ipv6 } else { endpoint.ipv4 } {
         // The node's own small talk on every link: multicast listener reports, router solicitations.
         if from_here && is_multicast(&flow.packet.destination, v6) {
-            return Ok(report::drop_silently(context, DIRECTION_INGRESS, DropReason::IgmpHandled));
+            return Ok(report::drop_silently(
+                context,
+                DIRECTION_INGRESS,
+                DropReason::IgmpHandled,
+            ));
         }
         return Err(DropReason::StaleOrUnroutableIp);
     }
     let destination = peer::of_endpoint(endpoint, v6);
     let source = if from_here {
         let row = peer::row(&flow.packet.source);
-        Peer { identity: HOST, ..peer::of_row(row, v6) }
+        Peer {
+            identity: HOST,
+            ..peer::of_row(row, v6)
+        }
     } else if let Some(sender) = peer::local(&flow.packet.source) {
         peer::of_endpoint(sender, v6)
     } else {
         peer::of_row(peer::row(&flow.packet.source), v6)
     };
     flow.source_identity = source.identity;
-    let ends = Ends { source, destination, source_endpoint: 0, destination_endpoint: endpoint.id };
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: 0,
+        destination_endpoint: endpoint.id,
+    };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
     passed(context, flow, due, TracePoint::ToEndpoint);
@@ -339,7 +368,12 @@ fn into_pod(
         return Ok(TC_ACT_OK);
     }
     let destination = peer::of_endpoint(endpoint, scratch.flow.packet.is(packet::IS_V6));
-    let ends = Ends { source, destination, source_endpoint: 0, destination_endpoint: endpoint.id };
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: 0,
+        destination_endpoint: endpoint.id,
+    };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
     deliver::decrement_time_to_live(skb, &flow.packet)?;
@@ -431,12 +465,18 @@ impl Envelope {
             let size = size_of::<bpf_tunnel_key>() as u32;
             if bpf_skb_get_tunnel_key(skb, &raw mut key, size, 0) == 0 {
                 let word = key.__bindgen_anon_1.remote_ipv4.to_be();
-                return Ok(Self { node: Address::from_v4_word(word), identity: key.tunnel_id });
+                return Ok(Self {
+                    node: Address::from_v4_word(word),
+                    identity: key.tunnel_id,
+                });
             }
             let flags = u64::from(BPF_F_TUNINFO_IPV6);
             if bpf_skb_get_tunnel_key(skb, &raw mut key, size, flags) == 0 {
                 let words = key.__bindgen_anon_1.remote_ipv6;
-                return Ok(Self { node: Address { words }, identity: key.tunnel_id });
+                return Ok(Self {
+                    node: Address { words },
+                    identity: key.tunnel_id,
+                });
             }
         }
         Err(DropReason::ErrorRetrievingTunnelKey)

@@ -6,8 +6,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FragmentKey, FragmentPorts, IpcacheValue,
-    LOSS_CAUSES, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NodeConfig, PolicyKey, PolicyValue, Sampler,
+    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FragmentKey, FragmentPorts,
+    IpcacheValue, LOSS_CAUSES, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NodeConfig, PolicyKey,
+    PolicyValue, Sampler,
 };
 
 #[btf_map]
@@ -20,8 +21,10 @@ pub static ENDPOINTS: HashMap<Address, Endpoint, { MAX_ENDPOINTS as usize * 2 }>
 pub static DEVICES: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
 
 #[btf_map]
-pub static POLICIES: ArrayOfMaps<LpmTrie<PolicyKey, PolicyValue, 16384>, { MAX_ENDPOINTS as usize }> =
-    ArrayOfMaps::new();
+pub static POLICIES: ArrayOfMaps<
+    LpmTrie<PolicyKey, PolicyValue, 16384>,
+    { MAX_ENDPOINTS as usize },
+> = ArrayOfMaps::new();
 
 #[btf_map]
 pub static GENERATIONS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();

@@ -54,7 +54,9 @@ pub fn arp(skb: *mut __sk_buff, device: &Endpoint) -> Result<i32, DropReason> {
     if Address::from_v4_word(u32::from_ne_bytes(request.sender)) != device.ipv4 {
         return Err(DropReason::InvalidSourceIp);
     }
-    let gateway = CONFIG.get(0).map_or(Address::UNSPECIFIED, |config| config.gateway_ipv4);
+    let gateway = CONFIG
+        .get(0)
+        .map_or(Address::UNSPECIFIED, |config| config.gateway_ipv4);
     if request.operation != ARP_REQUEST
         || Address::from_v4_word(u32::from_ne_bytes(request.target)) != gateway
     {
@@ -96,13 +98,15 @@ pub fn ndp(skb: *mut __sk_buff, packet: &Packet, device: &Endpoint) -> Result<Ou
     if kind != NEIGHBOUR_SOLICITATION || packet.time_to_live != 255 || packet.icmp_code != 0 {
         return Err(DropReason::ForbiddenIcmpv6Message);
     }
-    let is_link_local =
-        u32::from_be(packet.source.words[0]) & 0xffc0_0000 == 0xfe80_0000;
+    let is_link_local = u32::from_be(packet.source.words[0]) & 0xffc0_0000 == 0xfe80_0000;
     if packet.source != device.ipv6 && !is_link_local {
         return Err(DropReason::InvalidSourceIp);
     }
-    let target: [u32; 4] = load(skb, packet.transport + 8).ok_or(DropReason::InvalidPacketDropped)?;
-    let gateway = CONFIG.get(0).map_or(Address::UNSPECIFIED, |config| config.gateway_ipv6);
+    let target: [u32; 4] =
+        load(skb, packet.transport + 8).ok_or(DropReason::InvalidPacketDropped)?;
+    let gateway = CONFIG
+        .get(0)
+        .map_or(Address::UNSPECIFIED, |config| config.gateway_ipv6);
     if target != gateway.words || packet.transport != ETHERNET_LENGTH + 40 {
         return Err(DropReason::ForbiddenIcmpv6Message);
     }
@@ -144,7 +148,11 @@ pub fn ndp(skb: *mut __sk_buff, packet: &Packet, device: &Endpoint) -> Result<Ou
         return Err(DropReason::ErrorWritingToPacket);
     }
     // Version 6, no class, no label; then payload length, next header and hop limit.
-    write(skb, ETHERNET_LENGTH, &[0x60_u8, 0, 0, 0, 0, 32, crate::packet::ICMPV6, 255])?;
+    write(
+        skb,
+        ETHERNET_LENGTH,
+        &[0x60_u8, 0, 0, 0, 0, 32, crate::packet::ICMPV6, 255],
+    )?;
     write(skb, ETHERNET_LENGTH + 8, &advertisement.source)?;
     write(skb, ETHERNET_LENGTH + 24, &advertisement.destination)?;
     write(skb, message, &advertisement.message)?;
@@ -161,9 +169,19 @@ pub fn is_icmpv6(packet: &Packet) -> bool {
 fn write<T>(skb: *mut __sk_buff, offset: u32, value: &T) -> Result<(), DropReason> {
     // SAFETY: the helper reads size_of::<T>() bytes.
     let code = unsafe {
-        bpf_skb_store_bytes(skb, offset, core::ptr::from_ref(value).cast(), size_of::<T>() as u32, 0)
+        bpf_skb_store_bytes(
+            skb,
+            offset,
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>() as u32,
+            0,
+        )
     };
-    if code == 0 { Ok(()) } else { Err(DropReason::ErrorWritingToPacket) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(DropReason::ErrorWritingToPacket)
+    }
 }
 
 /// Back to the pod that asked.
@@ -171,7 +189,8 @@ fn write<T>(skb: *mut __sk_buff, offset: u32, value: &T) -> Result<(), DropReaso
 fn send_back(skb: *mut __sk_buff, device: &Endpoint) -> Result<i32, DropReason> {
     let (to, from) = (device.mac, device.host_mac);
     let addresses = [
-        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4], from[5],
+        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4],
+        from[5],
     ];
     write(skb, 0, &addresses)?;
     // SAFETY: no pointers.

@@ -146,8 +146,7 @@ pub fn parse(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason>
 #[inline(always)]
 fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     let skb = context.skb.skb;
-    let header: Ipv4Header =
-        load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    let header: Ipv4Header = load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
     packet.source = Address::from_v4_word(header.source);
     packet.destination = Address::from_v4_word(header.destination);
     packet.protocol = header.protocol;
@@ -177,11 +176,14 @@ fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
 #[inline(always)]
 fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     let skb = context.skb.skb;
-    let header: Ipv6Header =
-        load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    let header: Ipv6Header = load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
     packet.kind = IS_V6;
-    packet.source = Address { words: header.source };
-    packet.destination = Address { words: header.destination };
+    packet.source = Address {
+        words: header.source,
+    };
+    packet.destination = Address {
+        words: header.destination,
+    };
     packet.time_to_live = header.hop_limit;
     let payload_length = u32::from(u16::from_be(header.payload_length));
     if u32::from_be(header.version_class_flow) >> 28 != 6
@@ -290,7 +292,11 @@ pub fn set_icmp(packet: &mut Packet, header: [u16; 4]) {
     packet.icmp_code = code;
     let v6 = packet.is(IS_V6);
     let (request, reply) = if v6 { (128, 129) } else { (8, 0) };
-    let is_error = if v6 { kind < 128 } else { matches!(kind, 3 | 4 | 5 | 11 | 12) };
+    let is_error = if v6 {
+        kind < 128
+    } else {
+        matches!(kind, 3 | 4 | 5 | 11 | 12)
+    };
     if kind == request {
         packet.kind |= IS_ECHO_REQUEST;
         packet.source_port = header[2];
@@ -312,8 +318,12 @@ pub fn parse_quoted(skb: *mut __sk_buff, packet: &Packet, quoted: &mut Packet) -
     let inner = packet.transport + 8;
     if packet.is(IS_V6) {
         let header: Ipv6Header = load(skb, inner)?;
-        quoted.source = Address { words: header.source };
-        quoted.destination = Address { words: header.destination };
+        quoted.source = Address {
+            words: header.source,
+        };
+        quoted.destination = Address {
+            words: header.destination,
+        };
         quoted.protocol = header.next_header;
         quoted.transport = inner + 40;
     } else {

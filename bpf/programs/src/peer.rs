@@ -38,7 +38,11 @@ pub fn row(address: &Address) -> Option<&'static IpcacheValue> {
 pub fn of_endpoint(endpoint: &Endpoint, v6: bool) -> Peer {
     Peer {
         identity: endpoint.identity,
-        cidr: if v6 { endpoint.cidr_ipv6 } else { endpoint.cidr_ipv4 },
+        cidr: if v6 {
+            endpoint.cidr_ipv6
+        } else {
+            endpoint.cidr_ipv4
+        },
         flags: heddle_abi::IPCACHE_IN_CLUSTER,
     }
 }
@@ -47,7 +51,11 @@ pub fn of_endpoint(endpoint: &Endpoint, v6: bool) -> Peer {
 #[inline(always)]
 pub fn of_row(row: Option<&IpcacheValue>, v6: bool) -> Peer {
     match row {
-        Some(row) => Peer { identity: row.identity, cidr: row.cidr, flags: row.flags },
+        Some(row) => Peer {
+            identity: row.identity,
+            cidr: row.cidr,
+            flags: row.flags,
+        },
         None => Peer {
             identity: if v6 { WORLD_IPV6 } else { WORLD_IPV4 },
             cidr: 0,

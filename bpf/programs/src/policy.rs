@@ -5,9 +5,7 @@ use crate::{
     peer::Peer,
 };
 use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
-use heddle_abi::{
-    DropReason, POLICY_FULL_PREFIX, POLICY_VERDICT_ALLOW, PolicyKey, PolicyValue,
-};
+use heddle_abi::{DropReason, POLICY_FULL_PREFIX, POLICY_VERDICT_ALLOW, PolicyKey, PolicyValue};
 
 /// Generation of an endpoint's policy; to be read before the policy is asked.
 #[inline(always)]
@@ -33,7 +31,12 @@ pub fn ask(
     };
     let mut key = Key::new(
         POLICY_FULL_PREFIX,
-        PolicyKey { identity: peer.identity, direction, protocol, port },
+        PolicyKey {
+            identity: peer.identity,
+            direction,
+            protocol,
+            port,
+        },
     );
     let mut precedence = 0;
     let mut verdict = 0;

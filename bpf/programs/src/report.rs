@@ -5,13 +5,13 @@ use crate::{
     packet::{IS_V6, Packet},
 };
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, __sk_buff},
+    bindings::{__sk_buff, TC_ACT_SHOT},
     helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use heddle_abi::{
-    CAPTURE_LENGTH, ConnectionEntry, DropReason, EVENT_DROP, EVENT_IPV6, Event, LOSS_RING_FULL, LOSS_SAMPLED,
-    NodeConfig, TracePoint, metric_index,
+    CAPTURE_LENGTH, ConnectionEntry, DropReason, EVENT_DROP, EVENT_IPV6, Event, LOSS_RING_FULL,
+    LOSS_SAMPLED, NodeConfig, TracePoint, metric_index,
 };
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself several times a second.
@@ -113,7 +113,9 @@ pub fn trace(skb: *mut __sk_buff, flow: &Flow, kind: u8) {
 /// Takes a token from a drop reason's bucket, one second's worth deep.
 #[inline(always)]
 fn has_token(reason: u8) -> bool {
-    let rate = CONFIG.get(0).map_or(0, |config: &NodeConfig| u64::from(config.drop_event_rate));
+    let rate = CONFIG
+        .get(0)
+        .map_or(0, |config: &NodeConfig| u64::from(config.drop_event_rate));
     let Some(bucket) = SAMPLERS.get_ptr_mut(u32::from(reason)) else {
         return false;
     };

@@ -24,6 +24,9 @@ pub(crate) enum Stance {
 /// One rule's part in one key's rows.
 type Part = (usize, Terms);
 
+/// All that a key's rows depend on: its rules, what names mean there, and whether it has a fallback.
+type Shape<'a> = (Vec<Part>, Option<&'a str>, bool);
+
 impl Engine {
     /// The rows of an endpoint with this identity.
     ///
@@ -95,7 +98,7 @@ impl Engine {
         }
 
         let subject_names = self.labels(subject).and_then(named_ports_of);
-        let mut known: BTreeMap<(Vec<Part>, Option<&str>, bool), Vec<Row>> = BTreeMap::new();
+        let mut known: BTreeMap<Shape<'_>, Vec<Row>> = BTreeMap::new();
         let mut compiled: Vec<(Identity, Vec<Row>)> = Vec::with_capacity(keys.len());
         for (key, parts) in keys {
             let names = match direction {

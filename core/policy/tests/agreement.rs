@@ -1,5 +1,6 @@
 //! The compiled rows, the decision on paper and an oracle written another way say the same, for random
 //! policies, identities, CIDRs, ports and protocols, in whatever order things arrive.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,
@@ -669,8 +670,8 @@ proptest! {
             prop_assert_eq!(now.entries.len(), then.entries.len());
             prop_assert_eq!(now.ingress_enforced, then.ingress_enforced);
         }
-        for sheet in 0..sheets.len() {
-            engine.remove_policy(&policy(sheet, &sheets[sheet]).id);
+        for (number, sheet) in sheets.iter().enumerate() {
+            engine.remove_policy(&policy(number, sheet).id);
         }
         prop_assert!(engine.policy_ids().is_empty());
         prop_assert!(engine.cidrs().is_empty());

@@ -1,4 +1,5 @@
 //! Rows of the reference's semantics tables that are about the engine, by their names.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,

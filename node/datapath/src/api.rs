@@ -112,9 +112,6 @@ pub struct PeerRow {
     pub is_node: bool,
 }
 
-/// Reserved for policy CIDRs as the kernel holds them: prefix, and whether in-cluster.
-pub type CidrRow = (IpNet, bool);
-
 /// A tracked connection, decoded by the reader.
 #[derive(Clone, Debug)]
 pub struct ConnectionRow {
@@ -154,6 +151,9 @@ pub struct MapUse {
     /// Entries it can hold.
     pub max: u64,
 }
+
+/// A counter: (drop reason or 0 for forwarded, direction), and its sum over CPUs.
+pub type Counter = ((u8, u8), MetricSlot);
 
 /// Whether a kernel feature is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -233,8 +233,8 @@ pub trait Datapath: Send + Sync + 'static {
     /// Connections, at most `limit`.
     fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError>;
 
-    /// Counters: ((reason or 0 for forwarded, direction), sum over CPUs); zero counters left out.
-    fn metrics(&self) -> Result<Vec<((u8, u8), MetricSlot)>, DatapathError>;
+    /// Counters; those that are zero are left out.
+    fn metrics(&self) -> Result<Vec<Counter>, DatapathError>;
 
     /// How full the maps are.
     fn map_use(&self) -> Result<Vec<MapUse>, DatapathError>;

@@ -1,7 +1,7 @@
 //! The real datapath.
 
 use crate::{
-    ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
+    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
     PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
     events::{self, Losses},
@@ -634,7 +634,7 @@ impl Datapath for KernelDatapath {
             .collect())
     }
 
-    fn metrics(&self) -> Result<Vec<((u8, u8), MetricSlot)>, DatapathError> {
+    fn metrics(&self) -> Result<Vec<Counter>, DatapathError> {
         let metrics = lock(&self.maps.metrics);
         let mut counters = Vec::new();
         for index in 0..METRIC_SLOTS {

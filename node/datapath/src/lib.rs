@@ -14,7 +14,7 @@ mod policy;
 mod settings;
 
 pub use api::{
-    CidrRow, ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
+    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
 pub use kernel::KernelDatapath;

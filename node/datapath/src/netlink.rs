@@ -250,12 +250,11 @@ impl Netlink {
                         }
                         _ => None,
                     });
-                if let (true, Some(address)) = (by_this, destination) {
-                    if let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length)
+                if let (true, Some(address)) = (by_this, destination)
+                    && let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length)
                     {
                         found.push((prefix, route));
                     }
-                }
             }
         }
         Ok(found)

@@ -2,6 +2,7 @@
 //! without, both families.
 //!
 //! Needs root. Everything lives in network namespaces that the tests make and remove.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod bed;
 

@@ -1,4 +1,5 @@
 //! core/ is pure: no I/O, no async, no clock, no global state.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use heddle_house::{Findings, Workspace, lock::Lock, read, source};
 

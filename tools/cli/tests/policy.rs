@@ -1,4 +1,5 @@
 //! `heddle policy`, as people and scripts use it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::Value;
 use std::{

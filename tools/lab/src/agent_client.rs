@@ -37,7 +37,9 @@ pub async fn ask(lab: &Lab, node: &str, method: &str, params: Value) -> Result<V
     let mut answer: Value = serde_json::from_str(&line)
         .map_err(|error| failed(format!("its answer is not understood: {error}")))?;
     match answer.get_mut("error") {
-        Some(error) => Err(failed(error["message"].as_str().unwrap_or("it refused").to_owned())),
+        Some(error) => Err(failed(
+            error["message"].as_str().unwrap_or("it refused").to_owned(),
+        )),
         None => Ok(answer["result"].take()),
     }
 }

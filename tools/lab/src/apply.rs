@@ -50,8 +50,12 @@ pub async fn check_namespaces(
     store: &dyn Store,
     objects: &[Checked],
 ) -> Result<(), LabError> {
-    let mut known: BTreeSet<String> =
-        store.list(Kind::Namespace, None).await?.into_iter().map(|found| found.name.name).collect();
+    let mut known: BTreeSet<String> = store
+        .list(Kind::Namespace, None)
+        .await?
+        .into_iter()
+        .map(|found| found.name.name)
+        .collect();
     known.extend(
         objects
             .iter()
@@ -69,17 +73,18 @@ pub async fn check_namespaces(
             document: object.manifest.1,
             object: format!("{} {}", object.kind, object.name),
             field: "metadata.namespace".into(),
-            reason: format!("namespace {} does not exist in lab {}", object.name.namespace, lab.name()),
+            reason: format!(
+                "namespace {} does not exist in lab {}",
+                object.name.namespace,
+                lab.name()
+            ),
             help: "apply a Namespace of that name first, or together with it".into(),
         }),
     }
 }
 
 /// Creates or updates one object.
-pub async fn apply_one(
-    store: &dyn Store,
-    object: &Checked,
-) -> Result<(Change, Object), LabError> {
+pub async fn apply_one(store: &dyn Store, object: &Checked) -> Result<(Change, Object), LabError> {
     let mut wished = object.value.clone();
     if let Some(wished) = wished.as_object_mut() {
         wished.remove("status");
@@ -115,7 +120,10 @@ pub async fn apply_one(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(last.map_or_else(|| LabError::Usage("nothing was tried".into()), LabError::from))
+    Err(last.map_or_else(
+        || LabError::Usage("nothing was tried".into()),
+        LabError::from,
+    ))
 }
 
 fn remember(value: &mut Value, written: &str) {
@@ -133,7 +141,9 @@ fn same(a: &Value, b: &Value) -> bool {
         if let Some(annotations) = value["metadata"]["annotations"].as_object_mut() {
             annotations.remove(LAST_APPLIED);
         }
-        if value["metadata"]["annotations"].as_object().is_some_and(Map::is_empty)
+        if value["metadata"]["annotations"]
+            .as_object()
+            .is_some_and(Map::is_empty)
             && let Some(metadata) = value["metadata"].as_object_mut()
         {
             metadata.remove("annotations");
@@ -158,7 +168,10 @@ fn merge(
     let mut merged = wished.clone();
     merged["metadata"] = stored["metadata"].clone();
     for key in ["labels", "annotations"] {
-        let mut kept = stored["metadata"][key].as_object().cloned().unwrap_or_default();
+        let mut kept = stored["metadata"][key]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         for (name, _) in before["metadata"][key].as_object().into_iter().flatten() {
             kept.remove(name);
         }
@@ -188,7 +201,10 @@ fn merge(
             object: format!("Pod {}", object.name),
             field: "spec".into(),
             reason: "the spec of a pod that exists cannot be changed".into(),
-            help: format!("`heddle lab delete pod {} -n {}` first", object.name.name, object.name.namespace),
+            help: format!(
+                "`heddle lab delete pod {} -n {}` first",
+                object.name.name, object.name.namespace
+            ),
         });
     }
     Ok(merged)
@@ -211,8 +227,15 @@ pub async fn wait_until_in_force(
     patience: Duration,
 ) -> Result<(), LabError> {
     let end = Instant::now() + patience;
-    let mut revision = applied.iter().map(|object| object.revision).max().unwrap_or(0);
-    if applied.iter().any(|object| matches!(object.kind, Kind::Pod | Kind::Deployment)) {
+    let mut revision = applied
+        .iter()
+        .map(|object| object.revision)
+        .max()
+        .unwrap_or(0);
+    if applied
+        .iter()
+        .any(|object| matches!(object.kind, Kind::Pod | Kind::Deployment))
+    {
         let mut follower =
             Follower::new(store, &[Kind::Pod, Kind::Deployment, Kind::CiliumEndpoint]);
         let mut state = Waiting::default();
@@ -271,10 +294,16 @@ impl Waiting {
         let count = |key: &str| value["status"][key].as_u64().unwrap_or(0);
         let pods: Vec<&Object> = mirror
             .of(Kind::Pod)
-            .filter(|pod| crate::daemon::deployments::owner(pod) == value["metadata"]["uid"].as_str())
+            .filter(|pod| {
+                crate::daemon::deployments::owner(pod) == value["metadata"]["uid"].as_str()
+            })
             .collect();
         let current = value["status"]["observedGeneration"] == value["metadata"]["generation"];
-        if !current || count("updatedReplicas") != wanted || count("replicas") != wanted || pods.len() as u64 != wanted {
+        if !current
+            || count("updatedReplicas") != wanted
+            || count("replicas") != wanted
+            || pods.len() as u64 != wanted
+        {
             self.unready.push(format!(
                 "{label}: {} of {wanted} pods are of the new template, {} pods in all",
                 count("updatedReplicas"),
@@ -303,13 +332,18 @@ impl Waiting {
         match status["phase"].as_str() {
             Some("Succeeded") => return,
             Some("Failed") => {
-                let why = status["message"].as_str().unwrap_or("a container ended with a failure");
+                let why = status["message"]
+                    .as_str()
+                    .unwrap_or("a container ended with a failure");
                 self.failed.push(format!("{label}: {why}"));
                 return;
             }
             _ if !ready => {
                 let why = condition.map_or("it is not scheduled yet", |condition| {
-                    condition["message"].as_str().or(condition["reason"].as_str()).unwrap_or("not ready")
+                    condition["message"]
+                        .as_str()
+                        .or(condition["reason"].as_str())
+                        .unwrap_or("not ready")
                 });
                 self.unready.push(format!("{label}: {why}"));
                 return;
@@ -321,7 +355,9 @@ impl Waiting {
         }
         match mirror.objects.get(&(Kind::CiliumEndpoint, name.clone())) {
             Some(endpoint) => self.revision = self.revision.max(endpoint.revision),
-            None => self.unready.push(format!("{label}: its endpoint is not published yet")),
+            None => self
+                .unready
+                .push(format!("{label}: its endpoint is not published yet")),
         }
     }
 }
@@ -348,20 +384,33 @@ mod tests {
     async fn created_then_unchanged_then_configured() {
         let store = MemoryStore::new();
         let namespace = |labels: Value| {
-            checked(Kind::Namespace, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": labels}}))
+            checked(
+                Kind::Namespace,
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n", "labels": labels}}),
+            )
         };
         let first = namespace(json!({"a": "1", "b": "2"}));
         assert_eq!(apply_one(&store, &first).await.unwrap().0, Change::Created);
-        assert_eq!(apply_one(&store, &first).await.unwrap().0, Change::Unchanged);
+        assert_eq!(
+            apply_one(&store, &first).await.unwrap().0,
+            Change::Unchanged
+        );
         // A label that somebody else added stays; one that the manifest no longer has goes.
         let name = NamespacedName::new("", "n");
         let mut value = store.get(Kind::Namespace, &name).await.unwrap().value;
         value["metadata"]["labels"]["other"] = json!("x");
         store.update(Kind::Namespace, value).await.unwrap();
-        assert_eq!(apply_one(&store, &first).await.unwrap().0, Change::Unchanged);
+        assert_eq!(
+            apply_one(&store, &first).await.unwrap().0,
+            Change::Unchanged
+        );
         let second = namespace(json!({"a": "1"}));
-        assert_eq!(apply_one(&store, &second).await.unwrap().0, Change::Configured);
-        let labels = store.get(Kind::Namespace, &name).await.unwrap().value["metadata"]["labels"].clone();
+        assert_eq!(
+            apply_one(&store, &second).await.unwrap().0,
+            Change::Configured
+        );
+        let labels =
+            store.get(Kind::Namespace, &name).await.unwrap().value["metadata"]["labels"].clone();
         assert_eq!(labels, json!({"a": "1", "other": "x"}));
     }
 
@@ -379,7 +428,10 @@ mod tests {
         let mut scheduled = created.value.clone();
         scheduled["spec"]["nodeName"] = json!("node-1");
         store.update(Kind::Pod, scheduled).await.unwrap();
-        assert_eq!(apply_one(&store, &pod("heddle/echo")).await.unwrap().0, Change::Unchanged);
+        assert_eq!(
+            apply_one(&store, &pod("heddle/echo")).await.unwrap().0,
+            Change::Unchanged
+        );
         let error = apply_one(&store, &pod("heddle/idle")).await.unwrap_err();
         assert_eq!(error.code(), "pod/immutable");
     }

@@ -139,7 +139,10 @@ impl LabRecord {
         };
         let count = config.nodes.unwrap_or(2);
         if !(1..=MAX_NODES).contains(&count) {
-            return Err(wrong("nodes", format!("{count} is not in 1 to {MAX_NODES}")));
+            return Err(wrong(
+                "nodes",
+                format!("{count} is not in 1 to {MAX_NODES}"),
+            ));
         }
         let mut families = config.families.unwrap_or_else(|| vec![4, 6]);
         families.sort_unstable();
@@ -160,20 +163,30 @@ impl LabRecord {
             let ranges = ["10.244.0.0/16", "fd10:244::/48"];
             pools.push(Pool {
                 name: default_pool_name(),
-                cidrs: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
+                cidrs: ranges
+                    .iter()
+                    .filter_map(|range| range.parse().ok())
+                    .collect(),
                 mask_v4: default_mask_v4(),
                 mask_v6: default_mask_v6(),
             });
         }
         for (index, pool) in pools.iter_mut().enumerate() {
             if pool.cidrs.is_empty() {
-                return Err(wrong(&format!("pools[{index}].cidrs"), "a pool needs a range".into()));
+                return Err(wrong(
+                    &format!("pools[{index}].cidrs"),
+                    "a pool needs a range".into(),
+                ));
             }
             pool.cidrs.retain(|range| families.contains(&family(range)));
         }
         pools.retain(|pool| !pool.cidrs.is_empty());
         for family in &families {
-            if !pools.iter().flat_map(|pool| &pool.cidrs).any(|range| self::family(range) == *family) {
+            if !pools
+                .iter()
+                .flat_map(|pool| &pool.cidrs)
+                .any(|range| self::family(range) == *family)
+            {
                 return Err(wrong("pools", format!("no pool has an IPv{family} range")));
             }
         }
@@ -194,7 +207,9 @@ impl LabRecord {
         // Wrong agent settings are said now, not in an agent's log.
         let lab = crate::paths::Lab::named(name)?;
         for node in &record.nodes {
-            record.agent_config(&lab, node).map_err(|reason| wrong("agent", reason))?;
+            record
+                .agent_config(&lab, node)
+                .map_err(|reason| wrong("agent", reason))?;
         }
         Ok(record)
     }
@@ -217,7 +232,10 @@ impl LabRecord {
         if self.pools != other.pools {
             found.push("pools");
         }
-        if self.cni != other.cni || self.agent != other.agent || self.node_labels != other.node_labels {
+        if self.cni != other.cni
+            || self.agent != other.agent
+            || self.node_labels != other.node_labels
+        {
             found.push("configuration");
         }
         found.join(", ")
@@ -289,7 +307,13 @@ mod tests {
 
     fn made(yaml: &str) -> Result<LabRecord, LabError> {
         let config = serde_saphyr::from_str(yaml).unwrap();
-        LabRecord::new("t", config, "lab.yaml", "/sys/fs/cgroup".into(), "/bin/heddle".into())
+        LabRecord::new(
+            "t",
+            config,
+            "lab.yaml",
+            "/sys/fs/cgroup".into(),
+            "/bin/heddle".into(),
+        )
     }
 
     #[test]
@@ -323,6 +347,9 @@ mod tests {
     #[test]
     fn one_family_leaves_the_others_ranges_out() {
         let record = made("families: [6]").unwrap();
-        assert_eq!(record.pools[0].cidrs, ["fd10:244::/48".parse::<IpNet>().unwrap()]);
+        assert_eq!(
+            record.pools[0].cidrs,
+            ["fd10:244::/48".parse::<IpNet>().unwrap()]
+        );
     }
 }

@@ -75,7 +75,11 @@ pub async fn standings(lab: &Lab) -> Result<BTreeMap<String, Standing>, LabError
 /// Gives an order for a node's agent, and waits until a started agent is ready.
 pub async fn order_agent(lab: &Lab, node: &str, order: Order) -> Result<(), LabError> {
     crate::config::record(lab)?;
-    if !crate::config::record(lab)?.nodes.iter().any(|known| known == node) {
+    if !crate::config::record(lab)?
+        .nodes
+        .iter()
+        .any(|known| known == node)
+    {
         return Err(LabError::NotFound {
             what: format!("node/{node}"),
             lab: lab.name().to_owned(),

@@ -96,7 +96,11 @@ impl Deletion {
         }
     }
 
-    async fn delete_contents(&mut self, store: &dyn Store, object: &Object) -> Result<(), LabError> {
+    async fn delete_contents(
+        &mut self,
+        store: &dyn Store,
+        object: &Object,
+    ) -> Result<(), LabError> {
         let uid = object.value["metadata"]["uid"].as_str();
         match object.kind {
             Kind::Deployment => {
@@ -107,7 +111,12 @@ impl Deletion {
                 }
             }
             Kind::Namespace => {
-                let inside = [Kind::Deployment, Kind::Pod, Kind::NetworkPolicy, Kind::CiliumNetworkPolicy];
+                let inside = [
+                    Kind::Deployment,
+                    Kind::Pod,
+                    Kind::NetworkPolicy,
+                    Kind::CiliumNetworkPolicy,
+                ];
                 for kind in inside {
                     for object in store.list(kind, Some(&object.name.name)).await? {
                         Box::pin(self.delete(store, kind, &object.name)).await?;

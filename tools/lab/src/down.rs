@@ -19,14 +19,20 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
     }
     let mut found = lab.exists();
     // Processes first: what follows is then used by nobody.
-    for mount in cgroup::mounts()?.into_iter().filter(|mount| mount.kind == "cgroup2") {
+    for mount in cgroup::mounts()?
+        .into_iter()
+        .filter(|mount| mount.kind == "cgroup2")
+    {
         let group = mount.point.join(lab.cgroup());
         if group.exists() {
             found = true;
             cgroup::remove(&group, DEADLINE)?;
         }
     }
-    for name in namespace::names().iter().filter(|name| lab.owns_namespace(name)) {
+    for name in namespace::names()
+        .iter()
+        .filter(|name| lab.owns_namespace(name))
+    {
         found = true;
         namespace::remove(name);
     }
@@ -53,9 +59,8 @@ fn sweep() {
         return;
     }
     for mount in cgroup::mounts().unwrap_or_default() {
-        let empty = || {
-            std::fs::read_dir(&mount.point).is_ok_and(|mut entries| entries.next().is_none())
-        };
+        let empty =
+            || std::fs::read_dir(&mount.point).is_ok_and(|mut entries| entries.next().is_none());
         let unused = match mount.kind.as_str() {
             "bpf" => empty(),
             "cgroup2" => true,

@@ -104,7 +104,12 @@ impl Place {
             }
             // What the caller blocks or ignores is the caller's business.
             nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-            for signal in [Signal::SIGPIPE, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+            for signal in [
+                Signal::SIGPIPE,
+                Signal::SIGINT,
+                Signal::SIGQUIT,
+                Signal::SIGHUP,
+            ] {
                 // SAFETY: the default action runs no code of this program.
                 unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) }?;
             }

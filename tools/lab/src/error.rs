@@ -190,7 +190,8 @@ impl LabError {
     /// A refused system call; a missing privilege is said as such.
     pub fn system(doing: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
         let (doing, source) = (doing.into(), source.into());
-        if source.kind() == std::io::ErrorKind::PermissionDenied && !nix::unistd::geteuid().is_root()
+        if source.kind() == std::io::ErrorKind::PermissionDenied
+            && !nix::unistd::geteuid().is_root()
         {
             return Self::NotRoot { what: doing };
         }
@@ -237,7 +238,9 @@ impl LabError {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
             Self::UnknownLab(name) => {
-                format!("`heddle lab up --lab {name}` makes it; `--lab` or HEDDLE_LAB choose another")
+                format!(
+                    "`heddle lab up --lab {name}` makes it; `--lab` or HEDDLE_LAB choose another"
+                )
             }
             Self::Exists { lab, .. } => {
                 format!("`heddle lab down --lab {lab}` first, or choose another name with --lab")

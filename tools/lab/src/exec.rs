@@ -8,7 +8,7 @@ use crate::enter::{DEFAULT_PATH, Place};
 use crate::logs;
 use crate::paths::Lab;
 use crate::topology::{ROUTER, WORLD};
-use nix::sys::signal::{SigSet, Signal, SigmaskHow};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
@@ -74,7 +74,13 @@ pub fn in_pod(
         .in_cgroup(&group)?
         .with_process(sandbox.holder)?
         .at_folder(&folder)?;
-    run(command, place, &group, words, &format!("pod {namespace}/{pod}"))
+    run(
+        command,
+        place,
+        &group,
+        words,
+        &format!("pod {namespace}/{pod}"),
+    )
 }
 
 /// Runs a command in the network namespace of a node, of `world` or of `router`.
@@ -84,19 +90,26 @@ pub fn on_host(lab: &Lab, host: &str, words: &[String]) -> Result<u8, LabError> 
         return Err(LabError::NotFound {
             what: format!("node/{host}"),
             lab: lab.name().to_owned(),
-            help: format!("choose one of {}, {WORLD}, {ROUTER}", record.nodes.join(", ")),
+            help: format!(
+                "choose one of {}, {WORLD}, {ROUTER}",
+                record.nodes.join(", ")
+            ),
         });
     }
     let parent = record.node_cgroup(host);
     cgroup::create(&parent)?;
     let group = new_group(&parent)?;
-    let place = Place::here().in_cgroup(&group)?.in_network(&lab.host_namespace(host))?;
+    let place = Place::here()
+        .in_cgroup(&group)?
+        .in_network(&lab.host_namespace(host))?;
     run(command(words)?, place, &group, words, host)
 }
 
 fn command(words: &[String]) -> Result<Command, LabError> {
     let Some((program, arguments)) = words.split_first() else {
-        return Err(LabError::Usage("there is no command: write it after --".into()));
+        return Err(LabError::Usage(
+            "there is no command: write it after --".into(),
+        ));
     };
     let mut command = Command::new(program);
     command.args(arguments);
@@ -159,7 +172,9 @@ fn wait(arrivals: &SignalFd, child: i32) -> Result<u8, LabError> {
             Ok(None) | Err(nix::Error::EINTR) => continue,
             Err(error) => return Err(LabError::system("receive signals", error)),
         };
-        let signal = i32::try_from(arrived.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+        let signal = i32::try_from(arrived.ssi_signo)
+            .ok()
+            .and_then(|n| Signal::try_from(n).ok());
         match signal {
             Some(Signal::SIGCHLD) | None => {}
             // The terminal sends to the whole foreground group: the command has it already.

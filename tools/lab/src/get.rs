@@ -23,9 +23,14 @@ pub fn kind(word: &str) -> Result<Kind, LabError> {
         }),
     };
     known.ok_or_else(|| {
-        let names: Vec<String> =
-            Kind::ALL.iter().map(|kind| kind.name().to_ascii_lowercase()).collect();
-        LabError::Usage(format!("{word:?} is no kind of a lab; the kinds are {}", names.join(", ")))
+        let names: Vec<String> = Kind::ALL
+            .iter()
+            .map(|kind| kind.name().to_ascii_lowercase())
+            .collect();
+        LabError::Usage(format!(
+            "{word:?} is no kind of a lab; the kinds are {}",
+            names.join(", ")
+        ))
     })
 }
 
@@ -50,7 +55,12 @@ impl Labels {
             let wrong = || LabError::Usage(format!("{term:?} is no label selector"));
             let list = |rest: &str| -> Option<Vec<String>> {
                 let inner = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
-                Some(inner.split(',').map(|value| value.trim().to_owned()).collect())
+                Some(
+                    inner
+                        .split(',')
+                        .map(|value| value.trim().to_owned())
+                        .collect(),
+                )
             };
             let (key, test) = if let Some((key, rest)) = term.split_once(" notin ") {
                 (key, Test::NotIn(list(rest).ok_or_else(wrong)?))
@@ -58,7 +68,9 @@ impl Labels {
                 (key, Test::In(list(rest).ok_or_else(wrong)?))
             } else if let Some((key, value)) = term.split_once("!=") {
                 (key, Test::NotIn(vec![value.trim().to_owned()]))
-            } else if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+            } else if let Some((key, value)) =
+                term.split_once("==").or_else(|| term.split_once('='))
+            {
                 (key, Test::In(vec![value.trim().to_owned()]))
             } else if let Some(key) = term.strip_prefix('!') {
                 (key, Test::Absent)
@@ -122,7 +134,10 @@ pub async fn one(
         StoreError::NotFound { .. } => LabError::NotFound {
             what: crate::apply::label(kind, &full),
             lab: lab.name().to_owned(),
-            help: format!("`heddle lab get {} -A` lists them", kind.name().to_ascii_lowercase()),
+            help: format!(
+                "`heddle lab get {} -A` lists them",
+                kind.name().to_ascii_lowercase()
+            ),
         },
         error => error.into(),
     })
@@ -179,7 +194,11 @@ mod tests {
             ("gone", false),
             ("", true),
         ] {
-            assert_eq!(Labels::parse(text).unwrap().fit(&object), expected, "{text}");
+            assert_eq!(
+                Labels::parse(text).unwrap().fit(&object),
+                expected,
+                "{text}"
+            );
         }
         assert!(Labels::parse("app in web").is_err());
         assert!(Labels::parse("=x").is_err());

@@ -35,12 +35,16 @@ pub fn parse(text: &str) -> Result<Edit, LabError> {
     let name = key.rsplit('/').next().unwrap_or_default();
     let fits = |text: &str| {
         text.len() <= 63
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text.ends_with(|c: char| c.is_ascii_alphanumeric())
     };
     if !fits(name) || !(value.is_empty() || fits(value)) {
-        return Err(LabError::Usage(format!("{text:?} is no label (letters, digits, -, _ and .)")));
+        return Err(LabError::Usage(format!(
+            "{text:?} is no label (letters, digits, -, _ and .)"
+        )));
     }
     Ok(edit)
 }
@@ -86,7 +90,10 @@ mod tests {
     #[test]
     fn edits_are_read() {
         assert_eq!(parse("a=b").unwrap(), Edit::Set("a".into(), "b".into()));
-        assert_eq!(parse("x.io/a=").unwrap(), Edit::Set("x.io/a".into(), String::new()));
+        assert_eq!(
+            parse("x.io/a=").unwrap(),
+            Edit::Set("x.io/a".into(), String::new())
+        );
         assert_eq!(parse("a-").unwrap(), Edit::Remove("a".into()));
         for wrong in ["a", "=b", "a=b c", "-", "a=-"] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -41,17 +41,21 @@ pub fn copy(
             return Ok(());
         }
         std::thread::sleep(LOOK);
-        let Ok(now) = std::fs::metadata(&path) else { return Ok(()) };
+        let Ok(now) = std::fs::metadata(&path) else {
+            return Ok(());
+        };
         let same = file.metadata().is_ok_and(|held| held.ino() == now.ino());
         let position = file.stream_position().unwrap_or(0);
         if !same {
             // Set aside: the rest of the old one, then the new one from its beginning.
             let mut rest = Vec::new();
-            file.read_to_end(&mut rest).map_err(|error| LabError::file("read", &path, error))?;
+            file.read_to_end(&mut rest)
+                .map_err(|error| LabError::file("read", &path, error))?;
             output.write_all(&rest).map_err(written)?;
             file = File::open(&path).map_err(|error| LabError::file("read", &path, error))?;
         } else if now.len() < position {
-            file.seek(SeekFrom::Start(0)).map_err(|error| LabError::file("read", &path, error))?;
+            file.seek(SeekFrom::Start(0))
+                .map_err(|error| LabError::file("read", &path, error))?;
         }
     }
 }
@@ -63,7 +67,11 @@ fn find(
     container: Option<&str>,
 ) -> Result<PathBuf, LabError> {
     let record = sandbox(lab, namespace, pod)?;
-    let names: Vec<&str> = record.containers.iter().map(|found| found.name.as_str()).collect();
+    let names: Vec<&str> = record
+        .containers
+        .iter()
+        .map(|found| found.name.as_str())
+        .collect();
     let container = choose(lab, &record, container)?;
     debug_assert!(names.contains(&container.as_str()));
     Ok(lab.container_log(namespace, pod, &container))
@@ -88,19 +96,25 @@ pub fn choose(
     record: &SandboxRecord,
     container: Option<&str>,
 ) -> Result<String, LabError> {
-    let names: Vec<&str> = record.containers.iter().map(|found| found.name.as_str()).collect();
+    let names: Vec<&str> = record
+        .containers
+        .iter()
+        .map(|found| found.name.as_str())
+        .collect();
     let chosen = match container {
         Some(name) => names.iter().find(|known| **known == name),
         None => names.first(),
     };
-    chosen.map(|name| (*name).to_owned()).ok_or_else(|| LabError::NotFound {
-        what: format!(
-            "container {:?} of pod/{}/{}",
-            container.unwrap_or_default(),
-            record.namespace,
-            record.name
-        ),
-        lab: lab.name().to_owned(),
-        help: format!("its containers are {}", names.join(", ")),
-    })
+    chosen
+        .map(|name| (*name).to_owned())
+        .ok_or_else(|| LabError::NotFound {
+            what: format!(
+                "container {:?} of pod/{}/{}",
+                container.unwrap_or_default(),
+                record.namespace,
+                record.name
+            ),
+            lab: lab.name().to_owned(),
+            help: format!("its containers are {}", names.join(", ")),
+        })
 }

@@ -40,7 +40,11 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabE
     let manifests = manifest::read(paths).map_err(|error| {
         vec![LabError::BadObject {
             code: error.code().to_owned(),
-            file: paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+            file: paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(" "),
             document: 0,
             object: String::new(),
             field: String::new(),
@@ -60,7 +64,10 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabE
         return Err(problems);
     }
     checked.sort_by_key(|object: &Checked| {
-        APPLIED.iter().position(|kind| *kind == object.kind).unwrap_or(usize::MAX)
+        APPLIED
+            .iter()
+            .position(|kind| *kind == object.kind)
+            .unwrap_or(usize::MAX)
     });
     Ok(checked)
 }
@@ -72,7 +79,11 @@ pub fn read_names(
 ) -> Result<Vec<(Kind, NamespacedName)>, Vec<LabError>> {
     let manifests = manifest::read(paths).map_err(|error| {
         vec![LabError::BadManifest {
-            file: paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+            file: paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect::<Vec<_>>()
+                .join(" "),
             reason: error.to_string(),
         }]
     })?;
@@ -84,7 +95,11 @@ pub fn read_names(
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() { Ok(names) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(names)
+    } else {
+        Err(problems)
+    }
 }
 
 struct Wrong<'a> {
@@ -114,15 +129,17 @@ fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedNam
         manifest,
         object: format!("{written} {name}"),
     };
-    let kind = Kind::from_name(written).filter(|kind| APPLIED.contains(kind)).ok_or_else(|| {
-        let known: Vec<&str> = APPLIED.iter().map(|kind| kind.name()).collect();
-        wrong.at(
-            "lab/unknown-kind",
-            "kind",
-            format!("a lab has no {written:?}"),
-            &format!("the kinds are {}", known.join(", ")),
-        )
-    })?;
+    let kind = Kind::from_name(written)
+        .filter(|kind| APPLIED.contains(kind))
+        .ok_or_else(|| {
+            let known: Vec<&str> = APPLIED.iter().map(|kind| kind.name()).collect();
+            wrong.at(
+                "lab/unknown-kind",
+                "kind",
+                format!("a lab has no {written:?}"),
+                &format!("the kinds are {}", known.join(", ")),
+            )
+        })?;
     if value["apiVersion"] != kind.api_version() {
         return Err(wrong.at(
             "lab/wrong-version",
@@ -131,7 +148,11 @@ fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedNam
             &format!("write apiVersion: {}", kind.api_version()),
         ));
     }
-    let fits = if kind == Kind::Namespace { is_dns_label(name) } else { is_dns_subdomain(name) };
+    let fits = if kind == Kind::Namespace {
+        is_dns_label(name)
+    } else {
+        is_dns_subdomain(name)
+    };
     if !fits {
         return Err(wrong.at(
             "lab/bad-object-name",
@@ -229,7 +250,10 @@ fn check_pod(
 ) {
     for problem in spec::parse(pod, at).1 {
         if problem.warning {
-            warnings.push(format!("{}: {}: {}", wrong.object, problem.field, problem.reason));
+            warnings.push(format!(
+                "{}: {}: {}",
+                wrong.object, problem.field, problem.reason
+            ));
         } else {
             errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
         }
@@ -263,7 +287,10 @@ fn check_deployment(
             errors.push(wrong.at(
                 "lab/invalid",
                 &format!("spec.template.metadata.labels.{key}"),
-                format!("the selector wants {wanted}, the template has {}", labels[key]),
+                format!(
+                    "the selector wants {wanted}, the template has {}",
+                    labels[key]
+                ),
                 "give selector and template the same labels",
             ));
         }
@@ -279,14 +306,14 @@ fn check_policy(
     for problem in heddle_kube::policy::parse(value, None).problems {
         match problem.severity {
             Severity::Warning => {
-                warnings.push(format!("{}: {}: {}", wrong.object, problem.field, problem.message));
+                warnings.push(format!(
+                    "{}: {}: {}",
+                    wrong.object, problem.field, problem.message
+                ));
             }
-            Severity::Error => errors.push(wrong.at(
-                problem.code,
-                &problem.field,
-                problem.message,
-                &problem.help,
-            )),
+            Severity::Error => {
+                errors.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help))
+            }
         }
     }
 }
@@ -310,15 +337,26 @@ mod tests {
         )
         .unwrap();
         assert_eq!(objects[0].kind, Kind::Namespace);
-        assert_eq!(objects[0].value["metadata"]["labels"]["kubernetes.io/metadata.name"], "n");
+        assert_eq!(
+            objects[0].value["metadata"]["labels"]["kubernetes.io/metadata.name"],
+            "n"
+        );
         assert_eq!(objects[1].name, NamespacedName::new("n", "p"));
     }
 
     #[test]
     fn a_wrong_object_is_named_by_file_document_and_field() {
         for (yaml, document, field) in [
-            ("apiVersion: v1\nkind: Service\nmetadata: {name: s}\n", 1, "kind"),
-            ("apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n", 1, "apiVersion"),
+            (
+                "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
+                1,
+                "kind",
+            ),
+            (
+                "apiVersion: v2\nkind: Pod\nmetadata: {name: p}\n",
+                1,
+                "apiVersion",
+            ),
             (
                 "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: N_1}\n",
                 2,
@@ -336,7 +374,13 @@ mod tests {
             ),
         ] {
             let problems = read_text(yaml).unwrap_err();
-            let LabError::BadObject { document: found, field: at, file, .. } = &problems[0] else {
+            let LabError::BadObject {
+                document: found,
+                field: at,
+                file,
+                ..
+            } = &problems[0]
+            else {
                 panic!("{problems:?}");
             };
             assert_eq!((*found, at.as_str()), (document, field), "{yaml}");

@@ -31,7 +31,11 @@ impl Mirror {
                     seen.insert(key.clone());
                 }
                 // What was written here is known before the stream tells it.
-                if self.objects.get(&key).is_none_or(|known| known.revision <= object.revision) {
+                if self
+                    .objects
+                    .get(&key)
+                    .is_none_or(|known| known.revision <= object.revision)
+                {
                     self.objects.insert(key, object);
                 }
             }
@@ -43,8 +47,12 @@ impl Mirror {
             Event::Restarted => self.relisted = Some(BTreeSet::new()),
             Event::Synced { revision } => {
                 if let Some(seen) = self.relisted.take() {
-                    let lost: Vec<Key> =
-                        self.objects.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+                    let lost: Vec<Key> = self
+                        .objects
+                        .keys()
+                        .filter(|key| !seen.contains(*key))
+                        .cloned()
+                        .collect();
                     for key in lost {
                         self.objects.remove(&key);
                         self.gone.insert(key, revision);
@@ -57,7 +65,10 @@ impl Mirror {
 
     /// Objects of a kind.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        self.objects.iter().filter(move |((of, _), _)| *of == kind).map(|(_, object)| object)
+        self.objects
+            .iter()
+            .filter(move |((of, _), _)| *of == kind)
+            .map(|(_, object)| object)
     }
 }
 

@@ -32,7 +32,9 @@ impl Lab {
         if name.is_empty() || name.len() > 32 {
             return bad("it must have 1 to 32 characters");
         }
-        if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        if !name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             || !name.starts_with(|c: char| c.is_ascii_lowercase())
             || name.ends_with('-')
         {
@@ -183,7 +185,18 @@ mod tests {
 
     #[test]
     fn names_that_would_look_like_another_labs_are_refused() {
-        for name in ["", "A", "1a", "a_b", "a-", "a-pod", "node-1", "my-router", "a/b", &"x".repeat(33)] {
+        for name in [
+            "",
+            "A",
+            "1a",
+            "a_b",
+            "a-",
+            "a-pod",
+            "node-1",
+            "my-router",
+            "a/b",
+            &"x".repeat(33),
+        ] {
             assert!(Lab::named(name).is_err(), "{name:?}");
         }
         for name in ["default", "x", "restart-test-2", "nodes"] {

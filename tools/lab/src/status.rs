@@ -104,8 +104,16 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
         let addresses = topology::attachment(&record, name)
             .map(|attachment| attachment.host_addresses)
             .unwrap_or_default();
-        let addresses = addresses.iter().map(|address| address.addr().to_string()).collect();
-        (addresses, namespace_path(&lab.host_namespace(name)).display().to_string())
+        let addresses = addresses
+            .iter()
+            .map(|address| address.addr().to_string())
+            .collect();
+        (
+            addresses,
+            namespace_path(&lab.host_namespace(name))
+                .display()
+                .to_string(),
+        )
     };
     let nodes = record
         .nodes
@@ -130,13 +138,20 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
                 netns,
                 cgroup: record.node_cgroup(name).display().to_string(),
                 socket: lab.agent_socket(name).display().to_string(),
-                pods: pods.iter().filter(|pod| pod.value["spec"]["nodeName"] == *name.as_str()).count(),
+                pods: pods
+                    .iter()
+                    .filter(|pod| pod.value["spec"]["nodeName"] == *name.as_str())
+                    .count(),
             }
         })
         .collect();
     for (name, standing) in &standings {
         if standing.pid.is_none() {
-            let how = if standing.ended.is_empty() { "stopped" } else { &standing.ended };
+            let how = if standing.ended.is_empty() {
+                "stopped"
+            } else {
+                &standing.ended
+            };
             warnings.push(format!("{name} does not run ({how})"));
         }
     }

@@ -27,7 +27,11 @@ pub fn format(seconds: u64) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
@@ -48,7 +52,11 @@ pub fn parse(stamp: &str) -> Option<u64> {
     let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
     let year = year.checked_sub(u64::from(month <= 2))?;
     let (era, year_of_era) = (year / 400, year % 400);
-    let shifted_month = if month > 2 { month.checked_sub(3)? } else { month + 9 };
+    let shifted_month = if month > 2 {
+        month.checked_sub(3)?
+    } else {
+        month + 9
+    };
     let day_of_year = (153 * shifted_month + 2) / 5 + day.checked_sub(1)?;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;

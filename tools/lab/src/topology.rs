@@ -50,7 +50,16 @@ impl Attachment {
             |last| Ipv4Addr::new(203, 0, 113, last),
             // ::10 is written in decimal digits in both families.
             |last| {
-                Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, if last == 10 { 0x10 } else { last })
+                Ipv6Addr::new(
+                    0x2001,
+                    0xdb8,
+                    0x113,
+                    0,
+                    0,
+                    0,
+                    0,
+                    if last == 10 { 0x10 } else { last },
+                )
             },
             10,
         )
@@ -99,7 +108,9 @@ pub fn attachments(record: &LabRecord) -> Vec<Attachment> {
 
 /// One host's attachment.
 pub fn attachment(record: &LabRecord, host: &str) -> Option<Attachment> {
-    attachments(record).into_iter().find(|attachment| attachment.host == host)
+    attachments(record)
+        .into_iter()
+        .find(|attachment| attachment.host == host)
 }
 
 /// Makes the namespaces and links of a lab.
@@ -147,7 +158,12 @@ fn attach(lab: &Lab, attachment: &Attachment) -> Result<(), LabError> {
                     network::admit_source(&handle, name, address.trunc()).await?;
                 }
             }
-            if is_node && attachment.router_addresses.iter().any(|a| a.addr().is_ipv6()) {
+            if is_node
+                && attachment
+                    .router_addresses
+                    .iter()
+                    .any(|a| a.addr().is_ipv6())
+            {
                 network::admit_source(&handle, name, link_local()).await?;
                 network::refuse_other_sources(&handle, name).await?;
             }
@@ -187,7 +203,12 @@ pub fn node_object(record: &LabRecord, attachment: &Attachment) -> Value {
         "kubernetes.io/os": "linux",
         "kubernetes.io/arch": match std::env::consts::ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
     });
-    for (key, value) in record.node_labels.get(&attachment.host).into_iter().flatten() {
+    for (key, value) in record
+        .node_labels
+        .get(&attachment.host)
+        .into_iter()
+        .flatten()
+    {
         labels[key] = json!(value);
     }
     json!({

@@ -79,7 +79,12 @@ pub async fn up(
 
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
-    let streams = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let streams = [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ]
+    .map(signal);
     let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = streams else {
         return std::future::pending().await;
     };
@@ -99,7 +104,10 @@ async fn make(
     files::write_json(&lab.record(), record)?;
     mount_bpffs()?;
     cgroup::create(&record.cgroup())?;
-    progress(&format!("{} nodes, a router and a world outside", record.nodes.len()));
+    progress(&format!(
+        "{} nodes, a router and a world outside",
+        record.nodes.len()
+    ));
     let (network_lab, network_record) = (lab.clone(), record.clone());
     crate::pod::worker::blocking(move || topology::build(&network_lab, &network_record)).await?;
     progress("store, operator and agents");
@@ -134,7 +142,9 @@ async fn make(
                 });
             }
         }
-        let started = standings.values().all(|s| s.pid.is_some() || !s.ended.is_empty());
+        let started = standings
+            .values()
+            .all(|s| s.pid.is_some() || !s.ended.is_empty());
         if started {
             break;
         }
@@ -157,7 +167,10 @@ async fn make(
 /// Mounts the BPF file system if nobody has.
 fn mount_bpffs() -> Result<(), LabError> {
     let point = Path::new(BPFFS);
-    if cgroup::mounts()?.iter().any(|mount| mount.kind == "bpf" && mount.point == point) {
+    if cgroup::mounts()?
+        .iter()
+        .any(|mount| mount.kind == "bpf" && mount.point == point)
+    {
         return Ok(());
     }
     nix::mount::mount(
@@ -194,7 +207,10 @@ fn start_daemon(lab: &Lab, record: &LabRecord) -> Result<(), LabError> {
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(failed)?)
         .stderr(log);
-    Place::here().in_cgroup(&group)?.in_new_session().apply(&mut command);
+    Place::here()
+        .in_cgroup(&group)?
+        .in_new_session()
+        .apply(&mut command);
     // Nobody waits for it: it outlives this process.
     command.spawn().map(drop).map_err(failed)
 }

@@ -13,11 +13,7 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(25);
 
 /// Waits until the agents of these nodes are ready; an agent that ended is said at once.
-pub async fn agents_ready(
-    lab: &Lab,
-    nodes: &[String],
-    patience: Duration,
-) -> Result<(), LabError> {
+pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Result<(), LabError> {
     let end = Instant::now() + patience;
     loop {
         let standings = control::standings(lab).await?;
@@ -31,7 +27,9 @@ pub async fn agents_ready(
                 });
             }
             let ready = standing.pid.is_some()
-                && agent_client::status(lab, node).await.is_ok_and(|status| status["ready"] == true);
+                && agent_client::status(lab, node)
+                    .await
+                    .is_ok_and(|status| status["ready"] == true);
             if !ready {
                 waiting.push(node.clone());
             }
@@ -54,7 +52,11 @@ pub async fn agents_ready(
 /// How a process ended, with the end of its log.
 pub fn with_log(lab: &Lab, process: &str, ended: &str) -> String {
     let tail = files::last_lines(&lab.log(process), 8);
-    if tail.is_empty() { ended.to_owned() } else { format!("{ended}; its last words:\n{tail}") }
+    if tail.is_empty() {
+        ended.to_owned()
+    } else {
+        format!("{ended}; its last words:\n{tail}")
+    }
 }
 
 /// Waits until every agent has put every change up to `revision` in force.

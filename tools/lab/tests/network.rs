@@ -1,5 +1,6 @@
 //! A lab's network without agents: hosts reach each other, forged sources do not pass, and `down` leaves
 //! nothing. Needs root; namespaces, cgroups and mounts are the test's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 use heddle_lab::config::{LabConfig, LabRecord};
 use heddle_lab::paths::Lab;
@@ -9,7 +10,10 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 fn require_root() {
-    assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes network namespaces");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test needs root: it makes network namespaces"
+    );
 }
 
 struct TestLab {
@@ -24,8 +28,14 @@ impl TestLab {
         down::down(&lab).unwrap();
         let mount = cgroup::require_mount().unwrap();
         let config = LabConfig::default();
-        let record =
-            LabRecord::new(lab.name(), config, "test", mount, PathBuf::from("/bin/true")).unwrap();
+        let record = LabRecord::new(
+            lab.name(),
+            config,
+            "test",
+            mount,
+            PathBuf::from("/bin/true"),
+        )
+        .unwrap();
         files::make_folder(&lab.logs()).unwrap();
         files::write_json(&lab.record(), &record).unwrap();
         cgroup::create(&record.cgroup()).unwrap();
@@ -59,13 +69,19 @@ impl Drop for TestLab {
 
 /// What of a lab can be seen on the machine.
 fn traces(lab: &Lab) -> Vec<String> {
-    let mut found: Vec<String> =
-        namespace::names().into_iter().filter(|name| lab.owns_namespace(name)).collect();
+    let mut found: Vec<String> = namespace::names()
+        .into_iter()
+        .filter(|name| lab.owns_namespace(name))
+        .collect();
     for mount in cgroup::mounts().unwrap() {
         if mount.kind == "cgroup2" && mount.point.join(lab.cgroup()).exists() {
             found.push(format!("cgroup {}", lab.cgroup()));
         }
-        if mount.point.to_string_lossy().contains(&format!("heddle-{}-", lab.name())) {
+        if mount
+            .point
+            .to_string_lossy()
+            .contains(&format!("heddle-{}-", lab.name()))
+        {
             found.push(format!("mount {}", mount.point.display()));
         }
     }
@@ -101,7 +117,19 @@ fn hosts_reach_each_other_and_forged_sources_do_not_pass() {
     let range6 = "fd10:244:0:1::/64".parse().unwrap();
     for address in ["10.244.1.5/32", "fd10:244:0:1::5/128"] {
         lab.on("node-1", &["ip", "addr", "add", address, "dev", "lo"]);
-        lab.on("node-2", &["ip", "addr", "add", &address.replace("1.5/32", "9.5/32").replace("0:1::5", "0:9::5"), "dev", "lo"]);
+        lab.on(
+            "node-2",
+            &[
+                "ip",
+                "addr",
+                "add",
+                &address
+                    .replace("1.5/32", "9.5/32")
+                    .replace("0:1::5", "0:9::5"),
+                "dev",
+                "lo",
+            ],
+        );
     }
     namespace::inside(&lab.lab.host_namespace("router"), || {
         network::in_this_namespace(async |handle| {
@@ -111,9 +139,16 @@ fn hosts_reach_each_other_and_forged_sources_do_not_pass() {
         })
     })
     .unwrap();
-    for (source, to) in [("10.244.1.5", "203.0.113.10"), ("fd10:244:0:1::5", "2001:db8:113::10")] {
+    for (source, to) in [
+        ("10.244.1.5", "203.0.113.10"),
+        ("fd10:244:0:1::5", "2001:db8:113::10"),
+    ] {
         assert!(lab.pings("world", source));
-        assert!(lab.on("node-1", &["ping", "-c1", "-W2", "-I", source, to]).status.success());
+        assert!(
+            lab.on("node-1", &["ping", "-c1", "-W2", "-I", source, to])
+                .status
+                .success()
+        );
     }
     // Another node cannot send from a range that is not behind it: not the other's, not an unknown.
     for (source, to) in [
@@ -147,7 +182,10 @@ fn down_leaves_nothing_whatever_was_left() {
     assert!(down::down(&lab.lab).unwrap());
     stray.wait().unwrap();
     assert_eq!(traces(&lab.lab), Vec::<String>::new());
-    assert!(!down::down(&lab.lab).unwrap(), "a second time there is nothing");
+    assert!(
+        !down::down(&lab.lab).unwrap(),
+        "a second time there is nothing"
+    );
 }
 
 #[test]
@@ -173,7 +211,12 @@ fn what_exec_started_ends_with_its_caller() {
     let lab = TestLab::build("exec");
     let start = || {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "what_exec_started_ends_with_its_caller", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "what_exec_started_ends_with_its_caller",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(ROLE, lab.lab.name())
             .stdout(std::process::Stdio::null())
             .spawn()

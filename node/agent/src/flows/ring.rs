@@ -80,11 +80,11 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_flow::{Flow, Line, Timestamp};
+    use heddle_flow::{Line, Timestamp};
 
     fn record(number: u64) -> Arc<Response> {
         Arc::new(Response {
-            line: Line::Flow(Box::new(Flow::default())),
+            line: Line::Flow(Box::default()),
             node_name: String::new(),
             time: Timestamp(number),
         })

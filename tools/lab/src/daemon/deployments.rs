@@ -67,14 +67,20 @@ pub fn plan(deployment: &Object, pods: &[Object]) -> Plan {
     old.sort_by_key(|pod| is_ready(pod));
     let mut ready = owned.iter().filter(|pod| is_ready(pod)).count();
     old.retain(|pod| {
-        let spare = !is_ready(pod) || ready > wanted || new.iter().filter(|p| is_ready(p)).count() >= wanted;
+        let spare = !is_ready(pod)
+            || ready > wanted
+            || new.iter().filter(|p| is_ready(p)).count() >= wanted;
         if spare {
             ready -= usize::from(is_ready(pod));
             delete.push(pod.name.clone());
         }
         !spare
     });
-    let room = if old.is_empty() { wanted } else { (wanted + 1).saturating_sub(old.len()) };
+    let room = if old.is_empty() {
+        wanted
+    } else {
+        (wanted + 1).saturating_sub(old.len())
+    };
     let missing = wanted.min(room.max(new.len())).saturating_sub(new.len());
     let create = (0..missing).map(|_| new_pod(deployment, &hash)).collect();
     Plan {
@@ -90,7 +96,10 @@ trait Birth {
 
 impl Birth for Object {
     fn revision_of_birth(&self) -> String {
-        self.value["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned()
+        self.value["metadata"]["creationTimestamp"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -98,7 +107,11 @@ fn status(deployment: &Object, owned: &[&Object], new: &[&Object], wanted: usize
     let ready = owned.iter().filter(|pod| is_ready(pod)).count();
     let available = ready >= wanted;
     let old = &deployment.value["status"];
-    let reason = if available { "MinimumReplicasAvailable" } else { "MinimumReplicasUnavailable" };
+    let reason = if available {
+        "MinimumReplicasAvailable"
+    } else {
+        "MinimumReplicasUnavailable"
+    };
     json!({
         "observedGeneration": deployment.value["metadata"]["generation"],
         "replicas": owned.len(),
@@ -232,7 +245,10 @@ mod tests {
             }
         }
         assert_eq!(pods.len(), 3);
-        assert!(pods.iter().all(|pod| pod.value["metadata"]["labels"][TEMPLATE_HASH] == hash));
+        assert!(
+            pods.iter()
+                .all(|pod| pod.value["metadata"]["labels"][TEMPLATE_HASH] == hash)
+        );
     }
 
     #[test]

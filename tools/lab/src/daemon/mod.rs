@@ -265,16 +265,19 @@ impl Daemon {
     async fn schedule(&mut self) -> Result<(), LabError> {
         let waiting: Vec<Object> = self
             .of(Kind::Pod)
-            .filter(|pod| pod.value["spec"]["nodeName"].as_str().is_none_or(str::is_empty))
+            .filter(|pod| {
+                pod.value["spec"]["nodeName"]
+                    .as_str()
+                    .is_none_or(str::is_empty)
+            })
             .filter(|pod| !is_ending(pod))
             .cloned()
             .collect();
         for pod in waiting {
-            let candidates = scheduler::candidates(
-                self.of(Kind::Node),
-                self.of(Kind::Pod),
-                |node| self.ready.get(node).copied().unwrap_or(false),
-            );
+            let candidates =
+                scheduler::candidates(self.of(Kind::Node), self.of(Kind::Pod), |node| {
+                    self.ready.get(node).copied().unwrap_or(false)
+                });
             match scheduler::choose(&pod, &candidates) {
                 Ok(node) => {
                     let mut value = pod.value.clone();
@@ -287,7 +290,8 @@ impl Daemon {
                     }
                 }
                 Err(why) => {
-                    self.unschedulable(&pod, "PodScheduled", "Unschedulable", &why).await?;
+                    self.unschedulable(&pod, "PodScheduled", "Unschedulable", &why)
+                        .await?;
                 }
             }
         }
@@ -332,7 +336,10 @@ impl Daemon {
             }
         }
         for pod in pods {
-            let Some(node) = pod.value["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) else {
+            let Some(node) = pod.value["spec"]["nodeName"]
+                .as_str()
+                .filter(|n| !n.is_empty())
+            else {
                 if is_ending(&pod) {
                     self.forget(&pod).await?;
                 }
@@ -348,7 +355,8 @@ impl Daemon {
             }
             let Some(place) = self.nodes.get(node).cloned() else {
                 let why = format!("there is no node {node}");
-                self.unschedulable(&pod, "PodScheduled", "NoSuchNode", &why).await?;
+                self.unschedulable(&pod, "PodScheduled", "NoSuchNode", &why)
+                    .await?;
                 continue;
             };
             self.start_worker(pod, place);
@@ -357,7 +365,11 @@ impl Daemon {
     }
 
     async fn forget(&mut self, pod: &Object) -> Result<(), LabError> {
-        match self.store.delete(Kind::Pod, &pod.name, Some(pod.revision)).await {
+        match self
+            .store
+            .delete(Kind::Pod, &pod.name, Some(pod.revision))
+            .await
+        {
             Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -365,7 +377,10 @@ impl Daemon {
 
     fn start_worker(&mut self, pod: Object, node: Arc<NodePlace>) {
         let (end, ends) = watch::channel(None);
-        let uid = pod.value["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let uid = pod.value["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         self.workers.insert(pod.name.clone(), Worker { uid, end });
         let context = Context {
             lab: self.lab.clone(),
@@ -413,19 +428,30 @@ fn grace(pod: &Object) -> Duration {
     let asked = pod.value["metadata"]["deletionGracePeriodSeconds"].as_u64();
     match asked {
         Some(seconds) => Duration::from_secs(seconds),
-        None => spec::parse(&pod.value, "").0.map_or(Duration::ZERO, |spec| spec.grace),
+        None => spec::parse(&pod.value, "")
+            .0
+            .map_or(Duration::ZERO, |spec| spec.grace),
     }
 }
 
 fn node_place(lab: &Lab, record: &LabRecord, attachment: &Attachment) -> NodePlace {
     let name = &attachment.host;
-    let mut folders: Vec<_> = record.executable.parent().map(Path::to_path_buf).into_iter().collect();
+    let mut folders: Vec<_> = record
+        .executable
+        .parent()
+        .map(Path::to_path_buf)
+        .into_iter()
+        .collect();
     folders.extend(record.cni.bin_dirs.iter().cloned());
     // Where Kubernetes and Debian's containernetworking-plugins keep plugins.
     folders.extend(["/opt/cni/bin", "/usr/lib/cni"].map(Into::into));
     NodePlace {
         namespace: lab.host_namespace(name),
-        addresses: attachment.host_addresses.iter().map(|a| a.addr().to_string()).collect(),
+        addresses: attachment
+            .host_addresses
+            .iter()
+            .map(|a| a.addr().to_string())
+            .collect(),
         cgroup: record.node_cgroup(name),
         chain: Chain {
             configuration: cni::configuration(&lab.agent_socket(name), &record.cni.plugins),

@@ -97,7 +97,11 @@ impl Processes {
         recipes.push(Recipe {
             name: "operator".into(),
             executable: record.executable.clone(),
-            arguments: vec!["operator".into(), "--config".into(), operator.display().to_string()],
+            arguments: vec![
+                "operator".into(),
+                "--config".into(),
+                operator.display().to_string(),
+            ],
             // It talks to the store only; its metrics need a loopback that no other lab uses.
             network: Some(lab.host_namespace(ROUTER)),
             group: group.join("operator"),
@@ -108,11 +112,13 @@ impl Processes {
             let folder = lab.node(node);
             files::make_folder(&folder.join("cni"))?;
             let config = folder.join("agent.yaml");
-            let settings = record.agent_config(lab, node).map_err(|reason| LabError::Config {
-                origin: lab.record().display().to_string(),
-                field: "agent".into(),
-                reason,
-            })?;
+            let settings = record
+                .agent_config(lab, node)
+                .map_err(|reason| LabError::Config {
+                    origin: lab.record().display().to_string(),
+                    field: "agent".into(),
+                    reason,
+                })?;
             files::write_json(&config, &settings)?;
             let conflist = cni::configuration(&lab.agent_socket(node), &record.cni.plugins);
             files::write_json(&folder.join(cni::CONFIGURATION), &conflist)?;
@@ -120,7 +126,11 @@ impl Processes {
             recipes.push(Recipe {
                 name: node.clone(),
                 executable: record.executable.clone(),
-                arguments: vec!["agent".into(), "--config".into(), config.display().to_string()],
+                arguments: vec![
+                    "agent".into(),
+                    "--config".into(),
+                    config.display().to_string(),
+                ],
                 network: Some(lab.host_namespace(node)),
                 group: record.node_cgroup(node).join("agent"),
                 log: lab.log(node),
@@ -185,7 +195,10 @@ impl Processes {
         self.managed
             .iter()
             .map(|(name, managed)| {
-                let standing = managed.standing.lock().unwrap_or_else(PoisonError::into_inner);
+                let standing = managed
+                    .standing
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 (name.clone(), standing.clone())
             })
             .collect()
@@ -194,7 +207,11 @@ impl Processes {
     /// Notes what an agent said of itself.
     pub fn set_ready(&self, name: &str, ready: bool) {
         if let Some(managed) = self.managed.get(name) {
-            managed.standing.lock().unwrap_or_else(PoisonError::into_inner).ready = ready;
+            managed
+                .standing
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .ready = ready;
         }
     }
 
@@ -206,7 +223,11 @@ impl Processes {
 
 fn start(recipe: &Recipe) -> Result<tokio::process::Child, LabError> {
     let failed = |source| LabError::Start {
-        command: format!("{} {}", recipe.executable.display(), recipe.arguments.join(" ")),
+        command: format!(
+            "{} {}",
+            recipe.executable.display(),
+            recipe.arguments.join(" ")
+        ),
         place: recipe.name.clone(),
         source,
     };
@@ -226,7 +247,9 @@ fn start(recipe: &Recipe) -> Result<tokio::process::Child, LabError> {
         place = place.in_network(network)?;
     }
     place.apply(&mut command);
-    tokio::process::Command::from(command).spawn().map_err(failed)
+    tokio::process::Command::from(command)
+        .spawn()
+        .map_err(failed)
 }
 
 async fn manage(
@@ -239,7 +262,9 @@ async fn manage(
     let mut pause = BACK_OFF.0;
     let note = |child: &Option<tokio::process::Child>, ended: Option<String>| {
         let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
-        standing.pid = child.as_ref().and_then(|child| i32::try_from(child.id()?).ok());
+        standing.pid = child
+            .as_ref()
+            .and_then(|child| i32::try_from(child.id()?).ok());
         standing.ready &= standing.pid.is_some();
         if let Some(ended) = ended {
             standing.ended = ended;
@@ -297,7 +322,10 @@ async fn end(mut child: tokio::process::Child, now: bool) {
     if !now && let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
         // It may have ended by itself.
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM);
-        if tokio::time::timeout(STOP_DEADLINE, child.wait()).await.is_ok() {
+        if tokio::time::timeout(STOP_DEADLINE, child.wait())
+            .await
+            .is_ok()
+        {
             return;
         }
     }

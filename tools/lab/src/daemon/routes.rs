@@ -70,7 +70,9 @@ impl Routes {
                 }
                 for attachment in attachments {
                     for range in wanted.get(&attachment.host).unwrap_or(&none) {
-                        let Some(gateway) = attachment.host_address(range) else { continue };
+                        let Some(gateway) = attachment.host_address(range) else {
+                            continue;
+                        };
                         network::add_route(&handle, *range, gateway).await?;
                         network::admit_source(&handle, &attachment.host, *range).await?;
                     }

@@ -45,19 +45,34 @@ pub fn candidates<'a>(
 /// The node for a pod, or why there is none.
 pub fn choose(pod: &Object, candidates: &[Candidate]) -> Result<String, String> {
     let selector = text_map(&pod.value["spec"]["nodeSelector"]);
-    let fits = |node: &&Candidate| selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    let fits = |node: &&Candidate| {
+        selector
+            .iter()
+            .all(|(key, value)| node.labels.get(key) == Some(value))
+    };
     let fitting: Vec<&Candidate> = candidates.iter().filter(fits).collect();
-    let chosen = fitting.iter().filter(|node| node.available).min_by_key(|node| node.pods);
+    let chosen = fitting
+        .iter()
+        .filter(|node| node.available)
+        .min_by_key(|node| node.pods);
     match chosen {
         Some(node) => Ok(node.name.clone()),
         None if fitting.is_empty() => Err(format!(
             "none of {} nodes has the labels of nodeSelector ({})",
             candidates.len(),
-            selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+            selector
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(",")
         )),
         None => Err(format!(
             "the agents of the nodes that fit ({}) are not ready",
-            fitting.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ")
+            fitting
+                .iter()
+                .map(|node| node.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         )),
     }
 }
@@ -98,10 +113,25 @@ mod tests {
 
     #[test]
     fn the_least_loaded_ready_node_that_fits() {
-        let nodes = [node("node-1", "ssd", true, 3), node("node-2", "hdd", true, 1), node("node-3", "ssd", false, 0)];
+        let nodes = [
+            node("node-1", "ssd", true, 3),
+            node("node-2", "hdd", true, 1),
+            node("node-3", "ssd", false, 0),
+        ];
         assert_eq!(choose(&pod(json!({})), &nodes).unwrap(), "node-2");
-        assert_eq!(choose(&pod(json!({"disk": "ssd"})), &nodes).unwrap(), "node-1");
-        assert!(choose(&pod(json!({"disk": "tape"})), &nodes).unwrap_err().contains("disk=tape"));
-        assert!(choose(&pod(json!({})), &nodes[2..]).unwrap_err().contains("node-3"));
+        assert_eq!(
+            choose(&pod(json!({"disk": "ssd"})), &nodes).unwrap(),
+            "node-1"
+        );
+        assert!(
+            choose(&pod(json!({"disk": "tape"})), &nodes)
+                .unwrap_err()
+                .contains("disk=tape")
+        );
+        assert!(
+            choose(&pod(json!({})), &nodes[2..])
+                .unwrap_err()
+                .contains("node-3")
+        );
     }
 }

@@ -41,7 +41,11 @@ pub(super) fn serve(lab: &Lab, processes: Arc<Processes>) -> Result<JoinHandle<(
 async fn answer(mut stream: UnixStream, processes: Arc<Processes>) {
     let (reading, mut writing) = stream.split();
     let mut line = String::new();
-    if BufReader::new(reading.take(MAX_REQUEST)).read_line(&mut line).await.is_err() {
+    if BufReader::new(reading.take(MAX_REQUEST))
+        .read_line(&mut line)
+        .await
+        .is_err()
+    {
         return;
     }
     let response = match serde_json::from_str(&line) {

@@ -14,7 +14,9 @@ const MAX_CONNECTIONS: usize = 4_096;
 /// Bytes of a request's head at most.
 const MAX_HEAD: usize = 16 * 1024;
 /// Beginnings of a request, by which HTTP is told from bytes to echo.
-const METHODS: [&str; 7] = ["GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH "];
+const METHODS: [&str; 7] = [
+    "GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "OPTIONS ", "PATCH ",
+];
 
 /// Who answers.
 #[derive(Clone, Debug)]
@@ -66,8 +68,11 @@ pub async fn serve(
 /// has one.
 fn listen(port: u16) -> Result<Vec<TcpListener>, LabError> {
     let open = |address: SocketAddr| -> io::Result<TcpListener> {
-        let socket =
-            if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         if address.is_ipv6() {
             only_ipv6(&socket)?;
@@ -96,7 +101,10 @@ fn open_both<T>(
                     Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)
                 ) => {}
             Err(error) => {
-                return Err(LabError::system(format!("listen on {protocol} {address}"), error));
+                return Err(LabError::system(
+                    format!("listen on {protocol} {address}"),
+                    error,
+                ));
             }
         }
     }
@@ -111,7 +119,11 @@ fn only_ipv6(socket: &impl std::os::fd::AsFd) -> io::Result<()> {
 async fn bind(port: u16) -> Result<Vec<UdpSocket>, LabError> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType};
     open_both(port, "UDP", |address| {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = nix::sys::socket::socket(family, SockType::Datagram, flags, None)?;
         if address.is_ipv6() {
@@ -181,7 +193,10 @@ async fn converse(mut stream: TcpStream, peer: SocketAddr, identity: &Identity) 
                 // Perhaps the beginning of a method; an echo client that sends so little and waits
                 // gets its bytes after a moment.
                 let more = stream.readable();
-                if tokio::time::timeout(Duration::from_millis(50), more).await.is_err() {
+                if tokio::time::timeout(Duration::from_millis(50), more)
+                    .await
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -195,10 +210,16 @@ async fn converse(mut stream: TcpStream, peer: SocketAddr, identity: &Identity) 
 
 /// True or false when the bytes tell; none when they are the beginning of a method.
 fn looks_like_http(bytes: &[u8]) -> Option<bool> {
-    if METHODS.iter().any(|method| bytes.starts_with(method.as_bytes())) {
+    if METHODS
+        .iter()
+        .any(|method| bytes.starts_with(method.as_bytes()))
+    {
         return Some(true);
     }
-    if METHODS.iter().any(|method| method.as_bytes().starts_with(bytes)) {
+    if METHODS
+        .iter()
+        .any(|method| method.as_bytes().starts_with(bytes))
+    {
         return None;
     }
     Some(false)
@@ -228,7 +249,9 @@ fn parse_request(bytes: &[u8]) -> Option<Request> {
         head,
     };
     for line in lines {
-        let Some((name, value)) = line.split_once(':') else { continue };
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
             request.length = value.parse().ok()?;
@@ -285,16 +308,28 @@ async fn respond(
     peer: SocketAddr,
     identity: &Identity,
 ) -> io::Result<()> {
-    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    let (path, query) = request
+        .target
+        .split_once('?')
+        .unwrap_or((&request.target, ""));
     let number = |key: &str| -> Option<u64> {
-        query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
+        query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
     };
     let mut status = 200;
     let mut filler = None;
     if let Some(code) = path.strip_prefix("/status/") {
-        status = code.parse().ok().filter(|code| (200..600).contains(code)).unwrap_or(400);
+        status = code
+            .parse()
+            .ok()
+            .filter(|code| (200..600).contains(code))
+            .unwrap_or(400);
     } else if path == "/slow" {
-        tokio::time::sleep(Duration::from_millis(number("ms").unwrap_or(1_000).min(600_000))).await;
+        tokio::time::sleep(Duration::from_millis(
+            number("ms").unwrap_or(1_000).min(600_000),
+        ))
+        .await;
     } else if path == "/bytes" {
         filler = Some(number("n").unwrap_or(1_024));
     }
@@ -318,7 +353,11 @@ async fn respond(
         None if bare => 0,
         None => body.len() as u64,
     };
-    let kind = if filler.is_some() { "application/octet-stream" } else { "application/json" };
+    let kind = if filler.is_some() {
+        "application/octet-stream"
+    } else {
+        "application/json"
+    };
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
          X-Pod: {}\r\nX-Node: {}\r\nX-Peer: {peer}\r\nConnection: {}\r\n\r\n",

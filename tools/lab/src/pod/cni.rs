@@ -67,7 +67,9 @@ impl Chain {
     pub async fn add(&self, attachment: &Attachment) -> Result<Value, LabError> {
         let mut previous = None;
         for plugin in self.plugins() {
-            let result = self.call("ADD", plugin, attachment, previous.as_ref()).await?;
+            let result = self
+                .call("ADD", plugin, attachment, previous.as_ref())
+                .await?;
             previous = Some(result);
         }
         Ok(previous.unwrap_or_else(|| json!({})))
@@ -82,7 +84,10 @@ impl Chain {
     ) -> Result<(), LabError> {
         let mut first = Ok(());
         for plugin in self.plugins().into_iter().rev() {
-            let result = self.call("DEL", plugin, attachment, previous).await.map(|_| ());
+            let result = self
+                .call("DEL", plugin, attachment, previous)
+                .await
+                .map(|_| ());
             if first.is_ok() {
                 first = result;
             }
@@ -91,7 +96,11 @@ impl Chain {
     }
 
     fn plugins(&self) -> Vec<&Value> {
-        self.configuration["plugins"].as_array().into_iter().flatten().collect()
+        self.configuration["plugins"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     fn find(&self, kind: &str) -> Option<PathBuf> {
@@ -100,7 +109,10 @@ impl Chain {
         {
             return Some(PathBuf::from(given));
         }
-        self.folders.iter().map(|folder| folder.join(kind)).find(|path| path.is_file())
+        self.folders
+            .iter()
+            .map(|folder| folder.join(kind))
+            .find(|path| path.is_file())
     }
 
     async fn call(
@@ -135,7 +147,10 @@ impl Chain {
             .env("CNI_NETNS", &attachment.namespace)
             .env("CNI_IFNAME", &attachment.interface)
             .env("CNI_ARGS", &attachment.arguments)
-            .env("CNI_PATH", std::env::join_paths(&self.folders).unwrap_or_default())
+            .env(
+                "CNI_PATH",
+                std::env::join_paths(&self.folders).unwrap_or_default(),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -145,7 +160,9 @@ impl Chain {
         }
         place.apply(&mut command);
         let run = async {
-            let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+            let mut child = tokio::process::Command::from(command)
+                .kill_on_drop(true)
+                .spawn()?;
             if let Some(mut input) = child.stdin.take() {
                 // A plugin that ends without reading its input says why on its output.
                 let _ = input.write_all(request.to_string().as_bytes()).await;
@@ -165,9 +182,20 @@ impl Chain {
                 .map_err(|error| failed(0, format!("its result is not JSON: {error}")));
         }
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        let code = answer["code"].as_u64().and_then(|code| u32::try_from(code).ok()).unwrap_or(0);
-        let parts = [answer["msg"].as_str(), answer["details"].as_str(), Some(&said)];
-        let reason: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect();
+        let code = answer["code"]
+            .as_u64()
+            .and_then(|code| u32::try_from(code).ok())
+            .unwrap_or(0);
+        let parts = [
+            answer["msg"].as_str(),
+            answer["details"].as_str(),
+            Some(&said),
+        ];
+        let reason: Vec<&str> = parts
+            .into_iter()
+            .flatten()
+            .filter(|part| !part.is_empty())
+            .collect();
         Err(failed(
             code,
             if reason.is_empty() {

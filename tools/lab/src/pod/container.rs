@@ -202,7 +202,10 @@ impl Surroundings {
     }
 
     fn place(&self, container: &Container, group: &Path) -> Result<Place, LabError> {
-        let folder = container.working_dir.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let folder = container
+            .working_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("/"));
         Place::here()
             .in_cgroup(group)?
             .with_process(self.holder)?
@@ -349,7 +352,9 @@ async fn run_once(
     state: &mut State,
 ) -> Result<Ending, LabError> {
     let container = surroundings.container(index)?;
-    let group = surroundings.cgroup.join(format!("container-{}", container.name));
+    let group = surroundings
+        .cgroup
+        .join(format!("container-{}", container.name));
     cgroup::create(&group)?;
     let mut command = surroundings.program(index, &group)?;
     let failed = |source: std::io::Error| LabError::Start {
@@ -362,7 +367,9 @@ async fn run_once(
     };
     // Both streams go through one pipe, so that the log has them in the order they were written.
     let (reader, writer) = std::io::pipe().map_err(failed)?;
-    command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+    command
+        .stdout(writer.try_clone().map_err(failed)?)
+        .stderr(writer);
     // The echo server says through its stdin's other end when it listens.
     let mut listening = None;
     if container.program == Program::Echo {
@@ -381,7 +388,10 @@ async fn run_once(
     let log = surroundings.folder.join(format!("{}.log", container.name));
     let copying = tokio::spawn(output::copy(reader.into(), log));
     let started = crate::time::stamp();
-    let process = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let process = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
 
     state.phase = Phase::Running {
         since: started.clone(),
@@ -460,7 +470,9 @@ async fn run_once(
     // Whatever the container left running ends with it, as the end of a PID namespace would do.
     cgroup::kill(&group);
     let _ = tokio::time::timeout(Duration::from_secs(5), copying).await;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(Ending {
         code,
         reason: if code == 0 { "Completed" } else { "Error" }.into(),

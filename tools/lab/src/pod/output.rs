@@ -20,7 +20,10 @@ pub struct BoundedLog {
 impl BoundedLog {
     /// Opens a log to write at its end.
     pub fn open(path: &Path) -> std::io::Result<Self> {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
         let size = file.metadata()?.len();
         Ok(Self {
             path: path.to_owned(),
@@ -50,7 +53,9 @@ pub fn set_aside(path: &Path) -> PathBuf {
 
 /// Copies what comes through a pipe into a log until the pipe's other ends are closed.
 pub async fn copy(pipe: OwnedFd, path: PathBuf) {
-    let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) else { return };
+    let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe) else {
+        return;
+    };
     let mut log = match BoundedLog::open(&path) {
         Ok(log) => Some(log),
         Err(error) => {

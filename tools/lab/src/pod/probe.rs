@@ -38,7 +38,11 @@ impl Tally {
         } else {
             self.in_a_row = (success, 1);
         }
-        let needed = if success { self.needed.0 } else { self.needed.1 };
+        let needed = if success {
+            self.needed.0
+        } else {
+            self.needed.1
+        };
         if self.in_a_row.1 >= needed && self.verdict != Some(success) {
             self.verdict = Some(success);
             return Some(success);
@@ -58,10 +62,7 @@ pub async fn watch(
     let mut good_once = false;
     tokio::time::sleep(probe.initial_delay).await;
     loop {
-        let asked = tokio::time::timeout(
-            probe.timeout,
-            ask(&probe.check, container, surroundings),
-        );
+        let asked = tokio::time::timeout(probe.timeout, ask(&probe.check, container, surroundings));
         let (success, why) = match asked.await {
             Ok(Ok(())) => (true, String::new()),
             Ok(Err(why)) => (false, why),
@@ -71,7 +72,11 @@ pub async fn watch(
         if let Some(verdict) = tally.count(success) {
             changed(verdict, why);
         }
-        let pause = if good_once { probe.period } else { probe.period.min(STARTING_PERIOD) };
+        let pause = if good_once {
+            probe.period
+        } else {
+            probe.period.min(STARTING_PERIOD)
+        };
         tokio::time::sleep(pause).await;
     }
 }
@@ -106,13 +111,22 @@ async fn connect(
     surroundings: &Surroundings,
 ) -> Result<TcpStream, String> {
     let address = host
-        .or_else(|| surroundings.addresses.first().and_then(|address| address.parse().ok()))
+        .or_else(|| {
+            surroundings
+                .addresses
+                .first()
+                .and_then(|address| address.parse().ok())
+        })
         .ok_or("the pod has no address")?;
     let node = surroundings.node_namespace.clone();
     // A socket stays in the namespace in which it was made.
     let socket = tokio::task::spawn_blocking(move || {
         crate::namespace::inside(&node, || {
-            let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let family = if address.is_ipv4() {
+                AddressFamily::Inet
+            } else {
+                AddressFamily::Inet6
+            };
             nix::sys::socket::socket(
                 family,
                 SockType::Stream,
@@ -137,25 +151,40 @@ async fn get(
     headers: &[(String, String)],
 ) -> Result<u16, String> {
     let host = stream.peer_addr().map_err(|error| error.to_string())?;
-    let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-probe/1.35\r\n");
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+    let mut request =
+        format!("GET {path} HTTP/1.1\r\nConnection: close\r\nUser-Agent: kube-probe/1.35\r\n");
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+    {
         request.push_str(&format!("Host: {host}\r\n"));
     }
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    stream
+        .write_all(request.as_bytes())
+        .await
+        .map_err(|error| error.to_string())?;
     let mut answer = Vec::new();
     // The status line is what counts; a long answer is not read to its end.
     while !answer.contains(&b'\n') && answer.len() < 4_096 {
-        if stream.read_buf(&mut answer).await.map_err(|error| error.to_string())? == 0 {
+        if stream
+            .read_buf(&mut answer)
+            .await
+            .map_err(|error| error.to_string())?
+            == 0
+        {
             break;
         }
     }
     let line = String::from_utf8_lossy(&answer);
     let mut words = line.split_whitespace();
-    match (words.next(), words.next().and_then(|word| word.parse().ok())) {
+    match (
+        words.next(),
+        words.next().and_then(|word| word.parse().ok()),
+    ) {
         (Some(version), Some(status)) if version.starts_with("HTTP/") => Ok(status),
         _ => Err("the answer is not HTTP".into()),
     }
@@ -181,7 +210,11 @@ async fn execute(
     container: usize,
     surroundings: &Surroundings,
 ) -> Result<(), String> {
-    let group = Group(surroundings.new_group("probe").map_err(|error| error.to_string())?);
+    let group = Group(
+        surroundings
+            .new_group("probe")
+            .map_err(|error| error.to_string())?,
+    );
     let mut command = surroundings
         .command(container, words, &group.0)
         .map_err(|error| error.to_string())?;
@@ -194,7 +227,11 @@ async fn execute(
         .spawn()
         .map_err(|error| error.to_string())?;
     let status = child.wait().await.map_err(|error| error.to_string())?;
-    if status.success() { Ok(()) } else { Err(status.to_string()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(status.to_string())
+    }
 }
 
 #[cfg(test)]
@@ -203,7 +240,10 @@ mod tests {
 
     fn probe(successes: u32, failures: u32) -> Probe {
         Probe {
-            check: Check::Tcp { port: 1, host: None },
+            check: Check::Tcp {
+                port: 1,
+                host: None,
+            },
             initial_delay: Duration::ZERO,
             period: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
@@ -215,12 +255,24 @@ mod tests {
     #[test]
     fn a_verdict_changes_only_after_its_threshold() {
         let mut tally = Tally::new(&probe(2, 3));
-        let answers = [true, true, false, false, true, false, false, false, false, true, true];
+        let answers = [
+            true, true, false, false, true, false, false, false, false, true, true,
+        ];
         let verdicts: Vec<Option<bool>> = answers.iter().map(|good| tally.count(*good)).collect();
         assert_eq!(
             verdicts,
             [
-                None, Some(true), None, None, None, None, None, Some(false), None, None, Some(true)
+                None,
+                Some(true),
+                None,
+                None,
+                None,
+                None,
+                None,
+                Some(false),
+                None,
+                None,
+                Some(true)
             ]
         );
     }
@@ -235,7 +287,11 @@ mod tests {
                 let mut request = [0; 512];
                 let read = stream.read(&mut request).await.unwrap();
                 let text = String::from_utf8_lossy(&request[..read]).into_owned();
-                let status = if text.starts_with("GET /ok ") && text.contains("x-a: b\r\n") { 302 } else { 503 };
+                let status = if text.starts_with("GET /ok ") && text.contains("x-a: b\r\n") {
+                    302
+                } else {
+                    503
+                };
                 let answer = format!("HTTP/1.1 {status} Fine\r\n\r\n");
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }

@@ -162,14 +162,17 @@ pub fn hold(hostname: &str, hosts: &Path, resolver: &Path) -> Result<(), LabErro
         .and_then(|()| output.flush())
         .map_err(|error| LabError::system("answer", error))?;
     // The starter reads to the end: what it reads from must be closed.
-    let nothing = std::fs::File::open("/dev/null").map_err(|e| LabError::system("open /dev/null", e))?;
+    let nothing =
+        std::fs::File::open("/dev/null").map_err(|e| LabError::system("open /dev/null", e))?;
     nix::unistd::dup2_stdout(&nothing).map_err(|error| LabError::system("close stdout", error))?;
     outcome?;
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGTERM);
     ends.add(Signal::SIGINT);
-    ends.thread_block().map_err(|error| LabError::system("block signals", error))?;
-    ends.wait().map_err(|error| LabError::system("wait for the end", error))?;
+    ends.thread_block()
+        .map_err(|error| LabError::system("block signals", error))?;
+    ends.wait()
+        .map_err(|error| LabError::system("wait for the end", error))?;
     Ok(())
 }
 
@@ -178,7 +181,12 @@ fn set_up(hostname: &str, hosts: &Path, resolver: &Path) -> Result<(), LabError>
     let short = &hostname[..hostname.len().min(63)];
     nix::unistd::sethostname(short)
         .map_err(|error| LabError::system(format!("set the host name {short}"), error))?;
-    mount(None, Path::new("/"), None, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    mount(
+        None,
+        Path::new("/"),
+        None,
+        MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+    )?;
     leave_namespaces_behind()?;
     for (file, place) in [(hosts, "/etc/hosts"), (resolver, "/etc/resolv.conf")] {
         let place = Path::new(place);
@@ -187,10 +195,20 @@ fn set_up(hostname: &str, hosts: &Path, resolver: &Path) -> Result<(), LabError>
         }
     }
     // sysfs shows the network of who mounted it; with the old one, the host's interfaces.
-    mount(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty())?;
+    mount(
+        Some(Path::new("sysfs")),
+        Path::new("/sys"),
+        Some("sysfs"),
+        MsFlags::empty(),
+    )?;
     let groups = Path::new("/sys/fs/cgroup");
     if groups.exists() {
-        mount(Some(Path::new("cgroup2")), groups, Some("cgroup2"), MsFlags::empty())?;
+        mount(
+            Some(Path::new("cgroup2")),
+            groups,
+            Some("cgroup2"),
+            MsFlags::empty(),
+        )?;
     }
     Ok(())
 }

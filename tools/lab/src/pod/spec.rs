@@ -172,10 +172,23 @@ impl Reader {
 
     fn unsupported(&mut self, field: &str, what: &str, warning: bool) {
         let code = "pod/unsupported";
-        self.problem(code, field, format!("the lab does not support {what}"), "leave it out, or use a Kubernetes cluster", warning);
+        self.problem(
+            code,
+            field,
+            format!("the lab does not support {what}"),
+            "leave it out, or use a Kubernetes cluster",
+            warning,
+        );
     }
 
-    fn problem(&mut self, code: &'static str, field: &str, reason: String, help: &str, warning: bool) {
+    fn problem(
+        &mut self,
+        code: &'static str,
+        field: &str,
+        reason: String,
+        help: &str,
+        warning: bool,
+    ) {
         self.problems.push(Problem {
             code,
             field: field.to_owned(),
@@ -190,7 +203,11 @@ impl Reader {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text.clone()),
             Some(other) => {
-                self.error(&format!("{at}.{key}"), format!("{other} is not a string"), "quote it");
+                self.error(
+                    &format!("{at}.{key}"),
+                    format!("{other} is not a string"),
+                    "quote it",
+                );
                 None
             }
         }
@@ -200,7 +217,11 @@ impl Reader {
         match object.get(key) {
             None | Some(Value::Null) => default,
             Some(value) => value.as_u64().unwrap_or_else(|| {
-                self.error(&format!("{at}.{key}"), format!("{value} is not a number from 0"), "");
+                self.error(
+                    &format!("{at}.{key}"),
+                    format!("{value} is not a number from 0"),
+                    "",
+                );
                 default
             }),
         }
@@ -283,14 +304,24 @@ fn read(reader: &mut Reader, pod: &Value, at: &str) -> Option<PodSpec> {
         ("volumes", "volumes: containers see the host's file system"),
         ("ephemeralContainers", "ephemeral containers"),
     ] {
-        if spec.get(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+        if spec
+            .get(key)
+            .and_then(Value::as_array)
+            .is_some_and(|list| !list.is_empty())
+        {
             reader.unsupported(&format!("{spec_at}.{key}"), what, false);
         }
     }
     for (key, what) in [
-        ("affinity", "affinity: only nodeName and nodeSelector place a pod"),
+        (
+            "affinity",
+            "affinity: only nodeName and nodeSelector place a pod",
+        ),
         ("topologySpreadConstraints", "topologySpreadConstraints"),
-        ("securityContext", "a pod's securityContext: containers run as root"),
+        (
+            "securityContext",
+            "a pod's securityContext: containers run as root",
+        ),
     ] {
         let given = spec.get(key).is_some_and(|value| match value {
             Value::Null => false,
@@ -326,13 +357,25 @@ fn read(reader: &mut Reader, pod: &Value, at: &str) -> Option<PodSpec> {
         .filter_map(|(path, container)| read_container(reader, container, &path))
         .collect();
     if containers.is_empty() && reader.problems.iter().all(|problem| problem.warning) {
-        reader.error(&format!("{spec_at}.containers"), "a pod needs a container", "");
+        reader.error(
+            &format!("{spec_at}.containers"),
+            "a pod needs a container",
+            "",
+        );
     }
-    let mut names: Vec<&str> = containers.iter().chain(&init).map(|c| c.name.as_str()).collect();
+    let mut names: Vec<&str> = containers
+        .iter()
+        .chain(&init)
+        .map(|c| c.name.as_str())
+        .collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         let reason = format!("two containers are named {:?}", twice[0]);
-        reader.error(&format!("{spec_at}.containers"), reason, "give each its own name");
+        reader.error(
+            &format!("{spec_at}.containers"),
+            reason,
+            "give each its own name",
+        );
     }
     let name = metadata["name"].as_str().unwrap_or_default();
     let host_aliases = reader
@@ -348,8 +391,13 @@ fn read(reader: &mut Reader, pod: &Value, at: &str) -> Option<PodSpec> {
         uid: metadata["uid"].as_str().unwrap_or_default().to_owned(),
         labels: strings_of(&metadata["labels"]),
         annotations: strings_of(&metadata["annotations"]),
-        hostname: reader.text(spec, "hostname", &spec_at).unwrap_or_else(|| name.to_owned()),
-        host_network: spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false),
+        hostname: reader
+            .text(spec, "hostname", &spec_at)
+            .unwrap_or_else(|| name.to_owned()),
+        host_network: spec
+            .get("hostNetwork")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
         restart,
         grace: Duration::from_secs(reader.number(
             spec,
@@ -408,15 +456,25 @@ fn read_container(
         return None;
     }
     for (key, what) in [
-        ("volumeMounts", "volumes: containers see the host's file system"),
+        (
+            "volumeMounts",
+            "volumes: containers see the host's file system",
+        ),
         ("envFrom", "envFrom: the lab has no ConfigMaps or Secrets"),
     ] {
-        if container.get(key).and_then(Value::as_array).is_some_and(|list| !list.is_empty()) {
+        if container
+            .get(key)
+            .and_then(Value::as_array)
+            .is_some_and(|list| !list.is_empty())
+        {
             reader.unsupported(&format!("{at}.{key}"), what, false);
         }
     }
     for (key, what) in [
-        ("startupProbe", "startupProbe: readiness is asked from the start"),
+        (
+            "startupProbe",
+            "startupProbe: readiness is asked from the start",
+        ),
         ("lifecycle", "lifecycle hooks"),
         ("securityContext", "securityContext: containers run as root"),
     ] {
@@ -465,7 +523,9 @@ fn read_container(
 pub fn is_dns_label(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 63
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
@@ -487,7 +547,9 @@ fn read_ports(reader: &mut Reader, container: &Map<String, Value>, at: &str) -> 
             );
             continue;
         };
-        let protocol = reader.text(port, "protocol", &path).unwrap_or_else(|| "TCP".into());
+        let protocol = reader
+            .text(port, "protocol", &path)
+            .unwrap_or_else(|| "TCP".into());
         if !["TCP", "UDP", "SCTP"].contains(&protocol.as_str()) {
             reader.error(
                 &format!("{path}.protocol"),
@@ -495,7 +557,10 @@ fn read_ports(reader: &mut Reader, container: &Map<String, Value>, at: &str) -> 
                 "use TCP, UDP or SCTP",
             );
         }
-        if port.get("hostPort").is_some_and(|value| value.as_u64() != Some(0) && !value.is_null()) {
+        if port
+            .get("hostPort")
+            .is_some_and(|value| value.as_u64() != Some(0) && !value.is_null())
+        {
             reader.unsupported(
                 &format!("{path}.hostPort"),
                 "hostPort yet: nothing listens on the node's address",
@@ -536,7 +601,11 @@ fn read_env(
             continue;
         };
         if name.is_empty() || name.contains(['=', '\0']) {
-            reader.error(&format!("{path}.name"), format!("{name:?} cannot be a variable"), "");
+            reader.error(
+                &format!("{path}.name"),
+                format!("{name:?} cannot be a variable"),
+                "",
+            );
             continue;
         }
         let value = match variable.get("valueFrom").filter(|value| !value.is_null()) {
@@ -575,7 +644,10 @@ fn read_probe(
     };
     let check = if let Some(get) = probe.get("httpGet").and_then(Value::as_object) {
         let at = format!("{at}.httpGet");
-        if reader.text(get, "scheme", &at).is_some_and(|scheme| scheme != "HTTP") {
+        if reader
+            .text(get, "scheme", &at)
+            .is_some_and(|scheme| scheme != "HTTP")
+        {
             reader.unsupported(&format!("{at}.scheme"), "HTTPS probes", false);
         }
         let headers = reader
@@ -583,7 +655,10 @@ fn read_probe(
             .into_iter()
             .filter_map(|(path, header)| {
                 let name = reader.text(header, "name", &path)?;
-                Some((name, reader.text(header, "value", &path).unwrap_or_default()))
+                Some((
+                    name,
+                    reader.text(header, "value", &path).unwrap_or_default(),
+                ))
             })
             .collect();
         Check::Http {
@@ -606,7 +681,11 @@ fn read_probe(
         }
         Check::Exec(command)
     } else {
-        reader.error(&at, "a probe needs httpGet, tcpSocket or exec", "gRPC probes are not supported");
+        reader.error(
+            &at,
+            "a probe needs httpGet, tcpSocket or exec",
+            "gRPC probes are not supported",
+        );
         return None;
     };
     // Kubernetes' defaults.
@@ -634,7 +713,9 @@ fn probe_port(
 ) -> Option<u16> {
     let value = check.get("port").cloned().unwrap_or(Value::Null);
     let found = match &value {
-        Value::Number(number) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
+        Value::Number(number) => number
+            .as_u64()
+            .and_then(|number| u16::try_from(number).ok()),
         Value::String(name) => ports
             .iter()
             .find(|port| port.name == *name)
@@ -656,7 +737,11 @@ fn probe_host(reader: &mut Reader, check: &Map<String, Value>, at: &str) -> Opti
     let host = reader.text(check, "host", at)?;
     let parsed = host.parse().ok();
     if parsed.is_none() {
-        reader.error(&format!("{at}.host"), format!("{host:?} is not an address"), "");
+        reader.error(
+            &format!("{at}.host"),
+            format!("{host:?} is not an address"),
+            "",
+        );
     }
     parsed
 }

@@ -30,7 +30,11 @@ pub fn phase(report: &Report, policy: RestartPolicy) -> &'static str {
         }
         let codes: Option<Vec<i32>> = report.states.iter().map(code).collect();
         if let Some(codes) = codes.filter(|codes| !codes.is_empty()) {
-            return if codes.iter().all(|code| *code == 0) { "Succeeded" } else { "Failed" };
+            return if codes.iter().all(|code| *code == 0) {
+                "Succeeded"
+            } else {
+                "Failed"
+            };
         }
     }
     let started = report.states.iter().any(|state| {
@@ -64,7 +68,9 @@ pub fn status(
             Phase::Waiting { reason, message } if message.is_empty() => {
                 format!("{}: {reason}", container.name)
             }
-            Phase::Waiting { reason, message } => format!("{}: {reason}: {message}", container.name),
+            Phase::Waiting { reason, message } => {
+                format!("{}: {reason}: {message}", container.name)
+            }
             Phase::Running { .. } if state.unready.is_empty() => {
                 format!("{}: not ready yet", container.name)
             }
@@ -81,15 +87,20 @@ pub fn status(
     } else {
         ("ContainersNotReady", unready.join("; "))
     };
-    let initialised = report.init.iter().all(|state| {
-        matches!(&state.phase, Phase::Ended(ending) if ending.code == 0)
-    });
+    let initialised = report
+        .init
+        .iter()
+        .all(|state| matches!(&state.phase, Phase::Ended(ending) if ending.code == 0));
     let conditions = [
         ("PodScheduled", true, "", String::new()),
         (
             "PodReadyToStartContainers",
             report.network.is_empty(),
-            if report.network.is_empty() { "" } else { "NetworkNotReady" },
+            if report.network.is_empty() {
+                ""
+            } else {
+                "NetworkNotReady"
+            },
             report.network.clone(),
         ),
         ("Initialized", initialised, "", String::new()),
@@ -116,7 +127,11 @@ pub fn status(
     }
     if let Some(first) = report.addresses.first() {
         status["podIP"] = json!(first);
-        status["podIPs"] = report.addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        status["podIPs"] = report
+            .addresses
+            .iter()
+            .map(|ip| json!({"ip": ip}))
+            .collect();
     }
     status
 }
@@ -213,20 +228,46 @@ mod tests {
         for (states, policy, expected) in [
             (vec![State::creating()], RestartPolicy::Always, "Pending"),
             (vec![running()], RestartPolicy::Always, "Running"),
-            (vec![running(), state(ended_with(0), false)], RestartPolicy::Never, "Running"),
-            (vec![state(ended_with(0), false)], RestartPolicy::Never, "Succeeded"),
-            (vec![state(ended_with(3), false)], RestartPolicy::OnFailure, "Failed"),
-            (vec![state(ended_with(0), false)], RestartPolicy::Always, "Running"),
+            (
+                vec![running(), state(ended_with(0), false)],
+                RestartPolicy::Never,
+                "Running",
+            ),
+            (
+                vec![state(ended_with(0), false)],
+                RestartPolicy::Never,
+                "Succeeded",
+            ),
+            (
+                vec![state(ended_with(3), false)],
+                RestartPolicy::OnFailure,
+                "Failed",
+            ),
+            (
+                vec![state(ended_with(0), false)],
+                RestartPolicy::Always,
+                "Running",
+            ),
         ] {
-            assert_eq!(phase(&report(states.clone()), policy), expected, "{states:?}");
+            assert_eq!(
+                phase(&report(states.clone()), policy),
+                expected,
+                "{states:?}"
+            );
         }
     }
 
     #[test]
     fn a_transition_time_stays_while_the_status_stays() {
         let old = json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "then"}]});
-        assert_eq!(condition(&old, "Ready", true, "", "")["lastTransitionTime"], "then");
-        assert_ne!(condition(&old, "Ready", false, "", "")["lastTransitionTime"], "then");
+        assert_eq!(
+            condition(&old, "Ready", true, "", "")["lastTransitionTime"],
+            "then"
+        );
+        assert_ne!(
+            condition(&old, "Ready", false, "", "")["lastTransitionTime"],
+            "then"
+        );
     }
 
     #[test]
@@ -234,7 +275,13 @@ mod tests {
         let mut report = report(vec![State::creating()]);
         report.network = "CNI ADD failed".into();
         report.addresses.clear();
-        let status = status(&report, RestartPolicy::Always, (&[], &[]), &[], &Value::Null);
+        let status = status(
+            &report,
+            RestartPolicy::Always,
+            (&[], &[]),
+            &[],
+            &Value::Null,
+        );
         assert_eq!(status["conditions"][4]["message"], "CNI ADD failed");
         assert_eq!(status["podIP"], Value::Null);
     }

@@ -71,7 +71,9 @@ pub async fn run(context: Context, pod: Object, mut end: End) {
         network: if spec.host_network {
             context.node.namespace.clone()
         } else {
-            context.lab.pod_namespace(&spec.name.namespace, &spec.name.name)
+            context
+                .lab
+                .pod_namespace(&spec.name.namespace, &spec.name.name)
         },
         report: Report {
             states: vec![State::creating(); spec.containers.len()],
@@ -87,7 +89,10 @@ pub async fn run(context: Context, pod: Object, mut end: End) {
         spec,
     };
     if let Some(holder) = worker.make_sandbox(&mut end).await {
-        let process = holder.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
+        let process = holder
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .unwrap_or(0);
         worker.run_containers(process, &mut end).await;
         worker.remove_network().await;
         end_holder(holder).await;
@@ -105,7 +110,11 @@ async fn refuse(context: &Context, pod: &Object, problems: &[spec::Problem]) {
         .map(|problem| format!("{}: {}", problem.field, problem.reason))
         .collect();
     let status = json!({"phase": "Failed", "reason": "InvalidSpec", "message": message.join("; ")});
-    if let Err(error) = context.store.patch_status(Kind::Pod, &pod.name, status).await {
+    if let Err(error) = context
+        .store
+        .patch_status(Kind::Pod, &pod.name, status)
+        .await
+    {
         tracing::warn!(pod = %pod.name, %error, "status is not written");
     }
 }
@@ -122,7 +131,10 @@ async fn delete_object(context: &Context, pod: &Object) {
     loop {
         match context.store.get(Kind::Pod, &pod.name).await {
             Ok(found) if found.value["metadata"]["uid"] == *uid => {
-                let deleted = context.store.delete(Kind::Pod, &pod.name, Some(found.revision)).await;
+                let deleted = context
+                    .store
+                    .delete(Kind::Pod, &pod.name, Some(found.revision))
+                    .await;
                 match deleted {
                     Ok(()) | Err(StoreError::NotFound { .. }) => return,
                     Err(StoreError::Conflict { .. }) => {}
@@ -196,7 +208,11 @@ impl Worker {
             let attachment = Attachment::of_pod(
                 &id,
                 &namespace_path(&self.network),
-                (&self.spec.name.namespace, &self.spec.name.name, &self.spec.uid),
+                (
+                    &self.spec.name.namespace,
+                    &self.spec.name.name,
+                    &self.spec.uid,
+                ),
             );
             self.attachment = Some(attachment.clone());
             let result = self.context.node.chain.add(&attachment).await?;
@@ -213,7 +229,10 @@ impl Worker {
         }
         let hosts = self.folder.join("hosts");
         let resolver = self.folder.join("resolv.conf");
-        files::write(&hosts, sandbox::hosts_file(&self.spec, &self.report.addresses).as_bytes())?;
+        files::write(
+            &hosts,
+            sandbox::hosts_file(&self.spec, &self.report.addresses).as_bytes(),
+        )?;
         files::write(&resolver, sandbox::resolver_file(&self.spec).as_bytes())?;
         let hostname = if self.spec.host_network {
             &self.context.node.name
@@ -262,7 +281,10 @@ impl Worker {
             let (surroundings, stop, states) =
                 (surroundings.clone(), stop.clone(), states_sender.clone());
             tasks.spawn(async move {
-                (index, container::live(index, surroundings, policy, stop, states).await)
+                (
+                    index,
+                    container::live(index, surroundings, policy, stop, states).await,
+                )
             });
         };
         // Containers that come first start again until they succeed, unless the pod never restarts.
@@ -353,7 +375,12 @@ impl Worker {
         if status == self.written {
             return true;
         }
-        match self.context.store.patch_status(Kind::Pod, &self.pod.name, status.clone()).await {
+        match self
+            .context
+            .store
+            .patch_status(Kind::Pod, &self.pod.name, status.clone())
+            .await
+        {
             Ok(_) => {
                 self.written = status;
                 true
@@ -370,7 +397,13 @@ impl Worker {
     async fn remove_network(&mut self) {
         let mut pause = BACK_OFF.0;
         while let Some(attachment) = &self.attachment {
-            match self.context.node.chain.delete(attachment, self.result.as_ref()).await {
+            match self
+                .context
+                .node
+                .chain
+                .delete(attachment, self.result.as_ref())
+                .await
+            {
                 Ok(()) => {
                     self.attachment = None;
                     self.result = None;
@@ -414,7 +447,12 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T, LabError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| Err(LabError::system("finish work", std::io::Error::other(error))))
+        .unwrap_or_else(|error| {
+            Err(LabError::system(
+                "finish work",
+                std::io::Error::other(error),
+            ))
+        })
 }
 
 /// A new CNI container id: 32 random bytes in hexadecimal, as container runtimes have.

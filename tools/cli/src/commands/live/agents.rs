@@ -57,6 +57,11 @@ impl Agents {
 }
 
 impl Target {
+    /// The lab that was named; an empty HEDDLE_LAB names none.
+    fn named_lab(&self) -> Option<&str> {
+        self.lab.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// Finds the agents under the runtime directory.
     pub(super) fn find(&self, runtime: &Path) -> Result<Agents, Failure> {
         if let Some(socket) = &self.socket {
@@ -65,7 +70,7 @@ impl Target {
                 socket: socket.clone(),
             }));
         }
-        let name = self.lab.as_deref().unwrap_or("default");
+        let name = self.named_lab().unwrap_or("default");
         for (what, given) in [("--lab", Some(name)), ("--node", self.node.as_deref())] {
             if let Some(given) = given
                 && (given.is_empty() || given.starts_with('.') || given.contains('/'))
@@ -112,10 +117,10 @@ impl Target {
 
     fn without_lab(&self, runtime: &Path, name: &str, lab: &Path) -> Result<Agents, Failure> {
         let socket = runtime.join("agent.sock");
-        if self.lab.is_none() && self.node.is_none() && socket.exists() {
+        if self.named_lab().is_none() && self.node.is_none() && socket.exists() {
             return Ok(Agents::One(Agent { node: None, socket }));
         }
-        if self.lab.is_none() && self.node.is_none() {
+        if self.named_lab().is_none() && self.node.is_none() {
             return Err(Failure::new(
                 "agent/unreachable",
                 format!(

@@ -8,7 +8,7 @@ use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::{Args, ValueEnum};
 use heddle_flow::print::{Form, Style};
 use heddle_flow::{FilterFlag, Line, NodeState, NodeStatus, ObserveRequest, Response, Timestamp};
-use serde_json::Value;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -429,7 +429,7 @@ fn follow(
 
 /// What the agent is asked, for tests.
 #[cfg(test)]
-pub(super) fn params_of(arguments: &Arguments) -> Result<Value, Failure> {
+pub(super) fn params_of(arguments: &Arguments) -> Result<serde_json::Value, Failure> {
     arguments
         .request()
         .map(|request| serde_json::to_value(request).unwrap())

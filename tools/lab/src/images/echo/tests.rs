@@ -34,18 +34,29 @@ async fn http_names_pod_node_and_peer() {
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(head.contains("X-Pod: default/web") && head.contains("X-Node: node-1"));
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    assert_eq!((&body["pod"], &body["node"], &body["peer"]), (
-        &serde_json::json!("default/web"),
-        &serde_json::json!("node-1"),
-        &serde_json::json!("127.0.0.1"),
-    ));
+    assert_eq!(
+        (&body["pod"], &body["node"], &body["peer"]),
+        (
+            &serde_json::json!("default/web"),
+            &serde_json::json!("node-1"),
+            &serde_json::json!("127.0.0.1"),
+        )
+    );
 }
 
 #[tokio::test]
 async fn status_and_bytes_give_what_was_asked() {
     let address = server().await;
-    assert!(ask(address, &get("/status/503")).await.starts_with("HTTP/1.1 503 "));
-    assert!(ask(address, &get("/status/99")).await.starts_with("HTTP/1.1 400 "));
+    assert!(
+        ask(address, &get("/status/503"))
+            .await
+            .starts_with("HTTP/1.1 503 ")
+    );
+    assert!(
+        ask(address, &get("/status/99"))
+            .await
+            .starts_with("HTTP/1.1 400 ")
+    );
     let answer = ask(address, &get("/bytes?n=100000")).await;
     assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), 100_000);
     let started = std::time::Instant::now();
@@ -91,7 +102,10 @@ async fn datagrams_come_back() {
 
 #[test]
 fn a_bad_request_is_not_understood() {
-    assert_eq!(parse_request(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), None);
+    assert_eq!(
+        parse_request(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"),
+        None
+    );
     assert_eq!(parse_request(b"GET /\r\n\r\n"), None);
     assert_eq!(looks_like_http(b"GE"), None);
     assert_eq!(looks_like_http(b"GET / "), Some(true));

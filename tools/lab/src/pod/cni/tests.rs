@@ -73,9 +73,15 @@ async fn add_hands_each_result_on_and_delete_goes_backwards() {
     chain.delete(&attachment(), Some(&result)).await.unwrap();
 
     let read = |suffix: &str| std::fs::read_to_string(format!("{log}{suffix}")).unwrap();
-    assert_eq!(read(""), "first ADD c0ffee eth0\nsecond ADD\nsecond DEL\nfirst DEL c0ffee eth0\n");
+    assert_eq!(
+        read(""),
+        "first ADD c0ffee eth0\nsecond ADD\nsecond DEL\nfirst DEL c0ffee eth0\n"
+    );
     let asked: Value = serde_json::from_str(&read(".first.ADD")).unwrap();
-    assert_eq!((&asked["name"], &asked["colour"]), (&json!("t"), &json!("blue")));
+    assert_eq!(
+        (&asked["name"], &asked["colour"]),
+        (&json!("t"), &json!("blue"))
+    );
     assert!(asked.get("prevResult").is_none());
     let asked: Value = serde_json::from_str(&read(".second.ADD")).unwrap();
     assert_eq!(asked["prevResult"]["ips"][0]["address"], "fd00::5/64");
@@ -94,14 +100,26 @@ async fn a_refusal_carries_the_plugins_code_and_words() {
         "full",
         "echo '{\"cniVersion\":\"1.1.0\",\"code\":11,\"msg\":\"not ready\",\"details\":\"agent away\"}'; exit 1",
     );
-    let error = fixture.chain(json!([{"type": "full"}])).add(&attachment()).await.unwrap_err();
+    let error = fixture
+        .chain(json!([{"type": "full"}]))
+        .add(&attachment())
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, LabError::Cni { cni_code: 11, reason, .. } if reason == "not ready: agent away"),
         "{error}"
     );
-    let error = fixture.chain(json!([{"type": "absent"}])).add(&attachment()).await.unwrap_err();
+    let error = fixture
+        .chain(json!([{"type": "absent"}]))
+        .add(&attachment())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("absent"), "{error}");
-    let error = fixture.chain(json!([{"type": "../full"}])).add(&attachment()).await.unwrap_err();
+    let error = fixture
+        .chain(json!([{"type": "../full"}]))
+        .add(&attachment())
+        .await
+        .unwrap_err();
     assert!(matches!(error, LabError::Cni { .. }));
 }
 

@@ -25,7 +25,10 @@ fn an_echo_pod_with_a_probe_by_port_name() {
     let probe = spec.containers[0].readiness.clone().unwrap();
     assert_eq!(probe.period, Duration::from_secs(2));
     assert!(matches!(probe.check, Check::Http { port: 8080, ref path, .. } if path == "/ok"));
-    assert_eq!(spec.containers[0].env[0].1, EnvValue::Field("spec.nodeName".into()));
+    assert_eq!(
+        spec.containers[0].env[0].1,
+        EnvValue::Field("spec.nodeName".into())
+    );
 }
 
 #[test]
@@ -70,7 +73,11 @@ fn what_cannot_run_is_an_error_at_its_field() {
     ] {
         let (parsed, problems) = parse(&pod(spec.clone()), "");
         assert!(parsed.is_none(), "{spec}");
-        assert_eq!((problems[0].field.as_str(), problems[0].code), (field, code), "{spec}");
+        assert_eq!(
+            (problems[0].field.as_str(), problems[0].code),
+            (field, code),
+            "{spec}"
+        );
     }
 }
 
@@ -83,5 +90,8 @@ fn a_host_port_is_a_warning() {
     );
     assert!(parsed.is_some());
     assert!(problems[0].warning);
-    assert_eq!(problems[0].field, "spec.template.spec.containers[0].ports[0].hostPort");
+    assert_eq!(
+        problems[0].field,
+        "spec.template.spec.containers[0].ports[0].hostPort"
+    );
 }
