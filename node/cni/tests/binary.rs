@@ -1,4 +1,5 @@
 //! The plugin as the runtime starts it: a process with an environment, stdin, stdout and an exit code.
+#![allow(clippy::unwrap_used)]
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

@@ -133,15 +133,18 @@ impl Ledger {
         problems: Vec<Problem>,
     ) {
         let path = self.policies.kept_path(key.0, &key.1);
-        if known.problems != problems {
-            if let Some(problem) = first_error(&problems) {
-                tracing::error!(
-                    kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
-                    "policy refused, {}: {}",
-                    if known.accepted.is_some() { "its last accepted version stays in force" } else { "no version of it is in force" },
-                    problem.message
-                );
-            }
+        if known.problems != problems
+            && let Some(problem) = first_error(&problems)
+        {
+            let consequence = if known.accepted.is_some() {
+                "its last accepted version stays in force"
+            } else {
+                "no version of it is in force"
+            };
+            tracing::error!(
+                kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
+                "policy refused, {consequence}: {}", problem.message
+            );
         }
         known.problems = problems;
         if let Some(accepted) = &known.accepted {
@@ -220,7 +223,7 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
                 }
                 .to_owned(),
             );
-            ("False", camel_case(&first.code), parts.join("; "))
+            ("False", camel_case(first.code), parts.join("; "))
         }
     };
     let generation = object.value["metadata"]["generation"].clone();
