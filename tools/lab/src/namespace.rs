@@ -122,15 +122,22 @@ pub fn remove_folder() {
     let folder = Path::new(NAMESPACES);
     let Ok(lock) = lock_folder() else { return };
     let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    let ours = cgroup::mounts().is_ok_and(|mounts| {
-        mounts
-            .iter()
-            .any(|mount| mount.point == folder && mount.source == OWN_SOURCE)
-    });
     drop(lock);
-    if empty && ours && nix::mount::umount2(folder, MntFlags::empty()).is_ok() {
-        let _ = std::fs::remove_dir(folder);
-    } else if empty && !cgroup::mounts().is_ok_and(|m| m.iter().any(|m| m.point == folder)) {
+    if !empty {
+        return;
+    }
+    let mounted = |source: Option<&str>| {
+        cgroup::mounts().is_ok_and(|mounts| {
+            mounts.iter().any(|mount| {
+                mount.point == folder && source.is_none_or(|source| mount.source == source)
+            })
+        })
+    };
+    if mounted(Some(OWN_SOURCE)) {
+        // Busy again: somebody else's lab has begun.
+        let _ = nix::mount::umount2(folder, MntFlags::empty());
+    }
+    if !mounted(None) {
         let _ = std::fs::remove_dir(folder);
     }
 }
