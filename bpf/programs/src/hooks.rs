@@ -169,17 +169,23 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         passed(context, flow, due, TracePoint::ToHost);
         return Ok(TC_ACT_OK);
     }
-    if config.flags & NODE_HOST_ROUTING == 0 {
-        passed(context, flow, due, TracePoint::ToStack);
-        return Ok(TC_ACT_OK);
-    }
-    if config.flags & NODE_OVERLAY != 0 && destination.is(IPCACHE_IN_CLUSTER) {
+    let direct = config.flags & NODE_HOST_ROUTING != 0;
+    // The stack would send what is for another node itself out of the uplink, with the pod's address,
+    // which the network between the nodes does not know.
+    if config.flags & NODE_OVERLAY != 0
+        && destination.is(IPCACHE_IN_CLUSTER)
+        && (direct || destination.is(IPCACHE_NODE))
+    {
         let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
         if node.is_unspecified() {
             return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
         }
         passed(context, flow, due, TracePoint::ToOverlay);
         return deliver::to_overlay(skb, &node, source.identity, config.overlay_ifindex);
+    }
+    if !direct {
+        passed(context, flow, due, TracePoint::ToStack);
+        return Ok(TC_ACT_OK);
     }
     passed(context, flow, due, TracePoint::ToNetwork);
     deliver::to_network(skb, &flow.packet, config.uplink_ifindex)

@@ -1,8 +1,8 @@
 //! The real datapath.
 
 use crate::{
-    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
-    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
+    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
+    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
     events::{self, Losses},
     maps::{Maps, lock, refused},

@@ -252,9 +252,9 @@ impl Netlink {
                     });
                 if let (true, Some(address)) = (by_this, destination)
                     && let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length)
-                    {
-                        found.push((prefix, route));
-                    }
+                {
+                    found.push((prefix, route));
+                }
             }
         }
         Ok(found)

@@ -1,7 +1,11 @@
 //! Connections: what counts as a reply, what belongs to one, and when one is over.
 //!
 //! Needs root. Frames are run by `BPF_PROG_TEST_RUN`; streams are real.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 mod bed;
 

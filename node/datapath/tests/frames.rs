@@ -2,7 +2,11 @@
 //! table names.
 //!
 //! Needs root. Frames are run by `BPF_PROG_TEST_RUN` and go nowhere.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 mod bed;
 

@@ -1,7 +1,11 @@
 //! Real packets through the real programs on one node: two pods, the node itself, both families.
 //!
 //! Needs root. Everything lives in network namespaces that the test makes and removes.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 mod bed;
 

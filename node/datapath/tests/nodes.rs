@@ -2,7 +2,11 @@
 //! without, both families.
 //!
 //! Needs root. Everything lives in network namespaces that the tests make and remove.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 mod bed;
 

@@ -1,5 +1,9 @@
 //! An arrow only points down: tools -> cluster, node -> kube -> core -> bpf/abi.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 use heddle_house::{Findings, Member, Workspace};
 

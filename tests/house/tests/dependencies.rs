@@ -1,5 +1,9 @@
 //! Versions stand in one place; one async runtime, one TLS stack, one netlink stack, no duplicates.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 use heddle_house::{Findings, Workspace, bans::Bans, lock::Lock};
 

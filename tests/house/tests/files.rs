@@ -1,5 +1,9 @@
 //! Every file says at its top what it holds, stays short, and accounts for its `unsafe`.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 use heddle_house::{Findings, read, source};
 

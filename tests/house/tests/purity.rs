@@ -1,5 +1,9 @@
 //! core/ is pure: no I/O, no async, no clock, no global state.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by a panic"
+)]
 
 use heddle_house::{Findings, Workspace, lock::Lock, read, source};
 

@@ -1,7 +1,7 @@
 //! `heddle lab status`: the lab at a glance.
 
-use crate::agent_client;
 use crate::LabError;
+use crate::agent_client;
 use crate::control;
 use crate::paths::{Lab, namespace_path};
 use crate::topology;

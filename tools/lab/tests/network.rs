@@ -147,7 +147,11 @@ fn hosts_reach_each_other_and_forged_sources_do_not_pass() {
         ("10.244.1.5", "203.0.113.10"),
         ("fd10:244:0:1::5", "2001:db8:113::10"),
     ] {
-        assert!(lab.pings("world", source), "{source}: {:?}", lab.on("router", &["sh", "-c", "ip -6 rule; ip route; ip -6 route"]));
+        assert!(
+            lab.pings("world", source),
+            "{source}: {:?}",
+            lab.on("router", &["sh", "-c", "ip -6 rule; ip route; ip -6 route"])
+        );
         assert!(
             lab.on("node-1", &["ping", "-c1", "-W2", "-I", source, to])
                 .status

@@ -342,7 +342,7 @@ impl Ledger {
             let listing = of_node(Identity::HOST, &self.config.node_name);
             return Some((Base::node(Identity::HOST, None), listing));
         }
-        if let Some((name, _)) = self
+        if let Some((name, view)) = self
             .nodes
             .iter()
             .find(|(_, node)| node.addresses.contains(&address))
@@ -350,7 +350,9 @@ impl Ledger {
             let (identity, node) = if *name == self.config.node_name {
                 (Identity::HOST, None)
             } else {
-                (Identity::REMOTE_NODE, Some(address))
+                // An envelope from a node bears its underlay address, whatever it holds.
+                let underlay = view.underlay(self.config.fabric, address.is_ipv4());
+                (Identity::REMOTE_NODE, underlay)
             };
             return Some((Base::node(identity, node), of_node(identity, name)));
         }

@@ -103,6 +103,7 @@ impl Bed {
             "ip netns add {name}-out
              ip -n {name}-out link set lo up
              ip netns exec {name}-out sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward
+               echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter
                echo 1 >/proc/sys/net/ipv6/conf/all/forwarding'"
         ));
         Self::behind(format!("{name}-out"), name, 1, change)
