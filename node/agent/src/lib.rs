@@ -18,6 +18,8 @@ pub mod metrics;
 mod telling;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use api::FlowSource;

@@ -175,6 +175,7 @@ async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
                 if ledger.is_behind() {
                     ledger.reconcile();
                 }
+                ledger.directory.prune_cookies();
             })
             .await;
         agent.delete_pending().await;

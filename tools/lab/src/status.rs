@@ -1,5 +1,6 @@
 //! `heddle lab status`: the lab at a glance.
 
+use crate::agent_client;
 use crate::LabError;
 use crate::control;
 use crate::paths::{Lab, namespace_path};
@@ -115,6 +116,14 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
                 .to_string(),
         )
     };
+    // The agents' own word, not what was last heard of them.
+    let mut ready = std::collections::BTreeSet::new();
+    for name in &record.nodes {
+        let said = agent_client::status(lab, name).await;
+        if said.is_ok_and(|status| status["ready"] == true) {
+            ready.insert(name.clone());
+        }
+    }
     let nodes = record
         .nodes
         .iter()
@@ -133,7 +142,7 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
                     .collect(),
                 agent: Agent {
                     pid: standing.pid,
-                    ready: standing.pid.is_some() && standing.ready,
+                    ready: standing.pid.is_some() && ready.contains(name),
                 },
                 netns,
                 cgroup: record.node_cgroup(name).display().to_string(),

@@ -97,10 +97,12 @@ impl Agent {
             .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
             .await;
         if let Some(record) = known {
-            if record.netns == params.netns && record.pod == name
-                && let Some(attachment) = record.attachment {
-                    return Ok(attachment);
-                }
+            if record.netns == params.netns
+                && record.pod == name
+                && let Some(attachment) = record.attachment
+            {
+                return Ok(attachment);
+            }
             // The same container id with another namespace is a new container.
             self.remove_record(record).await?;
         }

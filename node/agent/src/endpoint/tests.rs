@@ -308,3 +308,24 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     assert_eq!(node.datapath.kernel().attached.len(), 1);
     node.add("b", "shop", "b").await.unwrap();
 }
+
+#[tokio::test]
+async fn without_the_store_running_pods_go_on_and_removals_are_finished_later() {
+    let node = Node::start().await;
+    for pod in ["a", "b"] {
+        node.pod("shop", pod, &[("app", pod)]).await;
+    }
+    node.add("a", "shop", "a").await.unwrap();
+    node.wire.set_down(true);
+    let error = node.add("b", "shop", "b").await.unwrap_err();
+    assert_eq!(error.code, error_codes::TRY_AGAIN);
+    assert!(error.message.contains("cannot be reached"), "{error}");
+    assert_eq!(node.datapath.kernel().attached.len(), 1);
+    node.delete("a").await;
+    assert!(node.datapath.kernel().has_no_endpoint());
+    assert_eq!(node.agent().addresses.leased(), 0);
+    node.wire.set_down(false);
+    node.agent().finish_removals().await;
+    node.assert_nothing_left().await;
+    node.add("b", "shop", "b").await.unwrap();
+}

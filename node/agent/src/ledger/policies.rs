@@ -134,14 +134,18 @@ impl Ledger {
     ) {
         let path = self.policies.kept_path(key.0, &key.1);
         if known.problems != problems
-            && let Some(problem) = first_error(&problems) {
-                tracing::error!(
-                    kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
-                    "policy refused, {}: {}",
-                    if known.accepted.is_some() { "its last accepted version stays in force" } else { "no version of it is in force" },
-                    problem.message
-                );
-            }
+            && let Some(problem) = first_error(&problems)
+        {
+            let consequence = if known.accepted.is_some() {
+                "its last accepted version stays in force"
+            } else {
+                "no version of it is in force"
+            };
+            tracing::error!(
+                kind = %key.0, policy = %key.1, code = %problem.code, field = %problem.field,
+                "policy refused, {consequence}: {}", problem.message
+            );
+        }
         known.problems = problems;
         if let Some(accepted) = &known.accepted {
             let kept = make_private_directory(&self.policies.kept)

@@ -42,7 +42,6 @@ impl Ledger {
             self.change_generation(&former, &wished_cidrs);
         }
         self.write_routes();
-        self.directory.prune_cookies();
         let done = self.failures.is_empty();
         if done {
             let revision = self.policy_revision;

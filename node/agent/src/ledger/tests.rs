@@ -265,7 +265,7 @@ async fn nothing_of_the_kernel_changes_before_the_store_was_heard() {
     let before = full.datapath.kernel();
     full.datapath.take_calls();
     // The store comes up without this node's pod ranges: the operator is not back yet.
-    full.store = heddle_kube::store::memory::MemoryStore::new();
+    full.replace_store();
     full.put(json!({
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" },
         "status": { "addresses": [{ "type": "InternalIP", "address": "192.168.0.1" }] },

@@ -1,9 +1,11 @@
 //! What tests use instead of a kernel, and how they cut an ADD short.
 
 mod fake;
+mod flaky;
 mod node;
 
 pub(crate) use fake::FakeDatapath;
+pub(crate) use flaky::FlakyStore;
 pub(crate) use node::{Node, eventually};
 
 use crate::endpoint::Step;

@@ -1,6 +1,6 @@
 //! A node for tests: an agent over a datapath and a store in memory, with a state directory of its own.
 
-use super::{Cut, FakeDatapath};
+use super::{Cut, FakeDatapath, FlakyStore};
 use crate::agent::Agent;
 use crate::config::{AgentConfig, Fabric};
 use crate::directory::Directory;
@@ -30,6 +30,8 @@ struct Running {
 /// A node.
 pub(crate) struct Node {
     pub(crate) store: MemoryStore,
+    /// The way to the store; the agent's only one.
+    pub(crate) wire: FlakyStore,
     pub(crate) datapath: Arc<FakeDatapath>,
     directory: tempfile::TempDir,
     cooldown: u64,
@@ -65,13 +67,21 @@ impl Node {
 
     /// A node whose agent is not started yet, with an empty store.
     pub(crate) fn prepare(cooldown: u64) -> Self {
+        let store = MemoryStore::new();
         Self {
-            store: MemoryStore::new(),
+            wire: FlakyStore::new(store.clone()),
+            store,
             datapath: Arc::default(),
             directory: tempfile::tempdir().unwrap(),
             cooldown,
             running: None,
         }
+    }
+
+    /// Another store takes the place of this one.
+    pub(crate) fn replace_store(&mut self) {
+        self.store = MemoryStore::new();
+        self.wire = FlakyStore::new(self.store.clone());
     }
 
     pub(crate) fn config(&self) -> AgentConfig {
@@ -115,7 +125,7 @@ impl Node {
         let agent = Arc::new(
             Agent::new(
                 self.config(),
-                Arc::new(self.store.clone()),
+                Arc::new(self.wire.clone()),
                 self.datapath.clone(),
                 Arc::new(Directory::new()),
                 Arc::new(Metrics::new()),

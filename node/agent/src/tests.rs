@@ -1,0 +1,193 @@
+//! The whole agent behind its socket, asked by the real plugin code and as the command line asks.
+
+use crate::testing::{Node, eventually};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+struct Daemon {
+    node: Node,
+    socket: PathBuf,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        // The node prepares the store; its own agent makes way for the daemon.
+        let mut node = Node::start().await;
+        node.stop().await;
+        let (stop, shutdown) = watch::channel(false);
+        let config = node.config();
+        let socket = config.state_dir.join(crate::SOCKET);
+        let running = tokio::spawn(crate::run(
+            config,
+            Arc::new(node.wire.clone()),
+            node.datapath.clone(),
+            shutdown,
+        ));
+        let daemon = Self {
+            node,
+            socket,
+            stop,
+            running,
+        };
+        eventually("ready", || async {
+            daemon
+                .ask("status", json!({}))
+                .await
+                .is_ok_and(|status| status["ready"] == true)
+        })
+        .await;
+        daemon
+    }
+
+    async fn ask(&self, method: &'static str, params: Value) -> Result<Value, String> {
+        let socket = self.socket.clone();
+        crate::endpoint::blocking(move || {
+            heddle_cni::ask(&socket, method, params, Duration::from_secs(10))
+                .map_err(|error| format!("{error:?}"))
+        })
+        .await
+    }
+
+    /// What the runtime gets from the plugin: exit code 0, and what is printed.
+    async fn plugin(&self, command: &str, container: &str, netns: &Path) -> (bool, Value) {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "heddle", "type": "heddle-cni",
+            "agentSocket": self.socket, "deadlineSeconds": 10,
+        });
+        let variables = std::collections::BTreeMap::from([
+            ("CNI_COMMAND", command.to_owned()),
+            ("CNI_CONTAINERID", container.to_owned()),
+            ("CNI_NETNS", netns.display().to_string()),
+            ("CNI_IFNAME", "eth0".to_owned()),
+            (
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={container}"),
+            ),
+        ]);
+        let outcome = crate::endpoint::blocking(move || {
+            heddle_cni::run(
+                &|name| variables.get(name).cloned(),
+                config.to_string().as_bytes(),
+            )
+        })
+        .await;
+        let printed = match outcome.output.as_str() {
+            "" => Value::Null,
+            output => serde_json::from_str(output).unwrap(),
+        };
+        (outcome.ok, printed)
+    }
+
+    async fn end(self) -> Node {
+        self.stop.send_replace(true);
+        self.running.await.unwrap().unwrap();
+        self.node
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
+    let daemon = Daemon::start().await;
+    daemon.node.pod("shop", "web", &[("app", "web")]).await;
+    let netns = daemon.node.state().join("netns");
+    std::fs::write(&netns, "").unwrap();
+    let (ok, result) = daemon.plugin("ADD", "web", &netns).await;
+    assert!(ok, "{result}");
+    assert_eq!(result["ips"][0]["address"], "10.244.0.2/32");
+    assert_eq!(
+        result["routes"][1],
+        json!({ "dst": "::/0", "gw": "fd10:244::1" })
+    );
+    assert!(daemon.plugin("STATUS", "web", &netns).await.0);
+
+    let endpoints = daemon.ask("endpoint.list", json!({})).await.unwrap();
+    let endpoint = &endpoints[0];
+    for (field, value) in [
+        ("id", json!(1)),
+        ("namespace", json!("shop")),
+        ("pod", json!("web")),
+        ("ipv4", json!("10.244.0.2")),
+        ("ingress", json!("open")),
+        ("egress", json!("open")),
+        ("state", json!("ready")),
+    ] {
+        assert_eq!(endpoint[field], value, "{endpoint}");
+    }
+    let by_pod = daemon
+        .ask("endpoint.get", json!({ "id": "shop/web" }))
+        .await
+        .unwrap();
+    assert_eq!(&by_pod, endpoint);
+    let unknown = daemon.ask("endpoint.get", json!({ "id": 99 })).await;
+    assert!(unknown.unwrap_err().contains("endpoint/unknown"));
+
+    let status = daemon.ask("status", json!({})).await.unwrap();
+    assert_eq!(status["endpoints"], json!({ "total": 1, "ready": 1 }));
+    assert_eq!(status["features"][0]["state"], "on");
+    assert_eq!(status["warnings"], json!([]));
+    assert!(status["realisedRevision"].is_u64());
+    let identity = endpoint["identity"].as_u64().unwrap();
+    let identities = daemon.ask("identity.list", json!({})).await.unwrap();
+    let ours = identities
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["id"] == identity)
+        .unwrap();
+    assert_eq!(ours["endpoints"], 1);
+    let ipcache = daemon.ask("bpf.ipcache", json!({})).await.unwrap();
+    assert!(
+        ipcache
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["pod"] == "shop/web")
+    );
+    let policy = daemon
+        .ask("bpf.policy", json!({ "endpoint": 1 }))
+        .await
+        .unwrap();
+    assert_eq!(policy[0]["port"], "any");
+    assert_eq!(daemon.ask("diff", json!({})).await.unwrap(), json!([]));
+    daemon.node.datapath.change(|kernel| {
+        kernel.peers.remove(&"10.244.0.2/32".parse().unwrap());
+    });
+    let findings = daemon.ask("diff", json!({})).await.unwrap();
+    assert_eq!(findings[0]["object"], "10.244.0.2/32");
+    let nonsense = daemon.ask("nonsense", json!({})).await.unwrap_err();
+    assert!(nonsense.contains("api/unknown-method"));
+
+    let (ok, output) = daemon.plugin("DEL", "web", Path::new("")).await;
+    assert!(ok, "{output}");
+    assert!(daemon.node.datapath.kernel().has_no_endpoint());
+
+    let mode = std::fs::metadata(&daemon.socket).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777,
+        0o600
+    );
+    let node = daemon.end().await;
+    assert!(!node.config().state_dir.join(crate::SOCKET).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_agent_of_one_node_is_refused() {
+    let daemon = Daemon::start().await;
+    let (_stop, shutdown) = watch::channel(false);
+    let second = crate::run(
+        daemon.node.config(),
+        Arc::new(daemon.node.wire.clone()),
+        daemon.node.datapath.clone(),
+        shutdown,
+    )
+    .await;
+    let error = second.unwrap_err().to_string();
+    assert!(error.contains("another agent of node n1"), "{error}");
+    daemon.end().await;
+}
