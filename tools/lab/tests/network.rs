@@ -58,8 +58,11 @@ impl TestLab {
         command.output().unwrap()
     }
 
+    /// Any of a few packets is enough: on a busy machine one may be late.
     fn pings(&self, from: &str, to: &str) -> bool {
-        self.on(from, &["ping", "-c1", "-W2", to]).status.success()
+        self.on(from, &["ping", "-c3", "-i0.2", "-W2", to])
+            .status
+            .success()
     }
 }
 
@@ -147,13 +150,9 @@ fn hosts_reach_each_other_and_forged_sources_do_not_pass() {
         ("10.244.1.5", "203.0.113.10"),
         ("fd10:244:0:1::5", "2001:db8:113::10"),
     ] {
+        assert!(lab.pings("world", source), "{source}");
         assert!(
-            lab.pings("world", source),
-            "{source}: {:?}",
-            lab.on("router", &["sh", "-c", "ip -6 rule; ip route; ip -6 route"])
-        );
-        assert!(
-            lab.on("node-1", &["ping", "-c1", "-W2", "-I", source, to])
+            lab.on("node-1", &["ping", "-c3", "-i0.2", "-W2", "-I", source, to])
                 .status
                 .success()
         );
@@ -166,8 +165,6 @@ fn hosts_reach_each_other_and_forged_sources_do_not_pass() {
         let sent = lab.on("node-2", &["ping", "-c1", "-W1", "-I", source, to]);
         assert!(!sent.status.success(), "{source} passed");
     }
-    let counters = lab.on("world", &["ip", "-s", "neigh"]);
-    assert!(counters.status.success());
 }
 
 #[test]
