@@ -152,7 +152,11 @@ fn attach(lab: &Lab, attachment: &Attachment) -> Result<(), LabError> {
             let name = &attachment.host;
             network::veth_to(&handle, name, UPLINK, &host_file, MTU).await?;
             network::bring_up(&handle, name).await?;
-            for address in &attachment.router_addresses {
+            for address in attachment
+                .router_addresses
+                .iter()
+                .chain(&asking_address(attachment, 1))
+            {
                 network::add_address(&handle, name, *address).await?;
                 if is_node {
                     network::admit_source(&handle, name, address.trunc()).await?;
@@ -173,7 +177,11 @@ fn attach(lab: &Lab, attachment: &Attachment) -> Result<(), LabError> {
     namespace::inside(&host_namespace, || {
         network::in_this_namespace(async |handle| {
             network::bring_up(&handle, UPLINK).await?;
-            for address in &attachment.host_addresses {
+            for address in attachment
+                .host_addresses
+                .iter()
+                .chain(&asking_address(attachment, 2))
+            {
                 network::add_address(&handle, UPLINK, *address).await?;
             }
             for gateway in &attachment.router_addresses {
@@ -182,6 +190,17 @@ fn attach(lab: &Lab, attachment: &Attachment) -> Result<(), LabError> {
             Ok(())
         })
     })
+}
+
+/// A link-local address to ask for neighbours with. The kernel makes one itself, but up to a second
+/// after the link has its carrier, and until then it asks for nobody.
+fn asking_address(attachment: &Attachment, end: u16) -> Option<IpNet> {
+    let has_ipv6 = attachment
+        .host_addresses
+        .iter()
+        .any(|address| address.addr().is_ipv6());
+    let address = Ipv6Net::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, end), 64).ok()?;
+    has_ipv6.then_some(IpNet::V6(address))
 }
 
 fn everything(like: &IpNet) -> IpNet {
