@@ -33,6 +33,9 @@ pub(crate) const MAPS: [&str; 12] = [
     map_names::SAMPLERS,
 ];
 
+/// Times that a directory is tried again when its parent vanished.
+const PARENT_LOST: u32 = 16;
+
 /// Where this ABI's pins live.
 pub(crate) struct Pins {
     /// Maps, by name.
@@ -50,7 +53,17 @@ impl Pins {
             links: root.join("links"),
         };
         for directory in [&pins.maps, &pins.links] {
-            std::fs::create_dir_all(directory).map_err(|error| DatapathError::Failed {
+            // Whoever removes a node's pins removes empty parents too, perhaps under our feet.
+            let mut made = std::fs::create_dir_all(directory);
+            for _ in 0..PARENT_LOST {
+                match &made {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        made = std::fs::create_dir_all(directory);
+                    }
+                    _ => break,
+                }
+            }
+            made.map_err(|error| DatapathError::Failed {
                 doing: "make pin directory",
                 object: directory.display().to_string(),
                 reason: format!(

@@ -8,12 +8,24 @@ use std::path::Path;
 /// Makes a folder, and those above it, for root only.
 pub fn make_folder(path: &Path) -> Result<(), LabError> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| LabError::system(format!("make the folder {}", path.display()), error))
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    // Another lab's `down` removes a shared parent when it finds it empty, perhaps between our making it
+    // and our making what goes into it.
+    let mut made = builder.create(path);
+    for _ in 0..PARENT_LOST {
+        match &made {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                made = builder.create(path)
+            }
+            _ => break,
+        }
+    }
+    made.map_err(|error| LabError::system(format!("make the folder {}", path.display()), error))
 }
+
+/// Times that a folder is tried again when its parent vanished.
+const PARENT_LOST: u32 = 16;
 
 /// Writes a file so that a reader sees the old content or the new one.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), LabError> {
