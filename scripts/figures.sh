@@ -9,12 +9,15 @@ cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | sort -u | paste -sd, -)
 memory=$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)
 {
 	printf '%s: %s × %s, %s GiB, Linux %s.\n\n' "$(date -u +%F)" "$(nproc)" "${cpu:-unknown CPU}" "$memory" "$(uname -r | cut -d- -f1)"
-	printf '| Benchmark | Against | Baseline | Heddle | Unit | Ratio (min to max) |\n|---|---|--:|--:|---|--:|\n'
-	jq -r '
-		def figure: if . >= 1000 then round elif . >= 10 then . * 10 | round / 10 else . * 100 | round / 100 end;
-		def ratio: . * 1000 | round / 1000;
-		select(.candidate.name | startswith("heddle"))
-		| "| \(.name)\(if .candidate.name == "heddle+policy" then ", policy on" else "" end) | \(.baseline.name) | \(.baseline.median | figure) | \(.candidate.median | figure) | \(.unit) | \(.ratio.median | ratio) (\(.ratio.min | ratio) to \(.ratio.max | ratio)) |"
+	printf '| Benchmark | Heddle | / bare veth | / routed | / routed, 1,000 rules | policy on / off |\n|---|--:|--:|--:|--:|--:|\n'
+	jq -rs '
+		def figure: if . >= 1000 then round else . * 10 | round / 10 end;
+		def ratio: if . == null then "" else .ratio.median * 100 | round / 100 end;
+		group_by(.name) | .[]
+		| (map(select(.candidate.name == "heddle") | {(.baseline.name): .}) | add) as $by
+		| (map(select(.candidate.name == "heddle+policy")) | first) as $policy
+		| select($by != null)
+		| "| \(.[0].name) | \($by["bare-veth"].candidate.median | figure) \(.[0].unit) | \($by["bare-veth"] | ratio) | \($by["routed"] | ratio) | \($by["routed+iptables-1000-rules"] | ratio) | \($policy | ratio) |"
 	' "$lines"
 } >"$HEDDLE_CACHE/figures.md"
 

@@ -86,3 +86,27 @@ fn pods_of_one_node_talk_and_policy_stops_them() {
         assert!(events.iter().any(|event| event.ingress_cookie == 77));
     }
 }
+
+#[test]
+fn clsact_does_what_tcx_does() {
+    let mut bed = Bed::new(|settings| settings.force_clsact = true);
+    let a = bed.pod(1, 300);
+    let b = bed.pod(2, 301);
+    for round in ["first", "reopened"] {
+        for address in b.addresses() {
+            assert!(bed.ping(&a, &address), "{round}: {address}");
+        }
+        bed.in_node(|| bed.datapath.set_policy(2, &deny_all()).unwrap());
+        for address in b.addresses() {
+            assert!(!bed.ping(&a, &address), "{round}: {address}");
+        }
+        bed.in_node(|| bed.datapath.set_policy(2, &allow_all()).unwrap());
+        // The filters of the one before are replaced, not added to.
+        bed.reopen();
+        let filters = bed::said(&format!(
+            "ip netns exec {} tc filter show dev hd1 ingress",
+            bed.node()
+        ));
+        assert_eq!(filters.matches("handle 0x4844").count(), 1, "{round}: {filters}");
+    }
+}

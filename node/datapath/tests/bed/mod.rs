@@ -89,6 +89,16 @@ pub fn sh(command: &str) -> bool {
         .success()
 }
 
+/// What a command says.
+pub fn said(command: &str) -> String {
+    let output = Command::new("sh")
+        .arg("-ec")
+        .arg(command)
+        .output()
+        .expect("sh");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn must(command: &str) {
     assert!(sh(command), "{command}");
 }
