@@ -107,6 +107,10 @@ fn clsact_does_what_tcx_does() {
             "ip netns exec {} tc filter show dev hd1 ingress",
             bed.node()
         ));
-        assert_eq!(filters.matches("handle 0x4844").count(), 1, "{round}: {filters}");
+        assert_eq!(
+            filters.matches("handle 0x4844").count(),
+            1,
+            "{round}: {filters}"
+        );
     }
 }
