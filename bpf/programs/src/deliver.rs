@@ -14,21 +14,27 @@ use heddle_abi::{Address, DropReason, Endpoint};
 /// A pod cannot set it: the mark is cleared where a packet leaves the pod's namespace.
 pub const MARK_OVERLAY: u32 = 0x0400;
 
-/// Into a local pod.
+/// Addresses the frame to a pod's interface, from the host side of its link.
 #[inline(always)]
-pub fn to_endpoint(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<i32, DropReason> {
+pub fn address_frame(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<(), DropReason> {
     let (to, from) = (endpoint.mac, endpoint.host_mac);
     let addresses = [
         to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4],
         from[5],
     ];
     // SAFETY: 12 bytes of the array are read.
-    unsafe {
-        if bpf_skb_store_bytes(skb, 0, addresses.as_ptr().cast(), 12, 0) != 0 {
-            return Err(DropReason::ErrorWritingToPacket);
-        }
-        Ok(bpf_redirect_peer(endpoint.ifindex, 0) as i32)
+    match unsafe { bpf_skb_store_bytes(skb, 0, addresses.as_ptr().cast(), 12, 0) } {
+        0 => Ok(()),
+        _ => Err(DropReason::ErrorWritingToPacket),
     }
+}
+
+/// Into a local pod.
+#[inline(always)]
+pub fn to_endpoint(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<i32, DropReason> {
+    address_frame(skb, endpoint)?;
+    // SAFETY: no pointers.
+    unsafe { Ok(bpf_redirect_peer(endpoint.ifindex, 0) as i32) }
 }
 
 /// Out of the uplink, to whatever neighbour the node's routes name.

@@ -1,6 +1,7 @@
 //! Neighbour discovery: the gateway answers, and nobody else speaks.
 
 use crate::{
+    deliver::address_frame,
     maps::CONFIG,
     packet::{ETHERNET_LENGTH, IS_V6, Packet, load},
 };
@@ -187,12 +188,7 @@ fn write<T>(skb: *mut __sk_buff, offset: u32, value: &T) -> Result<(), DropReaso
 /// Back to the pod that asked.
 #[inline(always)]
 fn send_back(skb: *mut __sk_buff, device: &Endpoint) -> Result<i32, DropReason> {
-    let (to, from) = (device.mac, device.host_mac);
-    let addresses = [
-        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4],
-        from[5],
-    ];
-    write(skb, 0, &addresses)?;
+    address_frame(skb, device)?;
     // SAFETY: no pointers.
     Ok(unsafe { bpf_redirect(device.ifindex, 0) } as i32)
 }

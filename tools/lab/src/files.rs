@@ -27,6 +27,18 @@ pub fn make_folder(path: &Path) -> Result<(), LabError> {
 /// Times that a folder is tried again when its parent vanished.
 const PARENT_LOST: u32 = 16;
 
+/// Names of what is in a folder, sorted; none when there is no such folder.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
 /// Writes a file so that a reader sees the old content or the new one.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), LabError> {
     let beside = path.with_extension(format!("new-{}", std::process::id()));

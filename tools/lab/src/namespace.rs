@@ -2,6 +2,7 @@
 
 use crate::LabError;
 use crate::cgroup::{self, OWN_SOURCE};
+use crate::files;
 use crate::paths::{NAMESPACES, namespace_path};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::mount::{MntFlags, MsFlags};
@@ -144,14 +145,7 @@ pub fn remove_folder() {
 
 /// Names of the namespaces that exist.
 pub fn names() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(NAMESPACES)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
+    files::names_in(Path::new(NAMESPACES))
 }
 
 /// Opens a namespace by name.

@@ -1,6 +1,7 @@
 //! Names and places of everything that belongs to a lab: what `down` finds it all by.
 
 use crate::LabError;
+use crate::files;
 use std::path::{Path, PathBuf};
 
 /// Where labs keep their state.
@@ -154,14 +155,7 @@ pub fn namespace_path(name: &str) -> PathBuf {
 
 /// Names of the labs that have state on this machine.
 pub fn existing_labs() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(LABS)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    names
+    files::names_in(Path::new(LABS))
 }
 
 #[cfg(test)]
