@@ -93,9 +93,12 @@ impl Slots {
     /// Keeps spare maps ready each time it is woken, until nobody is left to wake it.
     pub(super) fn keep(&self, woken: &mpsc::Receiver<()>) {
         while woken.recv().is_ok() {
-            self.recycle();
-            // What a burst left is spare now; only then is a new map worth its wait.
-            while lock(&self.state).spare.len() < SPARE {
+            loop {
+                // What a burst left first: only without that a new map is worth its wait.
+                self.recycle();
+                if lock(&self.state).spare.len() >= SPARE {
+                    break;
+                }
                 match self.grow() {
                     Ok(Some(slot)) => lock(&self.state).spare.push(slot),
                     Ok(None) => break,
@@ -104,7 +107,7 @@ impl Slots {
                         break;
                     }
                 }
-                if let Err(mpsc::TryRecvError::Disconnected) = woken.try_recv() {
+                if woken.try_recv() == Err(mpsc::TryRecvError::Disconnected) {
                     return;
                 }
             }
