@@ -19,7 +19,7 @@ pub use connection::{
     ConnectionVerdict, FragmentKey, FragmentPorts,
 };
 pub use drop_reason::DropReason;
-pub use endpoint::{Endpoint, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
+pub use endpoint::{Endpoint, MacAddress, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
 pub use event::{
     CAPTURE_LENGTH, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT,
     Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot, Sampler,

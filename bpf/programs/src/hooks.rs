@@ -5,7 +5,7 @@ use crate::{
     deliver::{self, MARK_OVERLAY},
     maps::{CONFIG, DEVICES},
     neighbour::{self, Outcome},
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP, load},
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP},
     peer::{self, Peer},
     report::{self, Flow, Scratch},
 };
@@ -108,7 +108,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     if ethertype(context) == ETHERTYPE_ARP {
         return neighbour::arp(skb, device);
     }
-    let mac: [u8; 6] = load(skb, 6).ok_or(DropReason::InvalidPacketDropped)?;
+    let mac = packet::source_mac(skb).ok_or(DropReason::InvalidPacketDropped)?;
     if mac != device.mac {
         return Err(DropReason::InvalidSourceMac);
     }

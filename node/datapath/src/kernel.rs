@@ -17,8 +17,8 @@ use aya::{
 };
 use heddle_abi::{
     Address, ConnectionKey, Endpoint, Event, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE,
-    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NODE_HOST_ROUTING,
-    NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MacAddress, MetricSlot,
+    NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
@@ -303,8 +303,8 @@ fn to_kernel(facts: &Facts) -> Endpoint {
         identity: facts.identity.0,
         cidr_ipv4: facts.cidr_ipv4.0,
         cidr_ipv6: facts.cidr_ipv6.0,
-        mac: facts.mac,
-        host_mac: facts.host_mac,
+        mac: MacAddress::new(facts.mac),
+        host_mac: MacAddress::new(facts.host_mac),
     }
 }
 
@@ -324,8 +324,8 @@ fn from_kernel(endpoint: &Endpoint) -> Facts {
         identity: Identity(endpoint.identity),
         cidr_ipv4: Identity(endpoint.cidr_ipv4),
         cidr_ipv6: Identity(endpoint.cidr_ipv6),
-        mac: endpoint.mac,
-        host_mac: endpoint.host_mac,
+        mac: endpoint.mac.bytes(),
+        host_mac: endpoint.host_mac.bytes(),
     }
 }
 
