@@ -33,6 +33,11 @@ const PACKET_HOST: u32 = 0;
 fn finish(context: &TcContext, flow: &Flow, outcome: Result<i32, DropReason>) -> i32 {
     match outcome {
         Ok(code) => code,
+        Err(DropReason::TtlExceeded) => {
+            report::drop(context.skb.skb, flow, DropReason::TtlExceeded);
+            // The stack forwards it no further either, and tells the sender (RFC 1812, 5.3.1).
+            to_stack(context.skb.skb).unwrap_or(TC_ACT_SHOT)
+        }
         Err(reason) => report::drop(context.skb.skb, flow, reason),
     }
 }
