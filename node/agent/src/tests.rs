@@ -261,6 +261,9 @@ async fn a_question_behind_a_following_ends_it_and_is_answered() {
         .await
         .unwrap();
     past.shutdown().await.unwrap();
-    assert_eq!(line(&mut BufReader::new(past)).await, json!({ "end": true }));
+    assert_eq!(
+        line(&mut BufReader::new(past)).await,
+        json!({ "end": true })
+    );
     daemon.end().await;
 }

@@ -178,7 +178,10 @@ async fn heard(reading: &mut (impl AsyncBufRead + Unpin)) {
     loop {
         let blank = match reading.fill_buf().await {
             Ok([]) | Err(_) => return,
-            Ok(bytes) => bytes.iter().take_while(|it| it.is_ascii_whitespace()).count(),
+            Ok(bytes) => bytes
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count(),
         };
         if blank == 0 {
             return;
