@@ -40,6 +40,9 @@ pub trait FlowSource: Send + Sync {
 
     /// Numbers about the source for `status`.
     fn status(&self) -> Value;
+
+    /// What an operator should know about the source right now.
+    fn warning(&self) -> Option<String>;
 }
 
 /// Binds the agent's socket, root-only; a leftover of a former run is replaced.
