@@ -518,7 +518,8 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
 
 async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
-    let objects = manifests::read(&args.filename, &args.namespace).map_err(failures)?;
+    let plugins = heddle_lab::config::record(&lab).map_err(failure)?.cni;
+    let objects = manifests::read(&args.filename, &args.namespace, &plugins).map_err(failures)?;
     if objects.is_empty() {
         return Err(Failure::new(
             "lab/no-objects",
