@@ -2,7 +2,7 @@
 
 use super::transition::{CidrGeneration, with_aliases};
 use super::{CIDRS_FILE, Ledger};
-use crate::directory::PolicyListing;
+use crate::directory::{PolicyListing, Shapes};
 use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
@@ -145,6 +145,7 @@ impl Ledger {
                     .filter(|cookie| *cookie != 0)
                     .map(|cookie| (cookie, self.engine.rules_of(cookie)))
                     .collect(),
+                shapes: Shapes::of(&policy),
             };
             self.directory.set_policy(id, listing);
             if let Some(endpoint) = self.endpoints.get_mut(&id) {

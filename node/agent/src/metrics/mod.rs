@@ -325,7 +325,7 @@ impl Metrics {
             .inc_by(number);
     }
 
-    /// Counts drop events that the kernel left out to bound their rate (they are counted as lost too).
+    /// Counts drop events that the kernel left out to bound their rate.
     pub fn sampled(&self, number: u64) {
         self.sampled.inc_by(number);
     }
