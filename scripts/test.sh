@@ -27,8 +27,9 @@ tests() {
 		runner=CARGO_TARGET_$(host_triple | tr 'a-z-' 'A-Z_')_RUNNER
 		export "$runner=sudo -E env PATH=$PATH"
 	fi
-	say "cargo build heddle heddle-cni (for the tests that run them)"
-	cargo build --locked -p heddle -p heddle-cni --bins
+	say "cargo test --no-run"
+	# Builds the binaries that tests run, too.
+	cargo test "${workspace[@]}" --locked --no-run
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 	say "cargo test"
 	cargo test "${workspace[@]}" --locked --no-fail-fast
