@@ -268,8 +268,8 @@ fn check_pod(
         }
         if problem.warning {
             warnings.push(format!(
-                "{}: {}: {}",
-                wrong.object, problem.field, problem.reason
+                "{}: {}: {}; {}",
+                wrong.object, problem.field, problem.reason, problem.help
             ));
         } else {
             errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
