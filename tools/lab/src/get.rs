@@ -205,7 +205,14 @@ mod tests {
                 "{text}"
             );
         }
-        for wrong in ["app in web", "=x", "a==b==c", "a=b c", "app in (a b)", "a/b/=c"] {
+        for wrong in [
+            "app in web",
+            "=x",
+            "a==b==c",
+            "a=b c",
+            "app in (a b)",
+            "a/b/=c",
+        ] {
             assert!(Labels::parse(wrong).is_err(), "{wrong}");
         }
     }
