@@ -49,21 +49,7 @@ pub fn read(
     namespace: &str,
     plugins: &CniChain,
 ) -> Result<Vec<Checked>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadObject {
-            code: error.code().to_owned(),
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            document: 0,
-            object: String::new(),
-            field: String::new(),
-            reason: error.to_string(),
-            help: error.help().to_owned(),
-        }]
-    })?;
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut checked = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
@@ -89,16 +75,7 @@ pub fn read_names(
     paths: &[PathBuf],
     namespace: &str,
 ) -> Result<Vec<(Kind, NamespacedName)>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadManifest {
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            reason: error.to_string(),
-        }]
-    })?;
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut names = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
@@ -280,8 +257,8 @@ fn check_pod(
         }
         if problem.warning {
             warnings.push(format!(
-                "{}: {}: {}",
-                wrong.object, problem.field, problem.reason
+                "{}: {}: {}; {}",
+                wrong.object, problem.field, problem.reason, problem.help
             ));
         } else {
             errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
