@@ -1,8 +1,8 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    CidrScope, CompiledPolicy, Direction, Engine, Entry, EntryKey, EntryVerdict, Peer, Peers,
-    PortMatch, PortTerm, Ports, Rule, RuleRef,
+    Action, CidrScope, CompiledPolicy, Direction, Engine, Entry, EntryKey, EntryVerdict, Peer,
+    Peers, PortMatch, PortTerm, Ports, Rule, RuleRef,
     compiled::{PRECEDENCE_ALLOW, PRECEDENCE_DENY, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
     rows::{Label, Reach, Row, Say, Terms, rows},
@@ -78,8 +78,8 @@ impl Engine {
         let mut rules: Vec<(&Rule, RuleRef)> = Vec::new();
         for (id, spec) in selecting {
             for rule in &spec.rules {
-                if rule.section.direction() == direction {
-                    let name = RuleRef::new(id, spec.position, rule.section, rule.index);
+                if rule.section.direction() == direction && rule.action != Action::Pass {
+                    let name = RuleRef::of(id, spec.position, rule);
                     rules.push((rule, name));
                 }
             }
@@ -112,10 +112,12 @@ impl Engine {
                 |(parts, names, fallback)| {
                     let says: Vec<Say> = parts
                         .iter()
-                        .map(|(rule, which)| Say {
-                            rule: *rule,
-                            verdict: rules[*rule].0.section.action(),
-                            reach: Reach::of(&rules[*rule].0.ports, *names, *which),
+                        .filter_map(|(rule, which)| {
+                            Some(Say {
+                                rule: *rule,
+                                verdict: rules[*rule].0.action.verdict()?,
+                                reach: Reach::of(&rules[*rule].0.ports, *names, *which),
+                            })
                         })
                         .collect();
                     rows(&says, *fallback)
@@ -202,6 +204,7 @@ impl Engine {
                                 .matches(selector)
                                 .map(|identity| (identity, (number, Terms::Every))),
                         ),
+                        Peer::CidrGroup { .. } | Peer::Services(_) => {}
                         Peer::Cidr(cidr) => {
                             let scopes = [
                                 Some(CidrScope::World),

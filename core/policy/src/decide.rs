@@ -1,7 +1,7 @@
 //! The same answer on paper: rules against labels, addresses and ports, with the reasons.
 
 use crate::{
-    Direction, Engine, EntryVerdict, IcmpFamily, Peer, Peers, PolicyId, PortMatch, PortTerm, Ports,
+    Action, Direction, Engine, EntryVerdict, Peer, Peers, PolicyId, PortMatch, PortTerm, Ports,
     Rule, RuleRef, compile::Stance, engine::named_ports_of, protocol,
 };
 use heddle_model::{Identity, LabelSet, Source};
@@ -224,10 +224,11 @@ impl Engine {
                     if rule.section.direction() != direction || case.failure(rule).is_some() {
                         continue;
                     }
-                    let name = RuleRef::new(id, spec.position, rule.section, rule.index);
-                    match rule.section.action() {
-                        EntryVerdict::Allow => allows.push(name),
-                        EntryVerdict::Deny => denies.push(name),
+                    let name = RuleRef::of(id, spec.position, rule);
+                    match rule.action {
+                        Action::Allow => allows.push(name),
+                        Action::Deny => denies.push(name),
+                        Action::Pass => {}
                     }
                 }
             }
@@ -262,14 +263,12 @@ impl Engine {
         let mut found = Vec::new();
         for (id, spec) in self.selecting(subject.identity) {
             for rule in &spec.rules {
-                if rule.section.direction() != direction
-                    || rule.section.action() != EntryVerdict::Allow
-                {
+                if rule.section.direction() != direction || rule.action != Action::Allow {
                     continue;
                 }
                 if let Some(failed) = case.failure(rule) {
                     found.push(Nearest {
-                        rule: RuleRef::new(id, spec.position, rule.section, rule.index),
+                        rule: RuleRef::of(id, spec.position, rule),
                         failed,
                         wanted: match failed {
                             Term::Peer => describe_peers(&rule.peers),
@@ -363,6 +362,7 @@ impl<'a> Case<'a> {
                 .peer_labels
                 .is_some_and(|labels| selector.matches(labels)),
             Peer::Entity(entity) => entity.contains(self.peer.identity),
+            Peer::CidrGroup { .. } | Peer::Services(_) => false,
             Peer::Cidr(cidr) => self
                 .peer
                 .prefix
@@ -452,62 +452,5 @@ fn describe_party(party: &Party, labels: Option<&LabelSet>) -> String {
             format!("{} ({name})", prefix.addr())
         }
         _ => name.to_owned(),
-    }
-}
-
-impl PortTerm {
-    /// The message types that `name` stands for in `icmps` (reference 1.2), or `None`.
-    pub fn icmp_type(family: IcmpFamily, name: &str) -> Option<u8> {
-        let table: &[(&str, u8)] = match family {
-            IcmpFamily::V4 => &[
-                ("EchoReply", 0),
-                ("DestinationUnreachable", 3),
-                ("Redirect", 5),
-                ("Echo", 8),
-                ("EchoRequest", 8),
-                ("RouterAdvertisement", 9),
-                ("RouterSelection", 10),
-                ("TimeExceeded", 11),
-                ("ParameterProblem", 12),
-                ("Timestamp", 13),
-                ("TimestampReply", 14),
-                ("Photuris", 40),
-                ("ExtendedEchoRequest", 42),
-                ("ExtendedEchoReply", 43),
-            ],
-            IcmpFamily::V6 => &[
-                ("DestinationUnreachable", 1),
-                ("PacketTooBig", 2),
-                ("TimeExceeded", 3),
-                ("ParameterProblem", 4),
-                ("EchoRequest", 128),
-                ("EchoReply", 129),
-                ("MulticastListenerQuery", 130),
-                ("MulticastListenerReport", 131),
-                ("MulticastListenerDone", 132),
-                ("RouterSolicitation", 133),
-                ("RouterAdvertisement", 134),
-                ("NeighborSolicitation", 135),
-                ("NeighborAdvertisement", 136),
-                ("RedirectMessage", 137),
-                ("RouterRenumbering", 138),
-                ("ICMPNodeInformationQuery", 139),
-                ("ICMPNodeInformationResponse", 140),
-                ("InverseNeighborDiscoverySolicitation", 141),
-                ("InverseNeighborDiscoveryAdvertisement", 142),
-                ("HomeAgentAddressDiscoveryRequest", 144),
-                ("HomeAgentAddressDiscoveryReply", 145),
-                ("MobilePrefixSolicitation", 146),
-                ("MobilePrefixAdvertisement", 147),
-                ("DuplicateAddressRequestCodeSuffix", 157),
-                ("DuplicateAddressConfirmationCodeSuffix", 158),
-                ("ExtendedEchoRequest", 160),
-                ("ExtendedEchoReply", 161),
-            ],
-        };
-        table
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, kind)| *kind)
     }
 }

@@ -11,6 +11,8 @@ pub mod compiled;
 mod cookie;
 mod decide;
 mod engine;
+mod peer;
+mod port;
 pub mod protocol;
 mod rows;
 mod rule;
@@ -20,8 +22,9 @@ pub use cidr::{CidrAssignment, CidrScope};
 pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};
 pub use engine::Engine;
+pub use peer::{CidrBlock, CidrGroupRef, Peer, Peers, ServiceRef};
+pub use port::{IcmpFamily, PortMatch, PortTerm, Ports, Transport};
 pub use rule::{
-    CidrBlock, IcmpFamily, Isolation, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec,
-    PortMatch, PortTerm, Ports, Rule, RuleRef, Section, Transport,
+    Action, Isolation, Policy, PolicyId, PolicyKind, PolicySpec, Rule, RuleRef, Section, Tier,
 };
 pub use selector::EndpointSelector;

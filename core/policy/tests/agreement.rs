@@ -8,7 +8,7 @@ use heddle_model::{
 use heddle_policy::{
     Because, CidrBlock, CidrScope, Direction, EndpointSelector, Engine, EntryVerdict, IcmpFamily,
     Isolation, Party, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec, PortMatch, PortTerm,
-    Ports, Rule, Section, Traffic, Transport,
+    Ports, Rule, Section, Tier, Traffic, Transport,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -326,6 +326,8 @@ fn policy(number: usize, sheet: &Sheet) -> Policy {
             Rule {
                 section,
                 index,
+                action: section.action(),
+                name: None,
                 peers,
                 ports,
             }
@@ -337,6 +339,8 @@ fn policy(number: usize, sheet: &Sheet) -> Policy {
             sheet.namespace,
             format!("p{number}"),
         ),
+        tier: Tier::Normal,
+        priority: 0,
         specs: vec![PolicySpec {
             position: None,
             subject: selector(Some(sheet.namespace), sheet.app, false),
