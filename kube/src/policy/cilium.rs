@@ -10,7 +10,7 @@ use super::{
 use heddle_model::{Entity, LabelSet, Requirement};
 use heddle_policy::{
     CidrBlock, EndpointSelector, IcmpFamily, Isolation, Peer, Peers, Policy, PolicyId, PolicyKind,
-    PolicySpec, PortMatch, PortTerm, Ports, Rule, Section, Transport,
+    PolicySpec, PortMatch, PortTerm, Ports, Rule, Section, Tier, Transport,
 };
 use ipnet::IpNet;
 use serde_json::Value;
@@ -66,7 +66,12 @@ pub(super) fn parse(
             "write spec with endpointSelector and rules",
         );
     }
-    Some(Policy { id, specs })
+    Some(Policy {
+        id,
+        tier: Tier::Normal,
+        priority: 0,
+        specs,
+    })
 }
 
 impl Scope<'_> {
@@ -282,6 +287,8 @@ impl Scope<'_> {
         Some(Rule {
             section,
             index: u32::try_from(index).ok()?,
+            action: section.action(),
+            name: None,
             peers,
             ports,
         })

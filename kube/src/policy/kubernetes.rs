@@ -8,7 +8,7 @@ use super::{
 };
 use heddle_policy::{
     CidrBlock, EndpointSelector, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, PortMatch,
-    PortTerm, Ports, Rule, Section, Transport,
+    PortTerm, Ports, Rule, Section, Tier, Transport,
 };
 use serde_json::Value;
 
@@ -72,6 +72,8 @@ pub(super) fn parse(root: &Field<'_>, id: PolicyId, problems: &mut Problems) -> 
     }
     Some(Policy {
         id,
+        tier: Tier::Normal,
+        priority: 0,
         specs: vec![PolicySpec {
             position: None,
             subject,
@@ -160,6 +162,8 @@ fn rule(
     Some(Rule {
         section,
         index: u32::try_from(index).ok()?,
+        action: section.action(),
+        name: None,
         peers,
         ports,
     })

@@ -82,7 +82,7 @@ pub fn policy_id(object: &Value) -> Option<PolicyId> {
     let kind = policy_kind(object)?;
     let name = crate::pod::name(object);
     let namespace = match kind {
-        PolicyKind::CiliumClusterwideNetworkPolicy => String::new(),
+        kind if kind.cluster_wide() => String::new(),
         _ => name.namespace,
     };
     Some(PolicyId::new(kind, namespace, name.name))
