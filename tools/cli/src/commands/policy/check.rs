@@ -5,7 +5,7 @@ use crate::failure::{FINDINGS, Failure};
 use clap::Args;
 use heddle_kube::{
     manifest::{self, Manifest},
-    policy::{self, CidrGroups, Problem, Severity},
+    policy::{self, Problem, Severity},
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, process::ExitCode};
@@ -77,7 +77,11 @@ pub(super) fn object(manifest: &Manifest) -> String {
     let kind = cluster::kind(manifest);
     let name = heddle_kube::pod::name(&manifest.value);
     match kind {
-        "Namespace" | "Node" | "CiliumClusterwideNetworkPolicy" | "CiliumCIDRGroup" => {
+        "Namespace"
+        | "Node"
+        | "CiliumClusterwideNetworkPolicy"
+        | "ClusterNetworkPolicy"
+        | "CiliumCIDRGroup" => {
             format!("{kind} {}", name.name)
         }
         _ => format!("{kind} {name}"),
@@ -131,17 +135,11 @@ fn unread(path: &std::path::Path, error: &manifest::ManifestError) -> Finding {
 fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
     let mut policies = 0;
     let mut seen: BTreeMap<String, &Manifest> = BTreeMap::new();
-    let mut groups = CidrGroups::new();
     for manifest in manifests {
-        if cluster::kind(manifest) == "CiliumCIDRGroup" {
-            match policy::parse_cidr_group(&manifest.value) {
-                Ok((name, group)) => {
-                    groups.insert(name, group);
-                }
-                Err(found) => {
-                    problems.extend(found.into_iter().map(|p| Finding::of(manifest, p)));
-                }
-            }
+        if cluster::kind(manifest) == "CiliumCIDRGroup"
+            && let Err(found) = policy::parse_cidr_group(&manifest.value)
+        {
+            problems.extend(found.into_iter().map(|p| Finding::of(manifest, p)));
         }
     }
     for manifest in manifests {
@@ -158,7 +156,7 @@ fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
         };
         if policy::policy_id(&manifest.value).is_some() {
             policies += 1;
-            let parsed = policy::parse(&manifest.value, Some(&groups));
+            let parsed = policy::parse(&manifest.value);
             problems.extend(
                 parsed
                     .problems
@@ -171,7 +169,7 @@ fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
                 "policy/unsupported-kind",
                 "kind",
                 format!("{kind} is not enforced yet, so it is refused"),
-                "use NetworkPolicy, CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy",
+                "use NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy or ClusterNetworkPolicy",
             ));
         } else if !QUIET.contains(&kind) && kind != "CiliumCIDRGroup" {
             problems.push(note(
