@@ -75,7 +75,7 @@ impl fmt::Display for Peer {
 }
 
 /// A block of addresses with holes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CidrBlock {
     /// The block.
     pub block: IpNet,

@@ -1,5 +1,6 @@
 //! Ports and message types of a rule.
 
+use crate::Rule;
 use std::fmt;
 
 /// What a rule is about.
@@ -9,6 +10,16 @@ pub enum Ports {
     All,
     /// What one of these says; an empty list is nothing (reference E9).
     Only(Vec<PortTerm>),
+}
+
+/// True when the rule has named ports.
+pub(crate) fn has_names(rule: &Rule) -> bool {
+    match &rule.ports {
+        Ports::All => false,
+        Ports::Only(terms) => terms
+            .iter()
+            .any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))),
+    }
 }
 
 /// One term of a rule's ports.
