@@ -142,6 +142,25 @@ fn rule(
         return None;
     }
     // Empty and missing lists mean the same in this API: anybody, everything.
+    for (name, meaning, help) in [
+        (
+            peers_field,
+            "an empty list of peers is anybody, in the cluster and outside",
+            "leave it out if that is meant; to allow nobody leave the rule out",
+        ),
+        (
+            "ports",
+            "an empty list of ports is every port and protocol",
+            "leave it out if that is meant, or name the ports",
+        ),
+    ] {
+        if field
+            .get(name)
+            .is_some_and(|list| list.value.as_array().is_some_and(Vec::is_empty))
+        {
+            problems.warning("policy/empty-list", field.path_of(name), meaning, help);
+        }
+    }
     let listed = field.list(peers_field, problems).unwrap_or_default();
     let peers = if listed.is_empty() {
         Peers::Any

@@ -90,6 +90,14 @@ impl Scope<'_> {
             return;
         }
         let listed = entry.list("ports", problems).unwrap_or_default();
+        if listed.is_empty() && !entry.value.is_null() {
+            problems.warning(
+                "policy/empty-list",
+                entry.path_of("ports"),
+                "an entry without ports matches no port",
+                "name the ports; for every port leave toPorts out",
+            );
+        }
         let mut beside = PortsBeside {
             count: listed.len(),
             not_tcp: None,

@@ -88,6 +88,14 @@ impl Scope<'_> {
             (None, Ports::Only(_)) => Peers::Any,
         };
         warn_of_names_towards_addresses(field, section, &peers, &ports, problems);
+        if names.deny && field.value.as_object().is_some_and(Map::is_empty) {
+            problems.warning(
+                "policy/empty-deny",
+                field.path.clone(),
+                "an empty deny denies nobody by name, but what no rule allows is denied from now on",
+                "to deny everybody write the entity all; without a deny leave the list out",
+            );
+        }
         unsupported.tell(field, problems);
         Some(Rule {
             section,
@@ -115,6 +123,12 @@ impl Scope<'_> {
             };
             let terms = terms.get_or_insert_default();
             if listed.is_empty() {
+                problems.warning(
+                    "policy/empty-list",
+                    field.path_of(name),
+                    "an empty list of peers selects nobody",
+                    "leave it out to mean anybody on the ports of the rule, or name peers",
+                );
                 continue;
             }
             kinds.push(name);

@@ -2,7 +2,8 @@
 
 use super::{Cluster, kind, of_kind};
 use heddle_kube::{manifest::Manifest, pod, policy::CidrGroup, service};
-use heddle_model::NamespacedName;
+use heddle_policy::ServiceFacts;
+use ipnet::IpNet;
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// A Service with the addresses behind it.
@@ -45,7 +46,17 @@ impl Cluster {
                 found.endpoints.extend(addresses);
             }
         }
+        for (name, found) in &self.services {
+            let facts = ServiceFacts {
+                labels: found.labels.clone(),
+                selector: found.selector.clone(),
+                addresses: found.endpoints.iter().copied().map(IpNet::from).collect(),
+            };
+            self.engine.set_service(name.clone(), facts);
+        }
         for group in groups {
+            self.engine
+                .set_cidr_group(&group.name, group.labels.clone(), group.cidrs.clone());
             self.groups.insert(group.name.clone(), group);
         }
     }
@@ -63,11 +74,6 @@ impl Cluster {
             known.insert(name, Some(labels));
         }
         known
-    }
-
-    /// The Services that a name or labels find.
-    pub(in super::super) fn has_service(&self, name: &NamespacedName) -> bool {
-        self.services.contains_key(name)
     }
 }
 

@@ -135,9 +135,7 @@ impl Cluster {
             pod_ranges: Vec::new(),
         };
         cluster.add_facts(manifests, groups);
-        for policy in policies {
-            cluster.engine.set_policy(policy);
-        }
+        cluster.engine.set_policies(policies);
         let objects = pods::pods_of(manifests)?;
         cluster.add_nodes(manifests, &objects, before);
         cluster.add_pods(&objects, before)?;
