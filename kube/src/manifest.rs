@@ -242,7 +242,8 @@ fn parse_document(text: &str) -> Result<Value, (Option<usize>, String)> {
     {
         return Ok(value);
     }
-    let options = serde_saphyr::options! { with_snippet: false };
+    // YAML 1.2: `name: n` is a name. YAML 1.1 took y, n, yes, no, on and off for booleans.
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error
             .location()
@@ -270,6 +271,38 @@ mod tests {
     fn lists_are_their_items() {
         let text = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"A"},{"kind":"B"}]}"#;
         assert_eq!(parse("f.json", text).unwrap().len(), 2);
+    }
+
+    /// YAML 1.2's core schema, which Kubernetes' tools hold with for these words, too: only `true` and
+    /// `false` are booleans.
+    #[test]
+    fn words_that_yaml_1_1_took_for_booleans_are_strings() {
+        let words = [
+            "y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off",
+            "Off", "OFF",
+        ];
+        for word in words {
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: {word}, labels: {{a: {word}, {word}: b}}}}\nlist:\n- {word}\n"
+            );
+            let value = &parse("f.yaml", &text).unwrap()[0].value;
+            let expected = serde_json::json!({
+                "kind": "Pod", "metadata": {"name": word, "labels": {"a": word, word: "b"}},
+                "list": [word],
+            });
+            assert_eq!(value, &expected, "{text}");
+        }
+        for (word, meant) in [
+            ("true", true),
+            ("True", true),
+            ("TRUE", true),
+            ("false", false),
+        ] {
+            let text = format!("kind: Pod\nhostNetwork: {word}\nquoted: '{word}'\n");
+            let value = &parse("f.yaml", &text).unwrap()[0].value;
+            assert_eq!(value["hostNetwork"], meant, "{text}");
+            assert_eq!(value["quoted"], word, "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Manifests that are to be applied, checked before anything is changed.
 
 use crate::LabError;
+use crate::config::CniChain;
+use crate::pod::capabilities::PORT_MAPPINGS;
 use crate::pod::spec::{self, is_dns_label, is_dns_subdomain};
 use heddle_kube::manifest::{self, Manifest};
 use heddle_kube::policy::Severity;
@@ -35,8 +37,13 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks files, folders and `-`; every problem of every object is reported.
-pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabError>> {
+/// Reads and checks files, folders and `-` for a lab with these plugins; every problem of every object is
+/// reported.
+pub fn read(
+    paths: &[PathBuf],
+    namespace: &str,
+    plugins: &CniChain,
+) -> Result<Vec<Checked>, Vec<LabError>> {
     let manifests = manifest::read(paths).map_err(|error| {
         vec![LabError::BadObject {
             code: error.code().to_owned(),
@@ -55,7 +62,7 @@ pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabE
     let mut checked = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
-        match check(manifest, namespace) {
+        match check(manifest, namespace, plugins) {
             Ok(object) => checked.push(object),
             Err(found) => problems.extend(found),
         }
@@ -180,7 +187,11 @@ fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedNam
     Ok((kind, NamespacedName::new(own, name)))
 }
 
-fn check(manifest: &Manifest, namespace: &str) -> Result<Checked, Vec<LabError>> {
+fn check(
+    manifest: &Manifest,
+    namespace: &str,
+    plugins: &CniChain,
+) -> Result<Checked, Vec<LabError>> {
     let (kind, name) = identify(manifest, namespace).map_err(|error| vec![error])?;
     let wrong = Wrong {
         manifest,
@@ -203,8 +214,8 @@ fn check(manifest: &Manifest, namespace: &str) -> Result<Checked, Vec<LabError>>
             // Kubernetes sets it on every namespace; policies select by it.
             label["kubernetes.io/metadata.name"] = json!(name.name);
         }
-        Kind::Pod => check_pod(&value, "", &wrong, &mut errors, &mut warnings),
-        Kind::Deployment => check_deployment(&value, &wrong, &mut errors, &mut warnings),
+        Kind::Pod => check_pod(&value, "", &wrong, plugins, &mut errors, &mut warnings),
+        Kind::Deployment => check_deployment(&value, &wrong, plugins, &mut errors, &mut warnings),
         Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
             check_policy(&value, &wrong, &mut errors, &mut warnings);
         }
@@ -245,10 +256,16 @@ fn check_pod(
     pod: &Value,
     at: &str,
     wrong: &Wrong<'_>,
+    plugins: &CniChain,
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
+    let host_network = pod["spec"]["hostNetwork"] == true;
     for problem in spec::parse(pod, at).1 {
+        // On the node's own network a port is the node's already.
+        if problem.code == spec::HOST_PORT && (host_network || plugins.can(PORT_MAPPINGS)) {
+            continue;
+        }
         if problem.warning {
             warnings.push(format!(
                 "{}: {}: {}",
@@ -263,6 +280,7 @@ fn check_pod(
 fn check_deployment(
     value: &Value,
     wrong: &Wrong<'_>,
+    plugins: &CniChain,
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
@@ -271,7 +289,8 @@ fn check_deployment(
         let reason = format!("{} is not a number from 0", spec["replicas"]);
         errors.push(wrong.at("lab/invalid", "spec.replicas", reason, ""));
     }
-    check_pod(&spec["template"], "spec.template.", wrong, errors, warnings);
+    let template = &spec["template"];
+    check_pod(template, "spec.template.", wrong, plugins, errors, warnings);
     let labels = &spec["template"]["metadata"]["labels"];
     let selector = spec["selector"]["matchLabels"].as_object();
     if selector.is_none_or(|selector| selector.is_empty()) {
@@ -326,7 +345,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.yaml");
         std::fs::write(&path, yaml).unwrap();
-        read(&[path], "default")
+        read(&[path], "default", &CniChain::default())
     }
 
     #[test]

@@ -52,7 +52,11 @@ impl Ledger {
                 let node = node_view(&object.value);
                 self.set_node(object.name.name, Some(node));
             }
-            Kind::Pod => self.set_pod(object),
+            Kind::Pod => {
+                let workload = heddle_kube::pod::workload(&object.value);
+                self.directory.set_workload(&object.name, workload);
+                self.set_pod(object);
+            }
             Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => self.set_policy_object(&object),
             Kind::CiliumIdentity => {
                 if let Some((identity, labels)) = identity_of(&object) {
@@ -70,6 +74,7 @@ impl Ledger {
             Kind::Node => self.set_node(name.name.clone(), None),
             Kind::Pod => {
                 self.pods.remove(name);
+                self.directory.set_workload(name, None);
             }
             Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
                 self.remove_policy_object(kind, name, revision);

@@ -2,7 +2,8 @@
 
 use super::transition::{CidrGeneration, with_aliases};
 use super::{CIDRS_FILE, Ledger};
-use crate::directory::PolicyListing;
+use crate::directory::{PolicyListing, Shapes};
+use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
 use heddle_policy::{CidrScope, CompiledPolicy, Direction};
@@ -94,11 +95,9 @@ impl Ledger {
     /// not tell for every one. Not synced to the disk: a power failure empties the kernel's maps too.
     fn keep_cidrs(&self, generation: &CidrGeneration) {
         let path = self.config.state_dir.join(CIDRS_FILE);
-        let temporary = path.with_extension("tmp");
         let written = serde_json::to_vec(&generation.assignments())
             .map_err(std::io::Error::from)
-            .and_then(|content| std::fs::write(&temporary, content))
-            .and_then(|()| std::fs::rename(&temporary, &path));
+            .and_then(|content| replace_file(&path, &content));
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "the numbers of policy CIDRs may change at the next restart");
         }
@@ -146,6 +145,7 @@ impl Ledger {
                     .filter(|cookie| *cookie != 0)
                     .map(|cookie| (cookie, self.engine.rules_of(cookie)))
                     .collect(),
+                shapes: Shapes::of(&policy),
             };
             self.directory.set_policy(id, listing);
             if let Some(endpoint) = self.endpoints.get_mut(&id) {

@@ -6,8 +6,10 @@ use crate::config::LabRecord;
 use crate::files;
 use crate::namespace;
 use crate::paths::{Lab, namespace_path};
-use crate::pod::cni::{self, Attachment, Chain};
+use crate::pod::capabilities;
+use crate::pod::cni::{self, Attachment};
 use crate::pod::container::{self, Ending, Phase, State, Surroundings};
+use crate::pod::runtime::Runtime;
 use crate::pod::sandbox::{self, SandboxRecord};
 use crate::pod::spec::{self, PodSpec, RestartPolicy};
 use crate::pod::status::{self, Report};
@@ -35,8 +37,8 @@ pub struct NodePlace {
     pub addresses: Vec<String>,
     /// Its cgroup.
     pub cgroup: PathBuf,
-    /// Its CNI plugins.
-    pub chain: Chain,
+    /// What attaches its pods.
+    pub runtime: Runtime,
 }
 
 /// What a pod's worker needs.
@@ -205,7 +207,7 @@ impl Worker {
             let name = self.network.clone();
             blocking(move || namespace::create(&name)).await?;
             let id = container_id()?;
-            let attachment = Attachment::of_pod(
+            let mut attachment = Attachment::of_pod(
                 &id,
                 &namespace_path(&self.network),
                 (
@@ -214,8 +216,9 @@ impl Worker {
                     &self.spec.uid,
                 ),
             );
+            attachment.capabilities = capabilities::of(&self.spec);
             self.attachment = Some(attachment.clone());
-            let result = self.context.node.chain.add(&attachment).await?;
+            let result = self.context.node.runtime.attach(&attachment).await?;
             self.report.addresses = cni::addresses(&result);
             self.result = Some(result);
             if self.report.addresses.is_empty() {
@@ -399,8 +402,8 @@ impl Worker {
             match self
                 .context
                 .node
-                .chain
-                .delete(attachment, self.result.as_ref())
+                .runtime
+                .detach(attachment, self.result.as_ref())
                 .await
             {
                 Ok(()) => {
