@@ -311,7 +311,7 @@ fn check_policy(
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
-    for problem in heddle_kube::policy::parse(value, None).problems {
+    for problem in heddle_kube::policy::parse(value).problems {
         match problem.severity {
             Severity::Warning => {
                 warnings.push(format!(
