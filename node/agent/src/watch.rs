@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the agent follows.
-pub(crate) const FOLLOWED: [Kind; 9] = [
+pub(crate) const FOLLOWED: [Kind; 12] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
@@ -18,6 +18,9 @@ pub(crate) const FOLLOWED: [Kind; 9] = [
     Kind::CiliumNetworkPolicy,
     Kind::CiliumClusterwideNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::CiliumCIDRGroup,
+    Kind::Service,
+    Kind::EndpointSlice,
     Kind::CiliumIdentity,
     Kind::CiliumEndpoint,
 ];

@@ -48,16 +48,100 @@ impl Draw {
         self.below(100) < percent
     }
 
-    /// A set of policies.
+    /// A set of policies, with the CIDR groups and services that they may refer to.
     pub fn policies(&mut self, addresses: &Addresses) -> Vec<Value> {
+        let mut set = vec![self.cidr_group(0, addresses), self.cidr_group(1, addresses)];
+        set.extend(self.services(addresses));
         let number = 2 + self.below(5);
-        (0..number)
-            .map(|number| match self.below(100) {
-                0..45 => self.network_policy(number, addresses),
-                45..85 => self.cilium(number, addresses, true),
-                _ => self.cilium(number, addresses, false),
-            })
-            .collect()
+        set.extend((0..number).map(|number| match self.below(100) {
+            0..35 => self.network_policy(number, addresses),
+            35..65 => self.cilium(number, addresses, true),
+            65..78 => self.cilium(number, addresses, false),
+            _ => self.cluster(number, addresses),
+        }));
+        set
+    }
+
+    fn cidr_group(&mut self, number: usize, addresses: &Addresses) -> Value {
+        let prefixes: Vec<&String> = (0..1 + self.below(4))
+            .map(|_| self.one(&addresses.prefixes))
+            .collect();
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup",
+            "metadata": {"name": format!("group-{number}"), "labels": {"half": number.to_string()}},
+            "spec": {"externalCIDRs": prefixes},
+        })
+    }
+
+    /// A service with a selector, and one whose endpoints are written by hand.
+    fn services(&mut self, addresses: &Addresses) -> [Value; 3] {
+        let namespace = self.one(&NAMESPACES).0;
+        let single = |prefix: &&String| prefix.ends_with("/32");
+        let known: Vec<&String> = addresses.prefixes.iter().filter(single).collect();
+        let address = self.one(&known).trim_end_matches("/32");
+        let ports = json!([{"port": 80, "targetPort": 8080}]);
+        [
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "chosen", "namespace": namespace, "labels": {"kind": "chosen"}},
+                "spec": {"selector": {"app": self.one(&APPS)}, "ports": ports},
+            }),
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "outside", "namespace": "red", "labels": {"kind": "outside"}},
+                "spec": {"ports": ports},
+            }),
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": "outside-1", "namespace": "red",
+                    "labels": {"kubernetes.io/service-name": "outside"}},
+                "endpoints": [{"addresses": [address]}], "ports": [{"port": 8080}],
+            }),
+        ]
+    }
+
+    /// A ClusterNetworkPolicy. Priorities differ, so that the order is written down.
+    fn cluster(&mut self, number: usize, addresses: &Addresses) -> Value {
+        let tier = *self.one(&["Admin", "Admin", "Baseline"]);
+        let subject = match self.below(3) {
+            0 => json!({"namespaces": {}}),
+            1 => json!({"namespaces": {"matchLabels": {"env": self.one(&["prod", "test"])}}}),
+            _ => json!({"pods": {"namespaceSelector": {}, "podSelector": self.selector()}}),
+        };
+        let mut spec = json!({"tier": tier, "priority": number * 7, "subject": subject});
+        for (section, peers) in [("ingress", "from"), ("egress", "to")] {
+            let rules: Vec<Value> = (0..self.below(3))
+                .map(|_| self.cluster_rule(peers, addresses))
+                .collect();
+            if !rules.is_empty() {
+                spec[section] = json!(rules);
+            }
+        }
+        json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": format!("tier-{number}")}, "spec": spec,
+        })
+    }
+
+    fn cluster_rule(&mut self, peers: &str, addresses: &Addresses) -> Value {
+        let peer = match self.below(3) {
+            0 => json!({"namespaces": self.namespace_selector()}),
+            1 => json!({"pods": {
+                "namespaceSelector": self.namespace_selector(), "podSelector": self.selector()}}),
+            _ if peers == "to" => json!({"networks": [self.one(&addresses.prefixes)]}),
+            _ => json!({"namespaces": {}}),
+        };
+        let mut rule = json!({"action": self.one(&["Accept", "Deny", "Pass"]), peers: [peer]});
+        match self.below(4) {
+            0 => rule["protocols"] = json!([{"tcp": {"destinationPort": {"number": 8080}}}]),
+            1 => {
+                rule["protocols"] =
+                    json!([{"tcp": {"destinationPort": {"range": {"start": 9000, "end": 9999}}}}]);
+            }
+            2 => rule["protocols"] = json!([{"udp": {"destinationPort": {"number": 5353}}}]),
+            _ => {}
+        }
+        rule
     }
 
     fn selector(&mut self) -> Value {
@@ -230,6 +314,23 @@ impl Draw {
             4..7 => {
                 let entity = self.one(&["world", "cluster", "all", "host", "remote-node"]);
                 rule[format!("{word}Entities")] = json!([entity]);
+            }
+            7 if self.chance(40) => {
+                let group = if self.chance(50) {
+                    json!({"cidrGroupRef": format!("group-{}", self.below(3))})
+                } else {
+                    json!({"cidrGroupSelector": {"matchLabels": {"half": self.below(2).to_string()}}})
+                };
+                rule[format!("{word}CIDRSet")] = json!([group]);
+            }
+            7 if !ingress && self.chance(50) => {
+                rule["toServices"] = json!([match self.below(3) {
+                    0 =>
+                        json!({"k8sService": {"serviceName": "chosen", "namespace": self.one(&NAMESPACES).0}}),
+                    1 => json!({"k8sService": {"serviceName": "outside", "namespace": "red"}}),
+                    _ => json!({"k8sServiceSelector": {"selector":
+                        {"matchLabels": {"kind": "chosen"}}}}),
+                }]);
             }
             7 => rule[format!("{word}CIDR")] = json!([self.one(&addresses.prefixes)]),
             8 => {

@@ -54,6 +54,7 @@ pub(super) async fn status(
                 ledger
                     .policies
                     .refused()
+                    .chain(ledger.named.refused())
                     .map(|(object, problem)| {
                         format!(
                             "{object} is refused: [{}] {}: {}",

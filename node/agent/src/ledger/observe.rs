@@ -57,6 +57,9 @@ impl Ledger {
                 self.directory.set_workload(&object.name, workload);
                 self.set_pod(object);
             }
+            Kind::CiliumCIDRGroup => self.set_cidr_group(&object),
+            Kind::Service => self.set_service(&object),
+            Kind::EndpointSlice => self.set_slice(&object),
             kind if kind.is_policy() => self.set_policy_object(&object),
             Kind::CiliumIdentity => {
                 if let Some((identity, labels)) = identity_of(&object) {
@@ -76,6 +79,9 @@ impl Ledger {
                 self.pods.remove(name);
                 self.directory.set_workload(name, None);
             }
+            Kind::CiliumCIDRGroup => self.remove_cidr_group(&name.name, revision),
+            Kind::Service => self.remove_service(name, revision),
+            Kind::EndpointSlice => self.remove_slice(name, revision),
             kind if kind.is_policy() => self.remove_policy_object(kind, name, revision),
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
