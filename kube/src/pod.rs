@@ -62,26 +62,50 @@ pub fn workload(pod: &Value) -> Option<(String, String)> {
     Some((kind.to_owned(), name.to_owned()))
 }
 
-/// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
-/// `dns=UDP/53,http=TCP/8080`, sorted. Ports of containers and of sidecars (init containers that are
+/// A port that one of a pod's containers declares.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DeclaredPort {
+    /// Its name; empty for a port without one.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`, as written.
+    pub protocol: String,
+    /// Its number.
+    pub number: u16,
+}
+
+/// The ports that a pod declares, sorted; those of containers and of sidecars (init containers that are
 /// restarted always) count.
-pub fn named_ports(pod: &Value) -> String {
+pub fn declared_ports(pod: &Value) -> Vec<DeclaredPort> {
     let containers = list(pod, "/spec/containers");
     let sidecars = list(pod, "/spec/initContainers")
         .iter()
         .filter(|container| text(container, "/restartPolicy") == Some("Always"));
-    let found: BTreeSet<String> = containers
+    let found: BTreeSet<DeclaredPort> = containers
         .iter()
         .chain(sidecars)
         .flat_map(|container| list(container, "/ports"))
         .filter_map(|port| {
-            let name = text(port, "/name").filter(|name| !name.is_empty())?;
             let number = port.get("containerPort").and_then(Value::as_u64)?;
-            let protocol = text(port, "/protocol").unwrap_or("TCP");
-            Some(format!("{name}={protocol}/{number}"))
+            Some(DeclaredPort {
+                name: text(port, "/name").unwrap_or_default().to_owned(),
+                protocol: text(port, "/protocol").unwrap_or("TCP").to_owned(),
+                number: u16::try_from(number).ok()?,
+            })
         })
         .collect();
-    found.into_iter().collect::<Vec<_>>().join(",")
+    found.into_iter().collect()
+}
+
+/// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
+/// `dns=UDP/53,http=TCP/8080`, sorted.
+pub fn named_ports(pod: &Value) -> String {
+    let mut found: Vec<String> = declared_ports(pod)
+        .into_iter()
+        .filter(|port| !port.name.is_empty())
+        .map(|port| format!("{}={}/{}", port.name, port.protocol, port.number))
+        .collect();
+    found.sort();
+    found.join(",")
 }
 
 /// Whether the pod shares its node's network and so has no endpoint of its own.

@@ -2,7 +2,7 @@
 
 use crate::NamespacedName;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 /// Who vouches for a label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ impl Source {
 ///
 /// Printed forms are Cilium's: `k8s:app=web`, `reserved:host`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct LabelSet(BTreeMap<(Source, String), String>);
+pub struct LabelSet(Vec<(Source, String, String)>);
 
 impl LabelSet {
     /// Key of the namespace's name (reference 1.4).
@@ -97,7 +97,12 @@ impl LabelSet {
 
     /// Adds or replaces a label.
     pub fn insert(&mut self, source: Source, key: &str, value: &str) {
-        self.0.insert((source, key.to_owned()), value.to_owned());
+        match self.find(source, key) {
+            Ok(at) => value.clone_into(&mut self.0[at].2),
+            Err(at) => self
+                .0
+                .insert(at, (source, key.to_owned(), value.to_owned())),
+        }
     }
 
     /// The value of a Kubernetes label.
@@ -107,8 +112,15 @@ impl LabelSet {
 
     /// The value of a label of this source.
     pub fn get_from(&self, source: Source, key: &str) -> Option<&str> {
-        // A borrowed tuple key would need a wrapper type; label sets are small and this is not hot.
-        self.0.get(&(source, key.to_owned())).map(String::as_str)
+        let at = self.find(source, key).ok()?;
+        Some(self.0[at].2.as_str())
+    }
+
+    /// Where a label is, or would be.
+    fn find(&self, source: Source, key: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(known, name, _)| {
+            known.cmp(&source).then_with(|| name.as_str().cmp(key))
+        })
     }
 
     /// The namespace's name, for a pod's labels.
@@ -120,7 +132,7 @@ impl LabelSet {
     pub fn iter(&self) -> impl Iterator<Item = (Source, &str, &str)> {
         self.0
             .iter()
-            .map(|((source, key), value)| (*source, key.as_str(), value.as_str()))
+            .map(|(source, key, value)| (*source, key.as_str(), value.as_str()))
     }
 
     /// True without labels.

@@ -1,7 +1,7 @@
 //! Kubernetes label selectors over any label source.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// How a requirement compares.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -26,6 +26,20 @@ pub struct Requirement {
     /// Values for `In` and `NotIn`; empty otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
+}
+
+impl fmt::Display for Requirement {
+    /// `app=web`, `app in (a,b)`, `app not in (a)`, `app exists`, `no app`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match (self.operator, self.values.as_slice()) {
+            (Operator::In, [one]) => write!(f, "{key}={one}"),
+            (Operator::In, many) => write!(f, "{key} in ({})", many.join(",")),
+            (Operator::NotIn, many) => write!(f, "{key} not in ({})", many.join(",")),
+            (Operator::Exists, _) => write!(f, "{key} exists"),
+            (Operator::DoesNotExist, _) => write!(f, "no {key}"),
+        }
+    }
 }
 
 /// A conjunction of requirements; the empty selector selects everything.

@@ -1,31 +1,58 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    CidrScope, CompiledPolicy, Direction, Engine, Entry, EntryKey, EntryVerdict, Peer, Peers,
-    PortMatch, PortTerm, Ports, Rule, RuleRef,
-    compiled::{PRECEDENCE_ALLOW, PRECEDENCE_DENY, PRECEDENCE_FALLBACK},
+    Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, Rule, RuleRef, Tier,
+    cidr::Class,
+    compiled::{PRECEDENCE_ALLOW, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
-    rows::{Label, Reach, Row, Say, Terms, rows},
+    link::{LinkedRule, LinkedSpec},
+    order::{Force, Frame, Levels, Place},
+    port::has_names,
+    rows::{Label, Reach, Row, Say, Setting, Terms, Weight, rows},
 };
-use heddle_model::{Entity, Identity, IdentityScope};
-use std::collections::{BTreeMap, BTreeSet};
+use heddle_model::Identity;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-/// What is known of a direction of an endpoint before any rule is looked at.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stance {
-    /// Nothing is enforced.
-    Open,
-    /// What no rule allows is denied.
-    Isolated,
-    /// Rules are never asked.
-    Exempt,
-}
+/// Precedence of rows that are the whole answer for an identity.
+const WHOLE_IDENTITY: u32 = u32::MAX - 1;
+/// Precedence of rows that are the whole answer for an address, whose identity is part of it.
+const WHOLE_ADDRESS: u32 = u32::MAX;
 
 /// One rule's part in one key's rows.
-type Part = (usize, Terms);
+type Part = (u32, Terms);
 
-/// All that a key's rows depend on: its rules, what names mean there, and whether it has a fallback.
-type Shape<'a> = (Vec<Part>, Option<&'a str>, bool);
+/// A rule that counts for the endpoint and direction.
+struct Counted<'a> {
+    spec: &'a LinkedSpec,
+    rule: &'a Rule,
+    linked: &'a LinkedRule,
+    place: Place,
+}
+
+/// All that a key's rows depend on: its rules, what names mean there, and how its rows weigh.
+type Shape<'a> = (Vec<Part>, Option<&'a str>, Weight, bool);
+
+/// One key of the map, before its rows are known.
+#[derive(Default)]
+struct Key {
+    parts: Vec<Part>,
+    /// Whose names for ports count.
+    names_of: Option<Identity>,
+    weight: Option<Weight>,
+    own_node: bool,
+}
+
+/// The rows of one direction, before cookies are given out.
+struct Draft<'a> {
+    direction: Direction,
+    isolated: bool,
+    /// What rules the numbers in the labels mean.
+    rules: Vec<Counted<'a>>,
+    keys: Vec<(Identity, Arc<[Row]>)>,
+}
 
 impl Engine {
     /// The rows of an endpoint with this identity.
@@ -35,207 +62,337 @@ impl Engine {
     /// (reference D4), other reserved identities never (reference D5).
     pub fn compile(&mut self, subject: Identity) -> CompiledPolicy {
         let mut entries = Vec::new();
-        let ingress_enforced = self.compile_direction(subject, Direction::Ingress, &mut entries);
-        let egress_enforced = self.compile_direction(subject, Direction::Egress, &mut entries);
+        let mut enforced = [false; 2];
+        // Only the cookies change; everything else is read.
+        let mut cookies = std::mem::take(&mut self.cookies);
+        for (direction, enforced) in [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .zip(&mut enforced)
+        {
+            let draft = self.draft(subject, direction);
+            *enforced = draft.isolated;
+            draft.finish(&mut cookies, &mut entries);
+        }
+        self.cookies = cookies;
         entries.sort_unstable_by_key(|entry| entry.key);
         CompiledPolicy {
-            ingress_enforced,
-            egress_enforced,
+            ingress_enforced: enforced[0],
+            egress_enforced: enforced[1],
             entries,
         }
     }
 
-    /// Whether a direction is enforced for a subject.
-    pub(crate) fn stance(&self, subject: Identity, direction: Direction) -> Stance {
-        if !self.identities.contains_key(&subject) || subject == Identity::INIT {
-            return Stance::Isolated;
+    /// How many rows of an endpoint each policy has a part in, the largest first: who makes its map large.
+    /// A row that rules of several policies share counts for each.
+    pub fn rows_by_policy(&mut self, subject: Identity) -> Vec<(PolicyId, usize)> {
+        let compiled = self.compile(subject);
+        let mut by_cookie: HashMap<u32, usize> = HashMap::new();
+        for entry in &compiled.entries {
+            *by_cookie.entry(entry.cookie).or_default() += 1;
         }
-        if subject.scope() == IdentityScope::Reserved {
-            return Stance::Exempt;
+        let mut counts: BTreeMap<PolicyId, usize> = BTreeMap::new();
+        for (cookie, rows) in by_cookie {
+            let rules = self.cookies.rules(cookie).unwrap_or_default();
+            let policies: BTreeSet<PolicyId> = rules.iter().map(RuleRef::policy).collect();
+            for policy in policies {
+                *counts.entry(policy).or_default() += rows;
+            }
         }
-        let isolated = self
-            .selecting(subject)
-            .iter()
-            .any(|(_, spec)| spec.isolates.holds(direction));
-        if isolated {
-            Stance::Isolated
-        } else {
-            Stance::Open
-        }
+        let mut found: Vec<(PolicyId, usize)> = counts.into_iter().collect();
+        found.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+        found
     }
 
-    fn compile_direction(
-        &mut self,
-        subject: Identity,
-        direction: Direction,
-        entries: &mut Vec<Entry>,
-    ) -> bool {
-        let stance = self.stance(subject, direction);
-        let selecting = match stance {
-            Stance::Exempt => Vec::new(),
-            _ => self.selecting(subject),
+    fn draft(&self, subject: Identity, direction: Direction) -> Draft<'_> {
+        let Some(frame) = self.frame(subject, direction, false) else {
+            return self.open(direction);
         };
-        let mut rules: Vec<(&Rule, RuleRef)> = Vec::new();
-        for (id, spec) in selecting {
-            for rule in &spec.rules {
-                if rule.section.direction() == direction {
-                    let name = RuleRef::new(id, spec.position, rule.section, rule.index);
-                    rules.push((rule, name));
+        let mut rules = Vec::new();
+        for spec in self.selecting(subject) {
+            for (rule, linked, place) in spec.rules(direction) {
+                // Where the tier Normal isolates, the tier Baseline is not asked.
+                if !(frame.isolated && place.tier() == Tier::Baseline) {
+                    rules.push(Counted {
+                        spec,
+                        rule,
+                        linked,
+                        place,
+                    });
                 }
             }
         }
-        // Keys whose rows exist even when no rule is about them.
-        let fallback_key = match (stance, direction) {
-            (Stance::Open | Stance::Exempt, _) => Some(Identity::UNKNOWN),
-            // An endpoint's own node may always connect to it, for health probes (reference D11).
-            (Stance::Isolated, Direction::Ingress) => Some(Identity::HOST),
-            (Stance::Isolated, Direction::Egress) => None,
+        let isolated = frame.isolated || frame.strict;
+        let Some(levels) = Levels::new(rules.iter().map(|counted| counted.place)) else {
+            // More levels than precedences: no row, so everything is dropped.
+            return Draft {
+                direction,
+                isolated: true,
+                rules,
+                keys: Vec::new(),
+            };
         };
-        let mut keys: BTreeMap<Identity, Vec<Part>> = BTreeMap::new();
-        keys.extend(fallback_key.map(|key| (key, Vec::new())));
-        for (number, (rule, _)) in rules.iter().enumerate() {
-            self.spread(number, rule, direction, &mut keys);
+        let whole = rules
+            .iter()
+            .any(|counted| counted.place.force() == Force::Pass);
+        let mut keys = self.spread(&rules, direction, whole);
+        // Keys whose rows exist even when no rule is about them.
+        if !isolated {
+            keys.entry(Identity::UNKNOWN).or_default();
+        } else if direction == Direction::Ingress {
+            // An endpoint's own node may always connect to it, for health probes (reference D11).
+            keys.entry(Identity::HOST).or_default();
         }
-
+        if whole {
+            complete(&mut keys, isolated);
+        }
         let subject_names = self.labels(subject).and_then(named_ports_of);
-        let mut known: BTreeMap<Shape<'_>, Vec<Row>> = BTreeMap::new();
-        let mut compiled: Vec<(Identity, Vec<Row>)> = Vec::with_capacity(keys.len());
-        for (key, parts) in keys {
+        let mut known: HashMap<Shape<'_>, Arc<[Row]>> = HashMap::new();
+        let mut drafted = Vec::with_capacity(keys.len());
+        for (identity, key) in keys {
+            let own_node =
+                direction == Direction::Ingress && (identity == Identity::HOST || key.own_node);
+            let default = if isolated {
+                own_node
+            } else {
+                identity == Identity::UNKNOWN
+            };
+            let weight = key.weight.unwrap_or(Weight::ByPlace {
+                default: default.then_some(PRECEDENCE_FALLBACK),
+            });
             let names = match direction {
                 Direction::Ingress => subject_names,
-                Direction::Egress => self.labels(key).and_then(named_ports_of),
+                Direction::Egress => self
+                    .labels(key.names_of.unwrap_or(identity))
+                    .and_then(named_ports_of),
             };
             // Names only matter to rules with names; most keys share their rows.
-            let names = names.filter(|_| parts.iter().any(|(rule, _)| has_names(rules[*rule].0)));
-            let fallback = fallback_key == Some(key);
-            let rows = known.entry((parts, names, fallback)).or_insert_with_key(
-                |(parts, names, fallback)| {
-                    let says: Vec<Say> = parts
-                        .iter()
-                        .map(|(rule, which)| Say {
-                            rule: *rule,
-                            verdict: rules[*rule].0.section.action(),
-                            reach: Reach::of(&rules[*rule].0.ports, *names, *which),
-                        })
-                        .collect();
-                    rows(&says, *fallback)
-                },
-            );
-            compiled.push((key, rows.clone()));
+            let names = names.filter(|_| {
+                key.parts
+                    .iter()
+                    .any(|(rule, _)| has_names(rules[*rule as usize].rule))
+            });
+            let setting = Setting {
+                frame: Frame { own_node, ..frame },
+                weight,
+                levels: &levels,
+            };
+            let shape = (key.parts, names, weight, own_node);
+            let rows = known.entry(shape).or_insert_with_key(|(parts, names, ..)| {
+                let says: Vec<Say> = parts
+                    .iter()
+                    .map(|(number, which)| Say {
+                        rule: *number,
+                        place: rules[*number as usize].place,
+                        reach: Reach::of(&rules[*number as usize].rule.ports, *names, *which),
+                    })
+                    .collect();
+                rows(&says, setting).into()
+            });
+            drafted.push((identity, Arc::clone(rows)));
         }
-        let refs: Vec<RuleRef> = rules.into_iter().map(|(_, name)| name).collect();
-        let mut cookies: BTreeMap<Label, u32> = BTreeMap::new();
-        for (identity, rows) in compiled {
-            for row in rows {
-                let (verdict, precedence) = match &row.label {
-                    Label::Fallback => (EntryVerdict::Allow, PRECEDENCE_FALLBACK),
-                    Label::Rules(EntryVerdict::Allow, _) => (EntryVerdict::Allow, PRECEDENCE_ALLOW),
-                    Label::Rules(EntryVerdict::Deny, _) => (EntryVerdict::Deny, PRECEDENCE_DENY),
-                };
-                let key = EntryKey {
-                    direction,
-                    identity,
-                    protocol: row.protocol,
-                    port: row.port,
-                    port_prefix: row.port_prefix,
-                };
-                let cookie = match cookies.get(&row.label) {
+        Draft {
+            direction,
+            isolated,
+            rules,
+            keys: drafted,
+        }
+    }
+
+    /// Everything passes.
+    fn open(&self, direction: Direction) -> Draft<'_> {
+        let row = Row {
+            protocol: 0,
+            port: 0,
+            port_prefix: 0,
+            label: Label::Default {
+                because: Because::NotEnforced,
+                precedence: PRECEDENCE_FALLBACK,
+            },
+        };
+        Draft {
+            direction,
+            isolated: false,
+            rules: Vec::new(),
+            keys: vec![(Identity::UNKNOWN, Arc::new([row]))],
+        }
+    }
+
+    /// Puts rules on every key that their peers are found by.
+    fn spread(
+        &self,
+        rules: &[Counted<'_>],
+        direction: Direction,
+        whole: bool,
+    ) -> BTreeMap<Identity, Key> {
+        let mut parts: Vec<(Identity, Part)> = Vec::new();
+        let mut classes: BTreeMap<Identity, &Class> = BTreeMap::new();
+        let named_terms = match direction {
+            Direction::Ingress => Terms::Every,
+            Direction::Egress => Terms::Unnamed,
+        };
+        for (number, counted) in rules.iter().enumerate() {
+            // As many rules as numbers do not fit into memory.
+            let number = number as u32;
+            let linked = counted.linked;
+            if linked.anybody {
+                parts.push((Identity::UNKNOWN, (number, Terms::Every)));
+                // A name means what each receiving pod says it means (reference P6), so towards anybody it
+                // stands on the rows of those that have it.
+                if direction == Direction::Egress && has_names(counted.rule) {
+                    parts.extend(self.named.iter().map(|id| (*id, (number, Terms::Named))));
+                }
+            }
+            for selector in &linked.selectors {
+                let matches = self.peers.matches(*selector);
+                parts.extend(matches.iter().map(|id| (*id, (number, Terms::Every))));
+            }
+            for entity in &linked.entities {
+                parts.extend(
+                    self.bearers
+                        .iter()
+                        .map(|(identity, _)| identity)
+                        .filter(|identity| entity.contains(*identity))
+                        .map(|identity| (identity, (number, Terms::Every))),
+                );
+            }
+            for class in linked
+                .region
+                .into_iter()
+                .flat_map(|r| self.cidrs.classes(r))
+            {
+                parts.push((class.number(), (number, named_terms)));
+                if whole {
+                    classes.insert(class.number(), class);
+                }
+            }
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        let mut keys: BTreeMap<Identity, Key> = BTreeMap::new();
+        for (identity, part) in parts {
+            keys.entry(identity).or_default().parts.push(part);
+        }
+        for (number, class) in classes {
+            let Some(key) = keys.get_mut(&number) else {
+                continue;
+            };
+            let base = if class.in_cluster() {
+                class.base()
+            } else {
+                Some(class.world())
+            };
+            let precedence = WHOLE_ADDRESS;
+            key.weight = Some(match base {
+                Some(_) => Weight::Whole {
+                    precedence,
+                    default: true,
+                },
+                // Nobody told who is there.
+                None => Weight::Closed { precedence },
+            });
+            key.names_of = base;
+        }
+        keys
+    }
+}
+
+/// Makes every key's rows the whole answer: passes are followed here, because a lookup cannot. Whoever bears
+/// an identity is also anybody, and an address has its own identity's rules too.
+fn complete(keys: &mut BTreeMap<Identity, Key>, isolated: bool) {
+    let of = |keys: &BTreeMap<Identity, Key>, identity: Identity| -> Vec<Part> {
+        keys.get(&identity)
+            .map(|key| key.parts.clone())
+            .unwrap_or_default()
+    };
+    let anybody = of(keys, Identity::UNKNOWN);
+    let bases: BTreeMap<Identity, Vec<Part>> = keys
+        .values()
+        .filter_map(|key| key.names_of)
+        .map(|base| (base, of(keys, base)))
+        .collect();
+    for (identity, key) in keys.iter_mut() {
+        match (key.weight, key.names_of) {
+            (Some(Weight::Closed { .. }), _) => {
+                key.parts.clear();
+                continue;
+            }
+            (Some(_), Some(base)) => {
+                key.own_node = base == Identity::HOST;
+                key.parts.extend(bases.get(&base).into_iter().flatten());
+            }
+            _ if *identity == Identity::UNKNOWN => {
+                key.weight = Some(Weight::Whole {
+                    precedence: PRECEDENCE_ALLOW,
+                    default: !isolated,
+                });
+                continue;
+            }
+            _ => {
+                key.weight = Some(Weight::Whole {
+                    precedence: WHOLE_IDENTITY,
+                    default: true,
+                });
+            }
+        }
+        key.parts.extend(&anybody);
+        key.parts.sort_unstable();
+        key.parts.dedup();
+    }
+}
+
+impl Draft<'_> {
+    /// Gives the rows their cookies.
+    fn finish(self, cookies: &mut crate::cookie::CookieTable, entries: &mut Vec<Entry>) {
+        let mut given: HashMap<Label, u32> = HashMap::new();
+        for (identity, rows) in &self.keys {
+            for row in rows.iter() {
+                let cookie = match given.get(&row.label) {
                     Some(cookie) => *cookie,
                     None => {
                         let cookie = match &row.label {
-                            Label::Fallback if stance != Stance::Isolated => 0,
-                            Label::Fallback => self.cookies.cookie(Vec::new()),
-                            Label::Rules(_, numbers) => {
-                                let mut set: Vec<RuleRef> =
-                                    numbers.iter().map(|number| refs[*number].clone()).collect();
+                            Label::Default {
+                                because: Because::NotEnforced,
+                                ..
+                            } => 0,
+                            Label::Default { .. } => cookies.cookie(Vec::new()),
+                            Label::Rules { rules, .. } => {
+                                let mut set: Vec<RuleRef> = rules
+                                    .iter()
+                                    .filter_map(|number| self.rules.get(*number as usize))
+                                    .map(|counted| counted.spec.name(counted.rule))
+                                    .collect();
                                 set.sort();
-                                self.cookies.cookie(set)
+                                cookies.cookie(set)
                             }
                         };
-                        cookies.insert(row.label, cookie);
+                        given.insert(row.label.clone(), cookie);
                         cookie
                     }
                 };
+                let (verdict, precedence) = match &row.label {
+                    Label::Default {
+                        because,
+                        precedence,
+                    } => (because.verdict(), *precedence),
+                    Label::Rules {
+                        verdict,
+                        precedence,
+                        ..
+                    } => (*verdict, *precedence),
+                };
                 entries.push(Entry {
-                    key,
+                    key: EntryKey {
+                        direction: self.direction,
+                        identity: *identity,
+                        protocol: row.protocol,
+                        port: row.port,
+                        port_prefix: row.port_prefix,
+                    },
                     verdict,
                     precedence,
                     cookie,
                 });
             }
         }
-        stance == Stance::Isolated
-    }
-
-    /// Puts a rule on every key that its peers are found by.
-    fn spread(
-        &self,
-        number: usize,
-        rule: &Rule,
-        direction: Direction,
-        keys: &mut BTreeMap<Identity, Vec<Part>>,
-    ) {
-        let mut parts: BTreeSet<(Identity, Part)> = BTreeSet::new();
-        let anybody = || {
-            let mut parts = vec![(Identity::UNKNOWN, (number, Terms::Every))];
-            // A name means what each receiving pod says it means (reference P6), so towards anybody it
-            // stands on the rows of those that have it.
-            if direction == Direction::Egress && has_names(rule) {
-                parts.extend(self.named.iter().map(|id| (*id, (number, Terms::Named))));
-            }
-            parts
-        };
-        match &rule.peers {
-            Peers::Any => parts.extend(anybody()),
-            Peers::Terms(terms) => {
-                for term in terms {
-                    match term {
-                        Peer::Entity(Entity::All) => parts.extend(anybody()),
-                        Peer::Entity(entity) => parts.extend(
-                            self.identities
-                                .keys()
-                                .filter(|identity| entity.contains(**identity))
-                                .map(|identity| (*identity, (number, Terms::Every))),
-                        ),
-                        Peer::Endpoints(selector) => parts.extend(
-                            self.selectors
-                                .matches(selector)
-                                .map(|identity| (identity, (number, Terms::Every))),
-                        ),
-                        Peer::Cidr(cidr) => {
-                            let scopes = [
-                                Some(CidrScope::World),
-                                cidr.in_cluster.then_some(CidrScope::InCluster),
-                            ];
-                            for scope in scopes.into_iter().flatten() {
-                                // The datapath finds the longest prefix only: the rule stands on the row
-                                // of every prefix inside its block and outside its holes.
-                                parts.extend(
-                                    self.cidrs
-                                        .within(cidr.block, scope)
-                                        .filter(|(prefix, _)| {
-                                            cidr.covers(*prefix, scope == CidrScope::InCluster)
-                                        })
-                                        .map(|(_, identity)| (identity, (number, Terms::Every))),
-                                );
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        for (key, part) in parts {
-            keys.entry(key).or_default().push(part);
-        }
-    }
-}
-
-/// True when the rule has named ports.
-pub(crate) fn has_names(rule: &Rule) -> bool {
-    match &rule.ports {
-        Ports::All => false,
-        Ports::Only(terms) => terms
-            .iter()
-            .any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))),
     }
 }

@@ -1,16 +1,13 @@
 //! The same answer on paper: rules against labels, addresses and ports, with the reasons.
 
 use crate::{
-    Direction, Engine, EntryVerdict, IcmpFamily, Peer, Peers, PolicyId, PortMatch, PortTerm, Ports,
-    Rule, RuleRef, compile::Stance, engine::named_ports_of, protocol,
+    Direction, Engine, EntryVerdict, PolicyId, RuleRef,
+    case::Case,
+    order::{Frame, Place, rule_on},
 };
-use heddle_model::{Identity, LabelSet, Source};
+use heddle_model::Identity;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-
-/// Rules named as nearest at most: enough to see what is missing, few enough to read.
-const MOST_NEAREST: usize = 8;
 
 /// One end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +54,7 @@ pub struct Traffic {
 }
 
 /// Why a direction decided as it did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Because {
     /// Rules allow it.
@@ -109,12 +106,30 @@ pub struct DirectionDecision {
     pub enforced: bool,
     /// Why.
     pub because: Because,
-    /// The deciding rules: every allow that matched, or every deny.
+    /// The deciding rules: all that matched at the place in the order that decides.
     pub rules: Vec<RuleRef>,
+    /// The passes that were followed on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<RuleRef>,
     /// The policies that isolate this end in this direction.
     pub isolated_by: Vec<PolicyId>,
     /// After a default deny: the allows that came nearest, the nearest first.
     pub nearest: Vec<Nearest>,
+}
+
+impl DirectionDecision {
+    /// Nothing is enforced, and no rule was asked.
+    const fn not_enforced() -> Self {
+        Self {
+            verdict: EntryVerdict::Allow,
+            enforced: false,
+            because: Because::NotEnforced,
+            rules: Vec::new(),
+            passed: Vec::new(),
+            isolated_by: Vec::new(),
+            nearest: Vec::new(),
+        }
+    }
 }
 
 /// What both ends' policies say.
@@ -132,12 +147,8 @@ impl Decision {
     /// A pod that talks to itself: the packet never leaves it, so no policy sees it.
     pub fn within_pod() -> Self {
         let part = DirectionDecision {
-            verdict: EntryVerdict::Allow,
-            enforced: false,
             because: Because::Reserved,
-            rules: Vec::new(),
-            isolated_by: Vec::new(),
-            nearest: Vec::new(),
+            ..DirectionDecision::not_enforced()
         };
         Self {
             verdict: EntryVerdict::Allow,
@@ -171,26 +182,42 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> DirectionDecision {
-        let weighed = self.weigh(subject, peer, direction, traffic);
-        let isolated_by: BTreeSet<&PolicyId> = self
+        let Some(frame) = self.frame_of(subject, peer, direction) else {
+            return DirectionDecision::not_enforced();
+        };
+        let case = Case::new(self, subject, peer, direction, traffic);
+        let matching: Vec<_> = self
             .selecting(subject.identity)
-            .into_iter()
-            .filter(|(_, spec)| {
-                weighed.stance == Stance::Isolated && spec.isolates.holds(direction)
-            })
-            .map(|(id, _)| id)
+            .flat_map(|spec| spec.rules(direction).map(move |rule| (spec, rule)))
+            .filter(|(_, (rule, linked, _))| case.failure(rule, linked).is_none())
             .collect();
-        let nearest = if weighed.because == Because::DefaultDeny {
-            self.nearest(subject, peer, direction, traffic)
+        let ruling = rule_on(matching.iter().map(|(_, (.., place))| *place), frame);
+        let standing_at = |at: Option<Place>| {
+            let mut names: Vec<RuleRef> = matching
+                .iter()
+                .filter(|(_, (.., place))| Some(*place) == at)
+                .map(|(spec, (rule, ..))| spec.name(rule))
+                .collect();
+            names.sort();
+            names
+        };
+        let nearest = if ruling.because == Because::DefaultDeny {
+            self.nearest(subject, &case, frame, &ruling)
         } else {
             Vec::new()
         };
         DirectionDecision {
-            verdict: weighed.because.verdict(),
-            enforced: weighed.stance == Stance::Isolated,
-            because: weighed.because,
-            rules: weighed.rules,
-            isolated_by: isolated_by.into_iter().cloned().collect(),
+            verdict: ruling.because.verdict(),
+            enforced: frame.isolated || frame.strict,
+            because: ruling.because,
+            rules: standing_at(ruling.decided),
+            passed: ruling
+                .passed
+                .into_iter()
+                .flatten()
+                .flat_map(|place| standing_at(Some(place)))
+                .collect(),
+            isolated_by: self.isolating(subject.identity, direction),
             nearest,
         }
     }
@@ -203,311 +230,30 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> EntryVerdict {
-        self.weigh(subject, peer, direction, traffic)
-            .because
-            .verdict()
-    }
-
-    fn weigh(
-        &self,
-        subject: &Party,
-        peer: &Party,
-        direction: Direction,
-        traffic: Traffic,
-    ) -> Weighed {
-        let stance = self.stance(subject.identity, direction);
-        let (mut allows, mut denies) = (Vec::new(), Vec::new());
-        if stance != Stance::Exempt {
-            let case = Case::new(self, subject, peer, direction, traffic);
-            for (id, spec) in self.selecting(subject.identity) {
-                for rule in &spec.rules {
-                    if rule.section.direction() != direction || case.failure(rule).is_some() {
-                        continue;
-                    }
-                    let name = RuleRef::new(id, spec.position, rule.section, rule.index);
-                    match rule.section.action() {
-                        EntryVerdict::Allow => allows.push(name),
-                        EntryVerdict::Deny => denies.push(name),
-                    }
-                }
-            }
-        }
-        let own_node = direction == Direction::Ingress && peer.identity == Identity::HOST;
-        let (because, rules) = if !denies.is_empty() {
-            (Because::ExplicitDeny, denies)
-        } else if !allows.is_empty() {
-            (Because::Rule, allows)
-        } else if stance != Stance::Isolated {
-            (Because::NotEnforced, Vec::new())
-        } else if own_node {
-            (Because::Reserved, Vec::new())
-        } else {
-            (Because::DefaultDeny, Vec::new())
+        let Some(frame) = self.frame_of(subject, peer, direction) else {
+            return EntryVerdict::Allow;
         };
-        Weighed {
-            stance,
-            because,
-            rules,
-        }
+        let case = Case::new(self, subject, peer, direction, traffic);
+        let matching = self
+            .selecting(subject.identity)
+            .flat_map(|spec| spec.rules(direction))
+            .filter(|(rule, linked, _)| case.failure(rule, linked).is_none())
+            .map(|(.., place)| place);
+        rule_on(matching, frame).because.verdict()
     }
 
-    fn nearest(
-        &self,
-        subject: &Party,
-        peer: &Party,
-        direction: Direction,
-        traffic: Traffic,
-    ) -> Vec<Nearest> {
-        let case = Case::new(self, subject, peer, direction, traffic);
-        let mut found = Vec::new();
-        for (id, spec) in self.selecting(subject.identity) {
-            for rule in &spec.rules {
-                if rule.section.direction() != direction
-                    || rule.section.action() != EntryVerdict::Allow
-                {
-                    continue;
-                }
-                if let Some(failed) = case.failure(rule) {
-                    found.push(Nearest {
-                        rule: RuleRef::new(id, spec.position, rule.section, rule.index),
-                        failed,
-                        wanted: match failed {
-                            Term::Peer => describe_peers(&rule.peers),
-                            _ => describe_ports(&rule.ports),
-                        },
-                        got: match failed {
-                            Term::Peer => describe_party(peer, case.peer_labels),
-                            _ => protocol::describe(traffic.protocol, traffic.port),
-                        },
-                    });
-                }
-            }
-        }
-        found.sort_by(|a, b| (a.failed, &a.rule).cmp(&(b.failed, &b.rule)));
-        found.truncate(MOST_NEAREST);
-        found
+    fn frame_of(&self, subject: &Party, peer: &Party, direction: Direction) -> Option<Frame> {
+        let own_node = peer.identity == Identity::HOST;
+        self.frame(subject.identity, direction, own_node)
     }
 }
 
 impl Because {
-    const fn verdict(self) -> EntryVerdict {
+    /// Allow or deny.
+    pub const fn verdict(self) -> EntryVerdict {
         match self {
             Self::Rule | Self::NotEnforced | Self::Reserved => EntryVerdict::Allow,
             Self::DefaultDeny | Self::ExplicitDeny => EntryVerdict::Deny,
         }
-    }
-}
-
-struct Weighed {
-    stance: Stance,
-    because: Because,
-    rules: Vec<RuleRef>,
-}
-
-/// One question, ready to be put to rules.
-struct Case<'a> {
-    peer: &'a Party,
-    peer_labels: Option<&'a LabelSet>,
-    /// Named ports of the receiving end.
-    names: &'a str,
-    direction: Direction,
-    traffic: Traffic,
-}
-
-impl<'a> Case<'a> {
-    fn new(
-        engine: &'a Engine,
-        subject: &Party,
-        peer: &'a Party,
-        direction: Direction,
-        traffic: Traffic,
-    ) -> Self {
-        let receiver = match direction {
-            Direction::Ingress => subject,
-            Direction::Egress => peer,
-        };
-        Self {
-            peer,
-            peer_labels: engine.labels(peer.identity),
-            names: engine
-                .labels(receiver.identity)
-                .and_then(named_ports_of)
-                .unwrap_or_default(),
-            direction,
-            traffic,
-        }
-    }
-
-    /// The first term of the rule that fails, or `None` when the rule matches.
-    fn failure(&self, rule: &Rule) -> Option<Term> {
-        // Towards an address there is nobody to say what a port's name means.
-        let names_known =
-            |peer: &Peer| self.direction == Direction::Ingress || !matches!(peer, Peer::Cidr(_));
-        let mut nearest = Some(Term::Peer);
-        match &rule.peers {
-            Peers::Any => nearest = self.port_failure(&rule.ports, true),
-            Peers::Terms(terms) => {
-                for term in terms.iter().filter(|term| self.is_peer(term)) {
-                    let failure = self.port_failure(&rule.ports, names_known(term));
-                    // `None`, a match, sorts before every failure; failures by how near they came.
-                    nearest = nearest.min(failure);
-                }
-            }
-        }
-        nearest
-    }
-
-    fn is_peer(&self, term: &Peer) -> bool {
-        match term {
-            Peer::Endpoints(selector) => self
-                .peer_labels
-                .is_some_and(|labels| selector.matches(labels)),
-            Peer::Entity(entity) => entity.contains(self.peer.identity),
-            Peer::Cidr(cidr) => self
-                .peer
-                .prefix
-                .is_some_and(|prefix| cidr.covers(prefix, self.peer.in_cluster)),
-        }
-    }
-
-    fn port_failure(&self, ports: &Ports, names_known: bool) -> Option<Term> {
-        let Ports::Only(terms) = ports else {
-            return None;
-        };
-        let Traffic { protocol, port } = self.traffic;
-        let mut nearest = Some(Term::Protocol);
-        for term in terms {
-            let failure = match term {
-                PortTerm::Transport(transport, wanted) => {
-                    if !transport.protocols().contains(&protocol) {
-                        continue;
-                    }
-                    let holds = match wanted {
-                        PortMatch::All => true,
-                        PortMatch::Range(first, last) => (*first..=*last).contains(&port),
-                        PortMatch::Name(name) => {
-                            names_known
-                                && protocol::named_ports(self.names)
-                                    .any(|known| known == (name.as_str(), protocol, port))
-                        }
-                    };
-                    (!holds).then_some(Term::Port)
-                }
-                PortTerm::Icmp(family, kind) => {
-                    if family.protocol() != protocol {
-                        continue;
-                    }
-                    (u16::from(*kind) != port).then_some(Term::Icmp)
-                }
-            };
-            nearest = nearest.min(failure);
-        }
-        nearest
-    }
-}
-
-fn describe_peers(peers: &Peers) -> String {
-    match peers {
-        Peers::Any => "anybody".to_owned(),
-        Peers::Terms(terms) if terms.is_empty() => "nobody (an empty list)".to_owned(),
-        Peers::Terms(terms) => join(terms.iter()),
-    }
-}
-
-fn describe_ports(ports: &Ports) -> String {
-    match ports {
-        Ports::All => "everything".to_owned(),
-        Ports::Only(terms) if terms.is_empty() => "nothing (an empty list)".to_owned(),
-        Ports::Only(terms) => join(terms.iter()),
-    }
-}
-
-fn join(terms: impl Iterator<Item = impl std::fmt::Display>) -> String {
-    terms
-        .map(|term| term.to_string())
-        .collect::<Vec<_>>()
-        .join(", or ")
-}
-
-fn describe_party(party: &Party, labels: Option<&LabelSet>) -> String {
-    let Some(labels) = labels else {
-        return format!("identity {}", party.identity);
-    };
-    if let Some(namespace) = labels.namespace() {
-        let own: Vec<String> = labels
-            .iter()
-            .filter(|(source, key, _)| *source == Source::K8s && !key.starts_with("io."))
-            .map(|(_, key, value)| format!("{key}={value}"))
-            .collect();
-        let labels = if own.is_empty() {
-            "no labels".to_owned()
-        } else {
-            own.join(", ")
-        };
-        return format!("pod with {labels} of namespace {namespace}");
-    }
-    let name = party.identity.reserved_name().unwrap_or("unknown");
-    match party.prefix {
-        Some(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => {
-            format!("{} ({name})", prefix.addr())
-        }
-        _ => name.to_owned(),
-    }
-}
-
-impl PortTerm {
-    /// The message types that `name` stands for in `icmps` (reference 1.2), or `None`.
-    pub fn icmp_type(family: IcmpFamily, name: &str) -> Option<u8> {
-        let table: &[(&str, u8)] = match family {
-            IcmpFamily::V4 => &[
-                ("EchoReply", 0),
-                ("DestinationUnreachable", 3),
-                ("Redirect", 5),
-                ("Echo", 8),
-                ("EchoRequest", 8),
-                ("RouterAdvertisement", 9),
-                ("RouterSelection", 10),
-                ("TimeExceeded", 11),
-                ("ParameterProblem", 12),
-                ("Timestamp", 13),
-                ("TimestampReply", 14),
-                ("Photuris", 40),
-                ("ExtendedEchoRequest", 42),
-                ("ExtendedEchoReply", 43),
-            ],
-            IcmpFamily::V6 => &[
-                ("DestinationUnreachable", 1),
-                ("PacketTooBig", 2),
-                ("TimeExceeded", 3),
-                ("ParameterProblem", 4),
-                ("EchoRequest", 128),
-                ("EchoReply", 129),
-                ("MulticastListenerQuery", 130),
-                ("MulticastListenerReport", 131),
-                ("MulticastListenerDone", 132),
-                ("RouterSolicitation", 133),
-                ("RouterAdvertisement", 134),
-                ("NeighborSolicitation", 135),
-                ("NeighborAdvertisement", 136),
-                ("RedirectMessage", 137),
-                ("RouterRenumbering", 138),
-                ("ICMPNodeInformationQuery", 139),
-                ("ICMPNodeInformationResponse", 140),
-                ("InverseNeighborDiscoverySolicitation", 141),
-                ("InverseNeighborDiscoveryAdvertisement", 142),
-                ("HomeAgentAddressDiscoveryRequest", 144),
-                ("HomeAgentAddressDiscoveryReply", 145),
-                ("MobilePrefixSolicitation", 146),
-                ("MobilePrefixAdvertisement", 147),
-                ("DuplicateAddressRequestCodeSuffix", 157),
-                ("DuplicateAddressConfirmationCodeSuffix", 158),
-                ("ExtendedEchoRequest", 160),
-                ("ExtendedEchoReply", 161),
-            ],
-        };
-        table
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, kind)| *kind)
     }
 }

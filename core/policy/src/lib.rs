@@ -5,23 +5,33 @@
 //! says why. A property test holds the two together.
 #![forbid(unsafe_code)]
 
+mod case;
 mod cidr;
 mod compile;
 pub mod compiled;
 mod cookie;
 mod decide;
 mod engine;
+mod facts;
+mod index;
+mod link;
+mod order;
+mod peer;
+mod port;
 pub mod protocol;
 mod rows;
 mod rule;
 mod selector;
+mod world;
 
-pub use cidr::{CidrAssignment, CidrScope};
+pub use cidr::{CidrAssignment, CidrChange, CidrScope};
 pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};
 pub use engine::Engine;
+pub use facts::{EnforcementMode, ServiceFacts};
+pub use peer::{CidrBlock, CidrGroupRef, Peer, Peers, ServiceRef};
+pub use port::{IcmpFamily, PortMatch, PortTerm, Ports, Transport};
 pub use rule::{
-    CidrBlock, IcmpFamily, Isolation, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec,
-    PortMatch, PortTerm, Ports, Rule, RuleRef, Section, Transport,
+    Action, Isolation, Policy, PolicyId, PolicyKind, PolicySpec, Rule, RuleRef, Section, Tier,
 };
 pub use selector::EndpointSelector;

@@ -1,6 +1,10 @@
 //! From what rules say about ports to the fewest prefix rows that say the same.
 
-use crate::{EntryVerdict, PortMatch, PortTerm, Ports, Transport, protocol};
+use crate::{
+    Because, EntryVerdict, PortMatch, PortTerm, Ports, Transport,
+    order::{Frame, Levels, Place, rule_on},
+    protocol,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ports of one protocol, both ends included; for ICMP, message types.
@@ -21,22 +25,25 @@ pub(crate) enum Reach {
 }
 
 /// Which of a rule's port terms count for a peer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Terms {
     /// All.
     Every,
     /// Only the named ones: the rest stands on the row for anybody.
     Named,
+    /// All but the named ones: towards an address there is nobody to say what a port's name means.
+    Unnamed,
 }
 
 impl Reach {
     /// Resolves a rule's ports with the names that the receiving end gives its ports.
     pub(crate) fn of(ports: &Ports, names: Option<&str>, which: Terms) -> Self {
         let terms = match ports {
-            Ports::All if which == Terms::Every => return Self::All,
-            Ports::All => return Self::Spans(Vec::new()),
+            Ports::All if which == Terms::Named => return Self::Spans(Vec::new()),
+            Ports::All => return Self::All,
             Ports::Only(terms) => terms,
         };
+        let names = names.filter(|_| which != Terms::Unnamed);
         let mut spans = Vec::new();
         for term in terms {
             match term {
@@ -86,12 +93,16 @@ fn named_spans<'a>(
 }
 
 /// What a row says.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Label {
     /// What these rules say, by their numbers, sorted.
-    Rules(EntryVerdict, Vec<usize>),
-    /// What holds where no rule matches.
-    Fallback,
+    Rules {
+        verdict: EntryVerdict,
+        precedence: u32,
+        rules: Vec<u32>,
+    },
+    /// What holds where no rule decides.
+    Default { because: Because, precedence: u32 },
 }
 
 /// One row: protocol, port prefix, and what it says.
@@ -105,16 +116,81 @@ pub(crate) struct Row {
 
 /// One rule's say on a peer.
 pub(crate) struct Say {
-    pub(crate) rule: usize,
-    pub(crate) verdict: EntryVerdict,
+    pub(crate) rule: u32,
+    pub(crate) place: Place,
     pub(crate) reach: Reach,
 }
 
+/// How the rows of a key relate to those that a lookup finds for the packet's other keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Weight {
+    /// By what they say: each key's rows say what the key's own rules add up to, and the strongest wins.
+    ByPlace {
+        /// The precedence of a row where no rule of the key decides; `None`: no row.
+        default: Option<u32>,
+    },
+    /// By the key: the key's rows are the whole answer, and have this precedence.
+    Whole {
+        precedence: u32,
+        /// Whether there are rows where no rule decides, even where no wider row stands above.
+        default: bool,
+    },
+    /// Nobody knows the answer, so it is no.
+    Closed { precedence: u32 },
+}
+
+/// What the rows of a key depend on beside its rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) frame: Frame,
+    pub(crate) weight: Weight,
+    pub(crate) levels: &'a Levels,
+}
+
+impl Setting<'_> {
+    /// What some says add up to. Where a wider row stands above (`below`), silence has to be said.
+    fn label<'a>(&self, says: impl Iterator<Item = &'a Say> + Clone, below: bool) -> Option<Label> {
+        if let Weight::Closed { precedence } = self.weight {
+            return Some(Label::Default {
+                because: Because::DefaultDeny,
+                precedence,
+            });
+        }
+        let ruling = rule_on(says.clone().map(|say| say.place), self.frame);
+        let Some(place) = ruling.decided else {
+            let precedence = match self.weight {
+                Weight::ByPlace { default } => default?,
+                Weight::Whole { default: false, .. } if !below => return None,
+                Weight::Whole { precedence, .. } | Weight::Closed { precedence } => precedence,
+            };
+            return Some(Label::Default {
+                because: ruling.because,
+                precedence,
+            });
+        };
+        let mut rules: Vec<u32> = says
+            .filter(|say| say.place == place)
+            .map(|say| say.rule)
+            .collect();
+        rules.sort_unstable();
+        rules.dedup();
+        Some(Label::Rules {
+            verdict: ruling.because.verdict(),
+            precedence: match self.weight {
+                Weight::ByPlace { .. } => self.levels.precedence(place),
+                Weight::Whole { precedence, .. } | Weight::Closed { precedence } => precedence,
+            },
+            rules,
+        })
+    }
+}
+
 /// The rows of one key: a lookup by longest prefix finds for each protocol and port exactly what the
-/// says add up to (a deny beats every allow), or `fallback`, or nothing.
-pub(crate) fn rows(says: &[Say], fallback: bool) -> Vec<Row> {
+/// says add up to, or the default, or nothing.
+pub(crate) fn rows(says: &[Say], setting: Setting<'_>) -> Vec<Row> {
     let mut labels = Labels::default();
-    let everywhere = labels.add(says.iter().filter(|say| say.reach == Reach::All), fallback);
+    let all = says.iter().filter(|say| say.reach == Reach::All);
+    let everywhere = labels.number(setting.label(all, false));
     let mut found = Vec::new();
     if let Some(label) = everywhere {
         found.push((0, 0, 0, label));
@@ -128,7 +204,7 @@ pub(crate) fn rows(says: &[Say], fallback: bool) -> Vec<Row> {
         .map(|span| span.protocol)
         .collect();
     for protocol in protocols {
-        let segments = segments(says, protocol, fallback, &mut labels);
+        let segments = segments(says, protocol, setting, everywhere.is_some(), &mut labels);
         let block = Block::build(0, 0, &segments);
         block.emit(0, 0, everywhere, &mut |port, port_prefix, label| {
             found.push((protocol, port, port_prefix, label));
@@ -136,11 +212,13 @@ pub(crate) fn rows(says: &[Say], fallback: bool) -> Vec<Row> {
     }
     found
         .into_iter()
-        .map(|(protocol, port, port_prefix, label)| Row {
-            protocol,
-            port,
-            port_prefix,
-            label: labels.get(label),
+        .filter_map(|(protocol, port, port_prefix, label)| {
+            Some(Row {
+                protocol,
+                port,
+                port_prefix,
+                label: labels.list.get(label as usize)?.clone(),
+            })
         })
         .collect()
 }
@@ -153,32 +231,8 @@ struct Labels {
 }
 
 impl Labels {
-    /// The label of what some rules add up to.
-    fn add<'a>(&mut self, says: impl Iterator<Item = &'a Say>, fallback: bool) -> Option<u32> {
-        let (mut allows, mut denies) = (Vec::new(), Vec::new());
-        for say in says {
-            match say.verdict {
-                EntryVerdict::Allow => allows.push(say.rule),
-                EntryVerdict::Deny => denies.push(say.rule),
-            }
-        }
-        let label = if !denies.is_empty() {
-            Label::Rules(EntryVerdict::Deny, denies)
-        } else if !allows.is_empty() {
-            Label::Rules(EntryVerdict::Allow, allows)
-        } else if fallback {
-            Label::Fallback
-        } else {
-            return None;
-        };
-        let label = match label {
-            Label::Rules(verdict, mut rules) => {
-                rules.sort_unstable();
-                rules.dedup();
-                Label::Rules(verdict, rules)
-            }
-            Label::Fallback => Label::Fallback,
-        };
+    fn number(&mut self, label: Option<Label>) -> Option<u32> {
+        let label = label?;
         if let Some(number) = self.numbers.get(&label) {
             return Some(*number);
         }
@@ -186,13 +240,6 @@ impl Labels {
         self.list.push(label.clone());
         self.numbers.insert(label, number);
         Some(number)
-    }
-
-    fn get(&self, number: u32) -> Label {
-        self.list
-            .get(number as usize)
-            .cloned()
-            .unwrap_or(Label::Fallback)
     }
 }
 
@@ -204,8 +251,15 @@ struct Segment {
     label: Option<u32>,
 }
 
-/// The whole port space of a protocol in stretches, neighbours different.
-fn segments(says: &[Say], protocol: u8, fallback: bool, labels: &mut Labels) -> Vec<Segment> {
+/// The whole port space of a protocol in stretches, neighbours different; `below` a row for every protocol
+/// or not.
+fn segments(
+    says: &[Say],
+    protocol: u8,
+    setting: Setting<'_>,
+    below: bool,
+    labels: &mut Labels,
+) -> Vec<Segment> {
     let spans_of = |say: &Say| -> Vec<Span> {
         match &say.reach {
             Reach::All => vec![Span {
@@ -230,17 +284,15 @@ fn segments(says: &[Say], protocol: u8, fallback: bool, labels: &mut Labels) -> 
     let mut segments: Vec<Segment> = Vec::with_capacity(starts.len());
     for (at, first) in starts.iter().enumerate() {
         let last = starts.get(at + 1).map_or(u16::MAX, |next| next - 1);
-        let label = labels.add(
-            spans
-                .iter()
-                .filter(|(_, spans)| {
-                    spans
-                        .iter()
-                        .any(|span| span.first <= *first && last <= span.last)
-                })
-                .map(|(say, _)| *say),
-            fallback,
-        );
+        let here = spans
+            .iter()
+            .filter(|(_, spans)| {
+                spans
+                    .iter()
+                    .any(|span| span.first <= *first && last <= span.last)
+            })
+            .map(|(say, _)| *say);
+        let label = labels.number(setting.label(here, below));
         match segments.last_mut() {
             Some(before) if before.label == label => before.last = last,
             _ => segments.push(Segment {

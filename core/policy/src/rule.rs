@@ -1,8 +1,6 @@
 //! Policies in one normal form, whatever API they were written in.
 
-use crate::{Direction, EndpointSelector, EntryVerdict};
-use heddle_model::Entity;
-use ipnet::IpNet;
+use crate::{Direction, EndpointSelector, EntryVerdict, Peers, Ports};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -15,6 +13,8 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// `cilium.io/v2` CiliumClusterwideNetworkPolicy.
     CiliumClusterwideNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -24,7 +24,16 @@ impl PolicyKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
+    }
+
+    /// True for the kinds whose objects live in no namespace.
+    pub const fn cluster_wide(self) -> bool {
+        matches!(
+            self,
+            Self::CiliumClusterwideNetworkPolicy | Self::ClusterNetworkPolicy
+        )
     }
 }
 
@@ -100,13 +109,51 @@ impl Section {
         }
     }
 
-    /// What its rules say.
-    pub const fn action(self) -> EntryVerdict {
+    /// What its rules say in the kinds of policy where the list tells (all but ClusterNetworkPolicy).
+    pub const fn action(self) -> Action {
         match self {
-            Self::Ingress | Self::Egress => EntryVerdict::Allow,
-            Self::IngressDeny | Self::EgressDeny => EntryVerdict::Deny,
+            Self::Ingress | Self::Egress => Action::Allow,
+            Self::IngressDeny | Self::EgressDeny => Action::Deny,
         }
     }
+}
+
+/// What a rule says of the traffic it matches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Let it pass (`Accept` in ClusterNetworkPolicy).
+    Allow,
+    /// Stop it.
+    Deny,
+    /// Ask no more rules of this tier; the next tier decides (reference 2.9).
+    Pass,
+}
+
+impl Action {
+    /// The verdict, for a rule that gives one.
+    pub const fn verdict(self) -> Option<EntryVerdict> {
+        match self {
+            Self::Allow => Some(EntryVerdict::Allow),
+            Self::Deny => Some(EntryVerdict::Deny),
+            Self::Pass => None,
+        }
+    }
+}
+
+/// When a policy is asked: tier after tier, until one decides (reference 2.9).
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Before everything else.
+    Admin,
+    /// NetworkPolicy and Cilium's policies.
+    #[default]
+    Normal,
+    /// For what no policy of the tier before isolates.
+    Baseline,
 }
 
 /// Which rule of which policy.
@@ -127,11 +174,14 @@ pub struct RuleRef {
     /// Its position in that list, from 0.
     pub index: u32,
     /// What it says.
-    pub action: EntryVerdict,
+    pub action: Action,
+    /// The rule's own name, in the kinds of policy whose rules have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 impl RuleRef {
-    /// The rule at this place of a policy.
+    /// The rule at this place of a policy, where the list tells its action.
     pub fn new(policy: &PolicyId, spec: Option<u32>, section: Section, index: u32) -> Self {
         Self {
             kind: policy.kind,
@@ -141,6 +191,16 @@ impl RuleRef {
             section,
             index,
             action: section.action(),
+            rule: None,
+        }
+    }
+
+    /// A rule of a policy's part.
+    pub fn of(policy: &PolicyId, spec: Option<u32>, rule: &Rule) -> Self {
+        Self {
+            action: rule.action,
+            rule: rule.name.clone(),
+            ..Self::new(policy, spec, rule.section, rule.index)
         }
     }
 
@@ -156,7 +216,11 @@ impl fmt::Display for RuleRef {
         if let Some(spec) = self.spec {
             write!(f, "specs[{spec}].")?;
         }
-        write!(f, "{}[{}]", self.section.name(), self.index)
+        write!(f, "{}[{}]", self.section.name(), self.index)?;
+        match &self.rule {
+            Some(name) => write!(f, " ({name})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -165,6 +229,11 @@ impl fmt::Display for RuleRef {
 pub struct Policy {
     /// Which object it is.
     pub id: PolicyId,
+    /// When it is asked.
+    pub tier: Tier,
+    /// Its place in the tiers Admin and Baseline: a lower number is asked earlier. Without a meaning in
+    /// the tier Normal, where it is 0.
+    pub priority: i32,
     /// Its parts: one for `spec`, as many as there are in `specs`. Each has a subject of its own.
     pub specs: Vec<PolicySpec>,
 }
@@ -176,7 +245,7 @@ pub struct PolicySpec {
     pub position: Option<u32>,
     /// The endpoints it is about.
     pub subject: EndpointSelector,
-    /// The directions in which it denies its subjects what no rule allows.
+    /// The directions in which it denies its subjects what no rule allows; counts in the tier Normal only.
     pub isolates: Isolation,
     /// Its rules.
     pub rules: Vec<Rule>,
@@ -204,179 +273,17 @@ impl Isolation {
 /// One rule: it matches when some peer term and some port term match.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// The list it stands in: its direction and action.
+    /// The list it stands in, which gives its direction.
     pub section: Section,
-    /// Its position in that list, from 0.
+    /// Its position in that list, from 0. In the tiers Admin and Baseline an earlier rule of a policy goes
+    /// before a later one.
     pub index: u32,
+    /// What it says. A pass in the tier Normal, which has no order, says nothing.
+    pub action: Action,
+    /// Its own name, in the kinds of policy whose rules have one.
+    pub name: Option<String>,
     /// Who the other end is.
     pub peers: Peers,
     /// What is spoken.
     pub ports: Ports,
-}
-
-/// Whom a rule is about.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Peers {
-    /// Anybody, inside the cluster and outside.
-    Any,
-    /// Whom one of these selects; an empty list selects nobody (reference E4).
-    Terms(Vec<Peer>),
-}
-
-/// One term of a rule's peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Peer {
-    /// Pods by their labels and their namespace's.
-    Endpoints(EndpointSelector),
-    /// Addresses.
-    Cidr(CidrBlock),
-    /// A named group.
-    Entity(Entity),
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Endpoints(selector) => selector.fmt(f),
-            Self::Cidr(block) => block.fmt(f),
-            Self::Entity(entity) => write!(f, "entity {entity}"),
-        }
-    }
-}
-
-/// A block of addresses with holes.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CidrBlock {
-    /// The block.
-    pub block: IpNet,
-    /// The holes, each inside the block.
-    pub except: Vec<IpNet>,
-    /// Whether it also selects pod and node addresses: true for Kubernetes `ipBlock`, false for Cilium's
-    /// CIDR rules (reference I1).
-    pub in_cluster: bool,
-}
-
-impl CidrBlock {
-    /// True when it selects all addresses of `prefix`, which is not cut by a hole.
-    pub fn covers(&self, prefix: IpNet, in_cluster: bool) -> bool {
-        (self.in_cluster || !in_cluster)
-            && self.block.contains(&prefix)
-            && !self.except.iter().any(|hole| hole.contains(&prefix))
-    }
-}
-
-impl fmt::Display for CidrBlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "addresses in {}", self.block)?;
-        for (at, hole) in self.except.iter().enumerate() {
-            write!(f, "{}{hole}", if at == 0 { " except " } else { ", " })?;
-        }
-        if !self.in_cluster {
-            f.write_str(" outside the cluster")?;
-        }
-        Ok(())
-    }
-}
-
-/// What a rule is about.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Ports {
-    /// Everything, ICMP and unknown protocols included (reference P2).
-    All,
-    /// What one of these says; an empty list is nothing (reference E9).
-    Only(Vec<PortTerm>),
-}
-
-/// One term of a rule's ports.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PortTerm {
-    /// Ports of a transport protocol.
-    Transport(Transport, PortMatch),
-    /// An ICMP message type.
-    Icmp(IcmpFamily, u8),
-}
-
-impl fmt::Display for PortTerm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(transport, PortMatch::All) => write!(f, "{}", transport.name()),
-            Self::Transport(transport, PortMatch::Range(first, last)) if first == last => {
-                write!(f, "{}/{first}", transport.name())
-            }
-            Self::Transport(transport, PortMatch::Range(first, last)) => {
-                write!(f, "{}/{first}-{last}", transport.name())
-            }
-            Self::Transport(transport, PortMatch::Name(name)) => {
-                write!(f, "{}/{name}", transport.name())
-            }
-            Self::Icmp(IcmpFamily::V4, kind) => write!(f, "ICMP/{kind}"),
-            Self::Icmp(IcmpFamily::V6, kind) => write!(f, "ICMPv6/{kind}"),
-        }
-    }
-}
-
-/// A transport protocol of a rule.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-    /// All three; not ICMP (reference P1).
-    Any,
-}
-
-impl Transport {
-    /// Its name in a policy.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-            Self::Any => "ANY",
-        }
-    }
-
-    /// The IP protocol numbers.
-    pub const fn protocols(self) -> &'static [u8] {
-        use crate::protocol::{SCTP, TCP, UDP};
-        match self {
-            Self::Tcp => &[TCP],
-            Self::Udp => &[UDP],
-            Self::Sctp => &[SCTP],
-            Self::Any => &[TCP, UDP, SCTP],
-        }
-    }
-}
-
-/// Ports of a transport protocol.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum PortMatch {
-    /// All of them.
-    All,
-    /// From the first to the last, both included.
-    Range(u16, u16),
-    /// The ports that the pod on the receiving end gives this name (references P5, P6).
-    Name(String),
-}
-
-/// An ICMP version.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum IcmpFamily {
-    /// ICMP.
-    V4,
-    /// ICMPv6.
-    V6,
-}
-
-impl IcmpFamily {
-    /// The IP protocol number.
-    pub const fn protocol(self) -> u8 {
-        match self {
-            Self::V4 => crate::protocol::ICMP,
-            Self::V6 => crate::protocol::ICMPV6,
-        }
-    }
 }

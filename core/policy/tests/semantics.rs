@@ -7,7 +7,7 @@ use heddle_model::{
 use heddle_policy::{
     Because, CidrAssignment, CidrBlock, CidrScope, Direction, EndpointSelector, Engine,
     EntryVerdict, Isolation, Party, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec,
-    PortMatch, PortTerm, Ports, Rule, Section, Term, Traffic, Transport, protocol,
+    PortMatch, PortTerm, Ports, Rule, Section, Term, Tier, Traffic, Transport, protocol,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -62,6 +62,8 @@ fn policy(name: &str, rules: Vec<(Section, Peers, Ports)>) -> Policy {
     }
     Policy {
         id: PolicyId::new(PolicyKind::CiliumNetworkPolicy, "shop", name),
+        tier: Tier::Normal,
+        priority: 0,
         specs: vec![PolicySpec {
             position: None,
             subject: app("web"),
@@ -72,6 +74,8 @@ fn policy(name: &str, rules: Vec<(Section, Peers, Ports)>) -> Policy {
                 .map(|(index, (section, peers, ports))| Rule {
                     section,
                     index: index as u32,
+                    action: section.action(),
+                    name: None,
                     peers,
                     ports,
                 })

@@ -7,6 +7,9 @@
     reason = "a test fails by a panic"
 )]
 
+pub mod draw;
+pub mod probe;
+
 use serde_json::Value;
 use std::{
     io::Write,

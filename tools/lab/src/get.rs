@@ -16,6 +16,9 @@ pub fn kind(word: &str) -> Result<Kind, LabError> {
         "deploy" => Some(Kind::Deployment),
         "netpol" | "networkpolicies" => Some(Kind::NetworkPolicy),
         "cnp" | "ciliumnetworkpolicies" => Some(Kind::CiliumNetworkPolicy),
+        "ccnp" | "ciliumclusterwidenetworkpolicies" => Some(Kind::CiliumClusterwideNetworkPolicy),
+        "clusternetworkpolicies" => Some(Kind::ClusterNetworkPolicy),
+        "svc" => Some(Kind::Service),
         "ciliumid" | "ciliumidentities" => Some(Kind::CiliumIdentity),
         "cep" => Some(Kind::CiliumEndpoint),
         _ => Kind::ALL.into_iter().find(|kind| {

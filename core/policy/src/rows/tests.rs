@@ -1,12 +1,16 @@
 //! Rows say what the says say, in few rows.
 
 use super::*;
+use crate::{
+    compiled::{PRECEDENCE_ALLOW, PRECEDENCE_DENY, PRECEDENCE_FALLBACK},
+    order::normal_place,
+};
 use proptest::prelude::*;
 
-fn say(rule: usize, verdict: EntryVerdict, first: u16, last: u16) -> Say {
+fn say(rule: u32, verdict: EntryVerdict, first: u16, last: u16) -> Say {
     Say {
         rule,
-        verdict,
+        place: normal_place(verdict),
         reach: Reach::Spans(vec![Span {
             protocol: protocol::TCP,
             first,
@@ -15,12 +19,39 @@ fn say(rule: usize, verdict: EntryVerdict, first: u16, last: u16) -> Say {
     }
 }
 
-fn everything(rule: usize, verdict: EntryVerdict) -> Say {
+fn everything(rule: u32, verdict: EntryVerdict) -> Say {
     Say {
         rule,
-        verdict,
+        place: normal_place(verdict),
         reach: Reach::All,
     }
+}
+
+fn said(verdict: EntryVerdict, rules: Vec<u32>) -> Label {
+    Label::Rules {
+        verdict,
+        precedence: match verdict {
+            EntryVerdict::Allow => PRECEDENCE_ALLOW,
+            EntryVerdict::Deny => PRECEDENCE_DENY,
+        },
+        rules,
+    }
+}
+
+/// Rows of the tier Normal, where something isolates or nothing does.
+fn rows_of(says: &[Say], open: bool) -> Vec<Row> {
+    let setting = Setting {
+        frame: Frame {
+            isolated: !open,
+            strict: false,
+            own_node: false,
+        },
+        weight: Weight::ByPlace {
+            default: open.then_some(PRECEDENCE_FALLBACK),
+        },
+        levels: &Levels::default(),
+    };
+    rows(says, setting)
 }
 
 fn lookup(rows: &[Row], protocol: u8, port: u16) -> Option<Label> {
@@ -36,10 +67,10 @@ fn lookup(rows: &[Row], protocol: u8, port: u16) -> Option<Label> {
 
 #[test]
 fn p4_a_wide_range_is_at_most_thirty_rows() {
-    let found = rows(&[say(0, EntryVerdict::Allow, 1, 65_534)], false);
+    let found = rows_of(&[say(0, EntryVerdict::Allow, 1, 65_534)], false);
     assert_eq!(found.len(), 30);
     assert_eq!(
-        rows(&[say(0, EntryVerdict::Allow, 0, 65_535)], false).len(),
+        rows_of(&[say(0, EntryVerdict::Allow, 0, 65_535)], false).len(),
         1
     );
 }
@@ -50,12 +81,12 @@ fn a_hole_in_an_allow_is_one_row_more() {
         say(0, EntryVerdict::Allow, 0, 65_535),
         say(1, EntryVerdict::Deny, 80, 80),
     ];
-    assert_eq!(rows(&says, false).len(), 2);
+    assert_eq!(rows_of(&says, false).len(), 2);
     let says = [
         everything(0, EntryVerdict::Allow),
         say(1, EntryVerdict::Deny, 80, 80),
     ];
-    assert_eq!(rows(&says, false).len(), 2);
+    assert_eq!(rows_of(&says, false).len(), 2);
 }
 
 #[test]
@@ -64,10 +95,10 @@ fn a_deny_of_a_wide_range_stands_on_narrow_rows() {
         say(0, EntryVerdict::Deny, 0, 1023),
         say(1, EntryVerdict::Allow, 80, 80),
     ];
-    let found = rows(&says, false);
+    let found = rows_of(&says, false);
     assert_eq!(
         lookup(&found, protocol::TCP, 80),
-        Some(Label::Rules(EntryVerdict::Deny, vec![0]))
+        Some(said(EntryVerdict::Deny, vec![0]))
     );
     assert_eq!(lookup(&found, protocol::TCP, 1024), None);
     assert_eq!(lookup(&found, protocol::UDP, 80), None);
@@ -82,8 +113,8 @@ proptest! {
     ) {
         let says: Vec<Say> = spans
             .iter()
-            .enumerate()
-            .map(|(rule, (deny, a, b, all))| {
+            .zip(0u32..)
+            .map(|((deny, a, b, all), rule)| {
                 let verdict = if *deny { EntryVerdict::Deny } else { EntryVerdict::Allow };
                 if *all {
                     everything(rule, verdict)
@@ -92,7 +123,7 @@ proptest! {
                 }
             })
             .collect();
-        let found = rows(&says, fallback);
+        let found = rows_of(&says, fallback);
         for protocol in [protocol::TCP, protocol::UDP] {
             for port in (0..=40u16).flat_map(|p| [p * scale, (p * scale).saturating_add(1)]) {
                 let holding: Vec<&Say> = says
@@ -104,13 +135,16 @@ proptest! {
                         }),
                     })
                     .collect();
-                let of = |verdict| -> Vec<usize> {
-                    holding.iter().filter(|say| say.verdict == verdict).map(|say| say.rule).collect()
+                let of = |verdict| -> Vec<u32> {
+                    holding.iter().filter(|say| say.place == normal_place(verdict)).map(|say| say.rule).collect()
                 };
                 let expected = match (of(EntryVerdict::Deny), of(EntryVerdict::Allow)) {
-                    (denies, _) if !denies.is_empty() => Some(Label::Rules(EntryVerdict::Deny, denies)),
-                    (_, allows) if !allows.is_empty() => Some(Label::Rules(EntryVerdict::Allow, allows)),
-                    _ if fallback => Some(Label::Fallback),
+                    (denies, _) if !denies.is_empty() => Some(said(EntryVerdict::Deny, denies)),
+                    (_, allows) if !allows.is_empty() => Some(said(EntryVerdict::Allow, allows)),
+                    _ if fallback => Some(Label::Default {
+                        because: Because::NotEnforced,
+                        precedence: PRECEDENCE_FALLBACK,
+                    }),
                     _ => None,
                 };
                 prop_assert_eq!(lookup(&found, protocol, port), expected, "{} {}", protocol, port);

@@ -1,0 +1,216 @@
+//! One question put to rules, and what came near when none matched.
+
+use crate::{
+    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Rule, Term, Tier,
+    Traffic,
+    engine::named_ports_of,
+    link::LinkedRule,
+    order::{Frame, Ruling},
+    protocol,
+};
+use heddle_model::{LabelSet, Source};
+
+/// Rules named as nearest at most: enough to see what is missing, few enough to read.
+const MOST_NEAREST: usize = 8;
+
+/// One question, ready to be put to rules.
+pub(crate) struct Case<'a> {
+    engine: &'a Engine,
+    peer: &'a Party,
+    peer_labels: Option<&'a LabelSet>,
+    /// Named ports of the receiving end.
+    names: &'a str,
+    direction: Direction,
+    traffic: Traffic,
+}
+
+impl<'a> Case<'a> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        subject: &Party,
+        peer: &'a Party,
+        direction: Direction,
+        traffic: Traffic,
+    ) -> Self {
+        let receiver = match direction {
+            Direction::Ingress => subject,
+            Direction::Egress => peer,
+        };
+        Self {
+            engine,
+            peer,
+            peer_labels: engine.labels(peer.identity),
+            names: engine
+                .labels(receiver.identity)
+                .and_then(named_ports_of)
+                .unwrap_or_default(),
+            direction,
+            traffic,
+        }
+    }
+
+    /// The first term of the rule that fails, or `None` when the rule matches.
+    pub(crate) fn failure(&self, rule: &Rule, linked: &LinkedRule) -> Option<Term> {
+        if self.is_peer(linked) {
+            // Where it is an address of the rule, too, no more can match: names do not count there.
+            return self.port_failure(&rule.ports, true);
+        }
+        if self.is_address(linked) {
+            // Towards an address there is nobody to say what a port's name means.
+            return self.port_failure(&rule.ports, self.direction == Direction::Ingress);
+        }
+        Some(Term::Peer)
+    }
+
+    /// How many of the rule's two terms fail, peer and ports.
+    fn failures(&self, rule: &Rule, linked: &LinkedRule) -> usize {
+        let peer = self.is_peer(linked) || self.is_address(linked);
+        let ports = self.port_failure(&rule.ports, true).is_none();
+        usize::from(!peer) + usize::from(!ports)
+    }
+
+    fn is_peer(&self, linked: &LinkedRule) -> bool {
+        let identity = self.peer.identity;
+        linked.anybody
+            || linked.entities.iter().any(|it| it.contains(identity))
+            || linked
+                .selectors
+                .iter()
+                .any(|selector| self.engine.peers.selects(*selector, identity))
+    }
+
+    fn is_address(&self, linked: &LinkedRule) -> bool {
+        let (Some(region), Some(prefix)) = (linked.region, self.peer.prefix) else {
+            return false;
+        };
+        let in_cluster = self.peer.in_cluster;
+        self.engine.cidrs.covers(region, prefix.trunc(), in_cluster)
+    }
+
+    fn port_failure(&self, ports: &Ports, names_known: bool) -> Option<Term> {
+        let Ports::Only(terms) = ports else {
+            return None;
+        };
+        let Traffic { protocol, port } = self.traffic;
+        let mut nearest = Some(Term::Protocol);
+        for term in terms {
+            let failure = match term {
+                PortTerm::Transport(transport, wanted) => {
+                    if !transport.protocols().contains(&protocol) {
+                        continue;
+                    }
+                    let holds = match wanted {
+                        PortMatch::All => true,
+                        PortMatch::Range(first, last) => (*first..=*last).contains(&port),
+                        PortMatch::Name(name) => {
+                            names_known
+                                && protocol::named_ports(self.names)
+                                    .any(|known| known == (name.as_str(), protocol, port))
+                        }
+                    };
+                    (!holds).then_some(Term::Port)
+                }
+                PortTerm::Icmp(family, kind) => {
+                    if family.protocol() != protocol {
+                        continue;
+                    }
+                    (u16::from(*kind) != port).then_some(Term::Icmp)
+                }
+            };
+            nearest = nearest.min(failure);
+        }
+        nearest
+    }
+}
+
+impl Engine {
+    /// The allows that came near, those with the fewest terms that failed first.
+    pub(crate) fn nearest(
+        &self,
+        subject: &Party,
+        case: &Case<'_>,
+        frame: Frame,
+        ruling: &Ruling,
+    ) -> Vec<Nearest> {
+        let mut found = Vec::new();
+        for spec in self.selecting(subject.identity) {
+            for (rule, linked, place) in spec.rules(case.direction) {
+                let unasked =
+                    ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
+                if rule.action != Action::Allow || unasked {
+                    continue;
+                }
+                let Some(failed) = case.failure(rule, linked) else {
+                    continue;
+                };
+                let nearest = Nearest {
+                    rule: spec.name(rule),
+                    failed,
+                    wanted: match failed {
+                        Term::Peer => describe_peers(&rule.peers),
+                        _ => describe_ports(&rule.ports),
+                    },
+                    got: match failed {
+                        Term::Peer => describe_party(case.peer, case.peer_labels),
+                        _ => protocol::describe(case.traffic.protocol, case.traffic.port),
+                    },
+                };
+                found.push((case.failures(rule, linked), nearest));
+            }
+        }
+        found.sort_by(|(a_count, a), (b_count, b)| {
+            (a_count, a.failed, &a.rule).cmp(&(b_count, b.failed, &b.rule))
+        });
+        found.truncate(MOST_NEAREST);
+        found.into_iter().map(|(_, nearest)| nearest).collect()
+    }
+}
+
+fn describe_peers(peers: &Peers) -> String {
+    match peers {
+        Peers::Any => "anybody".to_owned(),
+        Peers::Terms(terms) if terms.is_empty() => "nobody (an empty list)".to_owned(),
+        Peers::Terms(terms) => join(terms.iter()),
+    }
+}
+
+fn describe_ports(ports: &Ports) -> String {
+    match ports {
+        Ports::All => "everything".to_owned(),
+        Ports::Only(terms) if terms.is_empty() => "nothing (an empty list)".to_owned(),
+        Ports::Only(terms) => join(terms.iter()),
+    }
+}
+
+fn join(terms: impl Iterator<Item = impl std::fmt::Display>) -> String {
+    terms
+        .map(|term| term.to_string())
+        .collect::<Vec<_>>()
+        .join(", or ")
+}
+
+fn describe_party(party: &Party, labels: Option<&LabelSet>) -> String {
+    let Some(labels) = labels else {
+        return format!("identity {}", party.identity);
+    };
+    if let Some(namespace) = labels.namespace() {
+        let own: Vec<String> = labels
+            .iter()
+            .filter(|(source, key, _)| *source == Source::K8s && !key.starts_with("io."))
+            .map(|(_, key, value)| format!("{key}={value}"))
+            .collect();
+        let labels = if own.is_empty() {
+            "no labels".to_owned()
+        } else {
+            own.join(", ")
+        };
+        return format!("pod with {labels} of namespace {namespace}");
+    }
+    let name = party.identity.reserved_name().unwrap_or("unknown");
+    match party.prefix {
+        Some(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => {
+            format!("{} ({name})", prefix.addr())
+        }
+        _ => name.to_owned(),
+    }
+}

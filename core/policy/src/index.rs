@@ -1,0 +1,389 @@
+//! Which identities each selector in use matches, kept up to date at the cost of what a change touches.
+
+use crate::{EndpointSelector, link::SpecNo};
+use heddle_model::{Identity, LabelSet, Operator, Requirement, Source};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+/// A selector in use.
+pub(crate) type SelectorNo = u32;
+
+/// Anchors that one selector hangs on at most; it hangs on a wider one rather than on more.
+const MOST_ANCHORS: usize = 64;
+
+#[derive(Clone, Debug)]
+struct Slot {
+    selector: Arc<EndpointSelector>,
+    /// Sorted.
+    matches: Vec<Identity>,
+    users: BTreeMap<SpecNo, u32>,
+}
+
+/// Every selector in use, once, with the identities it matches.
+///
+/// A selector hangs on an anchor: the hash of a namespace and of one label that it asks for, as far as
+/// it asks for them. A new identity is only tried on the selectors that hang on what it bears, and a
+/// new selector only on the identities that bear the rarest label it asks for. Hashes that collide cost a
+/// comparison.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SelectorIndex {
+    numbers: HashMap<Arc<EndpointSelector>, SelectorNo>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<SelectorNo>,
+    anchored: HashMap<u64, Vec<SelectorNo>>,
+    matched: HashMap<Identity, Vec<SelectorNo>>,
+}
+
+/// Who bears which label: the other way around, for new selectors. One for all indexes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bearers {
+    labels: BTreeMap<Identity, Arc<LabelSet>>,
+    bearing: HashMap<u64, Vec<Identity>>,
+}
+
+impl Bearers {
+    pub(crate) fn get(&self, identity: Identity) -> Option<&Arc<LabelSet>> {
+        self.labels.get(&identity)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Identity, &LabelSet)> {
+        self.labels
+            .iter()
+            .map(|(identity, labels)| (*identity, labels.as_ref()))
+    }
+
+    pub(crate) fn add(&mut self, identity: Identity, labels: Arc<LabelSet>) {
+        for hash in Self::hashes(&labels) {
+            insert_sorted(self.bearing.entry(hash).or_default(), identity);
+        }
+        self.labels.insert(identity, labels);
+    }
+
+    pub(crate) fn remove(&mut self, identity: Identity) -> Option<Arc<LabelSet>> {
+        let labels = self.labels.remove(&identity)?;
+        for hash in Self::hashes(&labels) {
+            if let Some(list) = self.bearing.get_mut(&hash) {
+                remove_sorted(list, identity);
+                if list.is_empty() {
+                    self.bearing.remove(&hash);
+                }
+            }
+        }
+        Some(labels)
+    }
+
+    fn hashes(labels: &LabelSet) -> Vec<u64> {
+        let mut hashes: Vec<u64> = labels
+            .iter()
+            .filter(|(source, ..)| *source == Source::K8s)
+            .flat_map(|(_, key, value)| [hash(&(key, value)), hash(&key)])
+            .collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+
+    /// The identities among which a selector finds all it matches, or `None`: among all.
+    fn candidates(&self, selector: &EndpointSelector) -> Option<Vec<Identity>> {
+        if selector.names_reserved() {
+            return None;
+        }
+        let among = |requirement: &Requirement| -> Option<Vec<u64>> {
+            match requirement.operator {
+                Operator::In => Some(
+                    requirement
+                        .values
+                        .iter()
+                        .map(|value| hash(&(requirement.key.as_str(), value.as_str())))
+                        .collect(),
+                ),
+                Operator::Exists => Some(vec![hash(&requirement.key.as_str())]),
+                Operator::NotIn | Operator::DoesNotExist => None,
+            }
+        };
+        let count = |hashes: &Vec<u64>| -> usize {
+            hashes
+                .iter()
+                .map(|hash| self.bearing.get(hash).map_or(0, Vec::len))
+                .sum()
+        };
+        let rarest = selector
+            .requirements()
+            .iter()
+            .filter_map(among)
+            .min_by_key(count)?;
+        let mut found: Vec<Identity> = rarest
+            .iter()
+            .filter_map(|hash| self.bearing.get(hash))
+            .flatten()
+            .copied()
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        Some(found)
+    }
+}
+
+impl SelectorIndex {
+    /// Counts one more user of a selector.
+    pub(crate) fn add(
+        &mut self,
+        selector: &EndpointSelector,
+        user: SpecNo,
+        bearers: &Bearers,
+    ) -> SelectorNo {
+        let number = match self.numbers.get(selector) {
+            Some(number) => *number,
+            None => self.insert(selector, bearers),
+        };
+        if let Some(slot) = self.slot_mut(number) {
+            *slot.users.entry(user).or_default() += 1;
+        }
+        number
+    }
+
+    fn insert(&mut self, selector: &EndpointSelector, bearers: &Bearers) -> SelectorNo {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // As many selectors as numbers do not fit into memory.
+            (self.slots.len() - 1) as SelectorNo
+        });
+        let matches: Vec<Identity> = match bearers.candidates(selector) {
+            Some(candidates) => candidates
+                .into_iter()
+                .filter(|identity| bearers.get(*identity).is_some_and(|l| selector.matches(l)))
+                .collect(),
+            None => bearers
+                .iter()
+                .filter(|(_, labels)| selector.matches(labels))
+                .map(|(identity, _)| identity)
+                .collect(),
+        };
+        for identity in &matches {
+            self.matched.entry(*identity).or_default().push(number);
+        }
+        for anchor in anchors_of(selector) {
+            self.anchored.entry(anchor).or_default().push(number);
+        }
+        let selector = Arc::new(selector.clone());
+        self.numbers.insert(Arc::clone(&selector), number);
+        self.slots[number as usize] = Some(Slot {
+            selector,
+            matches,
+            users: BTreeMap::new(),
+        });
+        number
+    }
+
+    /// Counts one user less; a selector without users is forgotten.
+    pub(crate) fn remove(&mut self, number: SelectorNo, user: SpecNo) {
+        let Some(slot) = self.slot_mut(number) else {
+            return;
+        };
+        if let Some(count) = slot.users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                slot.users.remove(&user);
+            }
+        }
+        if !slot.users.is_empty() {
+            return;
+        }
+        let Some(slot) = self.slots[number as usize].take() else {
+            return;
+        };
+        for identity in &slot.matches {
+            if let Some(list) = self.matched.get_mut(identity) {
+                drop_value(list, number);
+                if list.is_empty() {
+                    self.matched.remove(identity);
+                }
+            }
+        }
+        for anchor in anchors_of(&slot.selector) {
+            if let Some(list) = self.anchored.get_mut(&anchor) {
+                drop_value(list, number);
+                if list.is_empty() {
+                    self.anchored.remove(&anchor);
+                }
+            }
+        }
+        self.numbers.remove(&slot.selector);
+        self.free.push(number);
+    }
+
+    /// Learns an identity that it does not hold.
+    pub(crate) fn add_identity(&mut self, identity: Identity, labels: &LabelSet) {
+        let mut matched = Vec::new();
+        for anchor in anchors_borne(labels) {
+            for number in self.anchored.get(&anchor).into_iter().flatten() {
+                if let Some(Some(slot)) = self.slots.get_mut(*number as usize)
+                    && slot.selector.matches(labels)
+                    && insert_sorted(&mut slot.matches, identity)
+                {
+                    matched.push(*number);
+                }
+            }
+        }
+        if !matched.is_empty() {
+            self.matched.insert(identity, matched);
+        }
+    }
+
+    /// Forgets an identity.
+    pub(crate) fn remove_identity(&mut self, identity: Identity) {
+        for number in self.matched.remove(&identity).into_iter().flatten() {
+            if let Some(slot) = self.slot_mut(number) {
+                remove_sorted(&mut slot.matches, identity);
+            }
+        }
+    }
+
+    /// The identities that a selector in use matches, sorted.
+    pub(crate) fn matches(&self, number: SelectorNo) -> &[Identity] {
+        self.slot(number).map_or(&[], |slot| &slot.matches)
+    }
+
+    /// True when a selector in use matches the identity.
+    pub(crate) fn selects(&self, number: SelectorNo, identity: Identity) -> bool {
+        self.matches(number).binary_search(&identity).is_ok()
+    }
+
+    /// The users of the selectors that match the identity; one may come more than once.
+    pub(crate) fn users_matching(&self, identity: Identity) -> impl Iterator<Item = SpecNo> + '_ {
+        self.matched
+            .get(&identity)
+            .into_iter()
+            .flatten()
+            .filter_map(|number| self.slot(*number))
+            .flat_map(|slot| slot.users.keys().copied())
+    }
+
+    fn slot(&self, number: SelectorNo) -> Option<&Slot> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, number: SelectorNo) -> Option<&mut Slot> {
+        self.slots.get_mut(number as usize)?.as_mut()
+    }
+}
+
+/// Stable within a process and across them; only ever compared, so a collision costs time alone.
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+type Part<'a> = Option<(&'a str, Option<&'a str>)>;
+
+fn anchor(namespace: Option<&str>, part: Part<'_>) -> u64 {
+    hash(&(namespace, part))
+}
+
+/// What selectors that ask for reserved labels hang on.
+const RESERVED: Part<'static> = Some(("reserved:", None));
+
+/// The anchors that a selector hangs on: whatever it matches bears exactly one of them.
+fn anchors_of(selector: &EndpointSelector) -> Vec<u64> {
+    if selector.names_reserved() {
+        return vec![anchor(None, RESERVED)];
+    }
+    let requirements = selector.requirements();
+    let values_of = |requirement: &Requirement| {
+        let mut values = requirement.values.clone();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let namespaces: Vec<String> = requirements
+        .iter()
+        .find(|r| r.key == LabelSet::NAMESPACE && r.operator == Operator::In)
+        .map(values_of)
+        .unwrap_or_default();
+    let others = || requirements.iter().filter(|r| r.key != LabelSet::NAMESPACE);
+    let narrowest = others()
+        .filter(|r| r.operator == Operator::In)
+        .min_by_key(|r| r.values.len());
+    let parts: Vec<(&str, Option<String>)> = match narrowest {
+        Some(requirement) => values_of(requirement)
+            .into_iter()
+            .map(|value| (requirement.key.as_str(), Some(value)))
+            .collect(),
+        None => others()
+            .find(|r| r.operator == Operator::Exists)
+            .map(|r| (r.key.as_str(), None))
+            .into_iter()
+            .collect(),
+    };
+    let with = |namespace: Option<&str>| -> Vec<u64> {
+        parts
+            .iter()
+            .map(|(key, value)| anchor(namespace, Some((key, value.as_deref()))))
+            .collect()
+    };
+    let product = namespaces.len().max(1) * parts.len().max(1);
+    match (namespaces.is_empty(), parts.is_empty()) {
+        (true, true) => vec![anchor(None, None)],
+        (false, true) => namespaces
+            .iter()
+            .map(|namespace| anchor(Some(namespace), None))
+            .collect(),
+        (false, false) if product > MOST_ANCHORS && namespaces.len() <= parts.len() => namespaces
+            .iter()
+            .map(|namespace| anchor(Some(namespace), None))
+            .collect(),
+        (false, false) if product <= MOST_ANCHORS => namespaces
+            .iter()
+            .flat_map(|namespace| with(Some(namespace)))
+            .collect(),
+        (_, false) => with(None),
+    }
+}
+
+/// The anchors on which a selector may hang that matches these labels.
+fn anchors_borne(labels: &LabelSet) -> Vec<u64> {
+    // Whatever asks for no reserved label only matches pods; what asks for one may ask that it is absent.
+    let mut anchors = vec![anchor(None, RESERVED)];
+    let Some(namespace) = labels.namespace() else {
+        return anchors;
+    };
+    for namespace in [None, Some(namespace)] {
+        anchors.push(anchor(namespace, None));
+        for (source, key, value) in labels.iter() {
+            if source == Source::K8s && key != LabelSet::NAMESPACE {
+                anchors.push(anchor(namespace, Some((key, Some(value)))));
+                anchors.push(anchor(namespace, Some((key, None))));
+            }
+        }
+    }
+    anchors.sort_unstable();
+    anchors.dedup();
+    anchors
+}
+
+/// Inserts into a sorted list; false when it was there.
+fn insert_sorted(list: &mut Vec<Identity>, identity: Identity) -> bool {
+    match list.binary_search(&identity) {
+        Ok(_) => false,
+        Err(at) => {
+            list.insert(at, identity);
+            true
+        }
+    }
+}
+
+fn remove_sorted(list: &mut Vec<Identity>, identity: Identity) {
+    if let Ok(at) = list.binary_search(&identity) {
+        list.remove(at);
+    }
+}
+
+fn drop_value(list: &mut Vec<SelectorNo>, number: SelectorNo) {
+    if let Some(at) = list.iter().position(|known| *known == number) {
+        list.swap_remove(at);
+    }
+}

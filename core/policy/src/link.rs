@@ -1,0 +1,321 @@
+//! A part of a policy with what its terms stand for, and the indexes that find it again.
+
+use crate::{
+    Direction, Engine, Peer, Peers, Policy, PolicyId, PolicySpec, Rule, RuleRef, ServiceRef, Tier,
+    cidr::{Area, RegionNo},
+    index::SelectorNo,
+    order::{Force, Place},
+    port::has_names,
+};
+use heddle_model::{Entity, Identity};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A part of a policy in force.
+pub(crate) type SpecNo = u32;
+
+/// A rule, with what its terms stand for.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkedRule {
+    /// `None` for a rule that says nothing.
+    pub(crate) place: Option<Place>,
+    /// It is about anybody.
+    pub(crate) anybody: bool,
+    pub(crate) entities: Vec<Entity>,
+    /// Of its pod selectors and of the services it names.
+    pub(crate) selectors: Vec<SelectorNo>,
+    pub(crate) region: Option<RegionNo>,
+}
+
+/// A part of a policy, with what its terms stand for.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkedSpec {
+    policy: Arc<Policy>,
+    position: usize,
+    subject: SelectorNo,
+    rules: Vec<LinkedRule>,
+}
+
+impl LinkedSpec {
+    pub(crate) fn id(&self) -> &PolicyId {
+        &self.policy.id
+    }
+
+    /// Empty for a part that its policy does not have: there is none such.
+    fn part(&self) -> Option<&PolicySpec> {
+        self.policy.specs.get(self.position)
+    }
+
+    /// Its rules of a direction that say something.
+    pub(crate) fn rules(
+        &self,
+        direction: Direction,
+    ) -> impl Iterator<Item = (&Rule, &LinkedRule, Place)> {
+        self.part()
+            .into_iter()
+            .flat_map(|part| &part.rules)
+            .zip(&self.rules)
+            .filter(move |(rule, _)| rule.section.direction() == direction)
+            .filter_map(|(rule, linked)| Some((rule, linked, linked.place?)))
+    }
+
+    pub(crate) fn name(&self, rule: &Rule) -> RuleRef {
+        RuleRef::of(
+            &self.policy.id,
+            self.part().and_then(|part| part.position),
+            rule,
+        )
+    }
+
+    pub(crate) fn isolates(&self, direction: Direction) -> bool {
+        self.policy.tier == Tier::Normal
+            && self
+                .part()
+                .is_some_and(|part| part.isolates.holds(direction))
+    }
+}
+
+/// What a change touches, before it is known who that is.
+#[derive(Default)]
+pub(crate) struct Touched {
+    /// Selectors of subjects.
+    subjects: BTreeSet<SelectorNo>,
+    identities: BTreeSet<Identity>,
+}
+
+impl Engine {
+    pub(crate) fn spec(&self, number: SpecNo) -> Option<&LinkedSpec> {
+        self.specs.get(number as usize)?.as_ref()
+    }
+
+    /// Notes that the subjects of a part are touched.
+    pub(crate) fn touch(&self, number: SpecNo, touched: &mut Touched) {
+        if let Some(spec) = self.spec(number) {
+            touched.subjects.insert(spec.subject);
+        }
+    }
+
+    /// Notes that one identity is touched.
+    pub(crate) fn touch_identity(&self, identity: Identity, touched: &mut Touched) {
+        if self.attends(identity) {
+            touched.identities.insert(identity);
+        }
+    }
+
+    fn attends(&self, identity: Identity) -> bool {
+        self.attended
+            .as_ref()
+            .is_none_or(|attended| attended.contains(&identity))
+    }
+
+    /// The subjects that a selector stands for, as far as anybody asks for them.
+    fn subjects_of<'a>(&'a self, selector: SelectorNo) -> Box<dyn Iterator<Item = Identity> + 'a> {
+        let matches = self.subjects.matches(selector);
+        match &self.attended {
+            Some(attended) if attended.len() < matches.len() => Box::new(
+                attended
+                    .iter()
+                    .copied()
+                    .filter(|identity| matches.binary_search(identity).is_ok()),
+            ),
+            _ => Box::new(
+                matches
+                    .iter()
+                    .copied()
+                    .filter(|identity| self.attends(*identity)),
+            ),
+        }
+    }
+
+    /// Who is touched.
+    pub(crate) fn resolve(&self, touched: Touched) -> BTreeSet<Identity> {
+        let mut identities = touched.identities;
+        for selector in touched.subjects {
+            identities.extend(self.subjects_of(selector));
+        }
+        identities
+    }
+
+    /// Rules or facts changed: brings CIDRs up to date, and says who is touched by all of it.
+    pub(crate) fn finish(&mut self, mut touched: Touched, facts: bool) -> BTreeSet<Identity> {
+        self.cidrs
+            .tell_identities_apart(!self.with_passes.is_empty());
+        for region in self.cidrs.flush(facts) {
+            self.touch_region(region, &mut touched);
+        }
+        self.resolve(touched)
+    }
+
+    pub(crate) fn touch_region(&self, region: RegionNo, touched: &mut Touched) {
+        for user in self.cidrs.users(region) {
+            self.touch(user, touched);
+        }
+    }
+
+    /// Puts a part of a policy into the indexes.
+    pub(crate) fn link(
+        &mut self,
+        policy: &Arc<Policy>,
+        position: usize,
+        touched: &mut Touched,
+    ) -> Option<SpecNo> {
+        let part = policy.specs.get(position)?;
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.specs.push(None);
+            // As many parts as numbers do not fit into memory.
+            (self.specs.len() - 1) as SpecNo
+        });
+        let subject = self.subjects.add(&part.subject, number, &self.bearers);
+        let rules = part
+            .rules
+            .iter()
+            .map(|rule| self.link_rule(policy, rule, number))
+            .collect();
+        self.specs[number as usize] = Some(LinkedSpec {
+            policy: Arc::clone(policy),
+            position,
+            subject,
+            rules,
+        });
+        self.touch(number, touched);
+        Some(number)
+    }
+
+    fn link_rule(&mut self, policy: &Policy, rule: &Rule, user: SpecNo) -> LinkedRule {
+        let place = Place::of(policy, rule);
+        let mut linked = LinkedRule {
+            place,
+            anybody: matches!(rule.peers, Peers::Any),
+            entities: Vec::new(),
+            selectors: Vec::new(),
+            region: None,
+        };
+        let terms = match &rule.peers {
+            Peers::Any => [].as_slice(),
+            Peers::Terms(terms) => terms,
+        };
+        for term in terms {
+            match term {
+                Peer::Entity(Entity::All) => linked.anybody = true,
+                Peer::Entity(entity) => {
+                    linked.entities.push(*entity);
+                    self.with_entities.entry(*entity).or_default().insert(user);
+                }
+                Peer::Endpoints(selector) => {
+                    let selector = self.peers.add(selector, user, &self.bearers);
+                    linked.selectors.push(selector);
+                }
+                Peer::Services(services) => {
+                    for selector in self.pods_behind(services) {
+                        let selector = self.peers.add(&selector, user, &self.bearers);
+                        linked.selectors.push(selector);
+                    }
+                    let users = self.with_services.entry(services.clone()).or_default();
+                    users.insert(user);
+                }
+                Peer::Cidr(_) | Peer::CidrGroup { .. } => {}
+            }
+        }
+        let areas = Area::all_of(rule);
+        if !areas.is_empty() {
+            let (groups, services) = (&self.groups, &self.services);
+            let blocks = |area: &Area| crate::world::blocks(area, groups, services);
+            linked.region = Some(self.cidrs.acquire(areas, user, blocks));
+        }
+        if linked.anybody && has_names(rule) {
+            self.with_names.insert(user);
+        }
+        if place.is_some_and(|place| place.force() == Force::Pass) {
+            self.with_passes.insert(user);
+        }
+        linked
+    }
+
+    /// Takes a part of a policy out of the indexes.
+    pub(crate) fn unlink(&mut self, number: SpecNo, touched: &mut Touched) {
+        let Some(spec) = self.specs.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
+        let subjects: Vec<Identity> = self.subjects_of(spec.subject).collect();
+        touched.identities.extend(subjects);
+        self.subjects.remove(spec.subject, number);
+        for rule in &spec.rules {
+            for selector in &rule.selectors {
+                self.peers.remove(*selector, number);
+            }
+            if let Some(region) = rule.region {
+                self.cidrs.release(region, number);
+            }
+            for entity in &rule.entities {
+                drop_user(&mut self.with_entities, entity, number);
+            }
+        }
+        let terms = spec.part().into_iter().flat_map(|part| &part.rules);
+        for services in terms.flat_map(services_of) {
+            drop_user(&mut self.with_services, services, number);
+        }
+        self.with_names.remove(&number);
+        self.with_passes.remove(&number);
+        self.free.push(number);
+    }
+
+    /// Looks up again what pods the services of a part stand for.
+    pub(crate) fn relink_services(&mut self, number: SpecNo) {
+        let Some(mut spec) = self.specs.get_mut(number as usize).and_then(Option::take) else {
+            return;
+        };
+        let policy = Arc::clone(&spec.policy);
+        let part = policy.specs.get(spec.position);
+        let rules = part.into_iter().flat_map(|part| &part.rules);
+        for (rule, linked) in rules.zip(&mut spec.rules) {
+            if services_of(rule).next().is_none() {
+                continue;
+            }
+            let mut selectors = Vec::new();
+            let Peers::Terms(terms) = &rule.peers else {
+                continue;
+            };
+            for term in terms {
+                match term {
+                    Peer::Endpoints(selector) => {
+                        selectors.push(self.peers.add(selector, number, &self.bearers));
+                    }
+                    Peer::Services(services) => {
+                        for selector in self.pods_behind(services) {
+                            selectors.push(self.peers.add(&selector, number, &self.bearers));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let before = std::mem::replace(&mut linked.selectors, selectors);
+            for selector in before {
+                self.peers.remove(selector, number);
+            }
+        }
+        self.specs[number as usize] = Some(spec);
+    }
+}
+
+/// The services that a rule names.
+fn services_of(rule: &Rule) -> impl Iterator<Item = &ServiceRef> {
+    let terms = match &rule.peers {
+        Peers::Any => [].as_slice(),
+        Peers::Terms(terms) => terms,
+    };
+    terms.iter().filter_map(|term| match term {
+        Peer::Services(services) => Some(services),
+        _ => None,
+    })
+}
+
+fn drop_user<K: Ord>(index: &mut BTreeMap<K, BTreeSet<SpecNo>>, key: &K, user: SpecNo) {
+    if let Some(users) = index.get_mut(key) {
+        users.remove(&user);
+        if users.is_empty() {
+            index.remove(key);
+        }
+    }
+}
