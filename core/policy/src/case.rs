@@ -1,7 +1,7 @@
 //! One question put to rules, and what came near when none matched.
 
 use crate::{
-    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Rule, Term,
+    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Rule, Term, Tier,
     Traffic,
     engine::named_ports_of,
     link::LinkedRule,
@@ -135,9 +135,9 @@ impl Engine {
         let mut found = Vec::new();
         for spec in self.selecting(subject.identity) {
             for (rule, linked, place) in spec.rules(case.direction) {
-                let asked = !ruling.skips(place)
-                    && !(frame.isolated && place.tier() == crate::Tier::Baseline);
-                if rule.action != Action::Allow || !asked {
+                let unasked =
+                    ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
+                if rule.action != Action::Allow || unasked {
                     continue;
                 }
                 let Some(failed) = case.failure(rule, linked) else {

@@ -32,6 +32,9 @@ struct Counted<'a> {
     place: Place,
 }
 
+/// All that a key's rows depend on: its rules, what names mean there, and how its rows weigh.
+type Shape<'a> = (Vec<Part>, Option<&'a str>, Weight, bool);
+
 /// One key of the map, before its rows are known.
 #[derive(Default)]
 struct Key {
@@ -143,8 +146,7 @@ impl Engine {
             complete(&mut keys, isolated);
         }
         let subject_names = self.labels(subject).and_then(named_ports_of);
-        let mut known: HashMap<(Vec<Part>, Option<&str>, Weight, bool), Arc<[Row]>> =
-            HashMap::new();
+        let mut known: HashMap<Shape<'_>, Arc<[Row]>> = HashMap::new();
         let mut drafted = Vec::with_capacity(keys.len());
         for (identity, key) in keys {
             let own_node =

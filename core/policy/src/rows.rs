@@ -132,7 +132,7 @@ pub(crate) enum Weight {
     /// By the key: the key's rows are the whole answer, and have this precedence.
     Whole {
         precedence: u32,
-        /// Whether there are rows where no rule decides.
+        /// Whether there are rows where no rule decides, even where no wider row stands above.
         default: bool,
     },
     /// Nobody knows the answer, so it is no.
@@ -148,7 +148,8 @@ pub(crate) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn label<'a>(&self, says: impl Iterator<Item = &'a Say> + Clone) -> Option<Label> {
+    /// What some says add up to. Where a wider row stands above (`below`), silence has to be said.
+    fn label<'a>(&self, says: impl Iterator<Item = &'a Say> + Clone, below: bool) -> Option<Label> {
         if let Weight::Closed { precedence } = self.weight {
             return Some(Label::Default {
                 because: Because::DefaultDeny,
@@ -159,7 +160,7 @@ impl Setting<'_> {
         let Some(place) = ruling.decided else {
             let precedence = match self.weight {
                 Weight::ByPlace { default } => default?,
-                Weight::Whole { default: false, .. } => return None,
+                Weight::Whole { default: false, .. } if !below => return None,
                 Weight::Whole { precedence, .. } | Weight::Closed { precedence } => precedence,
             };
             return Some(Label::Default {
@@ -189,7 +190,7 @@ impl Setting<'_> {
 pub(crate) fn rows(says: &[Say], setting: Setting<'_>) -> Vec<Row> {
     let mut labels = Labels::default();
     let all = says.iter().filter(|say| say.reach == Reach::All);
-    let everywhere = labels.number(setting.label(all));
+    let everywhere = labels.number(setting.label(all, false));
     let mut found = Vec::new();
     if let Some(label) = everywhere {
         found.push((0, 0, 0, label));
@@ -203,7 +204,7 @@ pub(crate) fn rows(says: &[Say], setting: Setting<'_>) -> Vec<Row> {
         .map(|span| span.protocol)
         .collect();
     for protocol in protocols {
-        let segments = segments(says, protocol, setting, &mut labels);
+        let segments = segments(says, protocol, setting, everywhere.is_some(), &mut labels);
         let block = Block::build(0, 0, &segments);
         block.emit(0, 0, everywhere, &mut |port, port_prefix, label| {
             found.push((protocol, port, port_prefix, label));
@@ -250,8 +251,15 @@ struct Segment {
     label: Option<u32>,
 }
 
-/// The whole port space of a protocol in stretches, neighbours different.
-fn segments(says: &[Say], protocol: u8, setting: Setting<'_>, labels: &mut Labels) -> Vec<Segment> {
+/// The whole port space of a protocol in stretches, neighbours different; `below` a row for every protocol
+/// or not.
+fn segments(
+    says: &[Say],
+    protocol: u8,
+    setting: Setting<'_>,
+    below: bool,
+    labels: &mut Labels,
+) -> Vec<Segment> {
     let spans_of = |say: &Say| -> Vec<Span> {
         match &say.reach {
             Reach::All => vec![Span {
@@ -284,7 +292,7 @@ fn segments(says: &[Say], protocol: u8, setting: Setting<'_>, labels: &mut Label
                     .any(|span| span.first <= *first && last <= span.last)
             })
             .map(|(say, _)| *say);
-        let label = labels.number(setting.label(here));
+        let label = labels.number(setting.label(here, below));
         match segments.last_mut() {
             Some(before) if before.label == label => before.last = last,
             _ => segments.push(Segment {

@@ -196,7 +196,8 @@ impl Engine {
     /// 1. makes the changes, keeping the identities they touch, and takes the CIDR changes;
     /// 2. writes the policies in force once more, where a change is `fresh`: with rows for `after` that are
     ///    copies of those for `before` (none where `before` is 0);
-    /// 3. writes the ipcache: every changed prefix bears `after`;
+    /// 3. writes the ipcache in the order of the changes: every prefix, and every address inside it that has a
+    ///    row of its own, bears what now covers it; prefixes that are not `named` any more lose their row;
     /// 4. compiles the touched identities and writes their policies; only now does any verdict change;
     /// 5. calls [`Engine::settle_cidrs`], takes the CIDR changes, and writes these to the ipcache; rows for
     ///    them are in force already, and say the same as those they replace;
@@ -207,7 +208,8 @@ impl Engine {
         self.cidrs.stage();
     }
 
-    /// The prefixes whose CIDR identity changed since this was asked last; empty unless
+    /// The prefixes whose CIDR identity changed since this was asked last, in the order to write them in (an
+    /// address never finds the row of a prefix that it has left or not yet come to); empty unless
     /// [`Engine::stage_cidrs`] was called. The caller is bound to bring them into the ipcache.
     pub fn take_cidr_changes(&mut self) -> Vec<CidrChange> {
         self.cidrs.take_changes()

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the agent follows.
-pub(crate) const FOLLOWED: [Kind; 7] = [
+pub(crate) const FOLLOWED: [Kind; 9] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
     Kind::NetworkPolicy,
     Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
     Kind::CiliumIdentity,
     Kind::CiliumEndpoint,
 ];

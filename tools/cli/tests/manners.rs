@@ -15,13 +15,16 @@ fn heddle(arguments: &[&str]) -> Output {
 }
 
 /// Each command line that fails, with its exit code and the code of its error.
-const FAILURES: [(&[&str], i32, &str); 12] = [
+const FAILURES: [(&[&str], i32, &str); 15] = [
     (&["status"], 3, "lab/unknown-lab"),
     (&["endpoint", "list"], 3, "lab/unknown-lab"),
     (&["observe"], 3, "lab/unknown-lab"),
     (&["diff"], 3, "lab/unknown-lab"),
     (&["lab", "status"], 3, "lab/unknown-lab"),
     (&["lab", "get", "pods"], 3, "lab/unknown-lab"),
+    (&["lab", "logs", "pod"], 3, "lab/unknown-lab"),
+    (&["lab", "up", "--families", "5"], 2, "lab/bad-config"),
+    (&["lab", "up", "--config", "/nowhere.yaml"], 2, "lab/file"),
     (
         &["status", "--socket", "/nowhere/agent.sock"],
         3,

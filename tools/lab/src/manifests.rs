@@ -5,7 +5,7 @@ use crate::config::CniChain;
 use crate::pod::capabilities::PORT_MAPPINGS;
 use crate::pod::spec::{self, is_dns_label, is_dns_subdomain};
 use heddle_kube::manifest::{self, Manifest};
-use heddle_kube::policy::Severity;
+use heddle_kube::policy::{Severity, parse_cidr_group};
 use heddle_kube::store::Kind;
 use heddle_model::NamespacedName;
 use serde_json::{Value, json};
@@ -13,11 +13,16 @@ use std::path::PathBuf;
 
 /// Kinds that people apply, in the order in which they are: what others lean on first, and policy
 /// before the pods that it is about.
-pub const APPLIED: [Kind; 6] = [
+pub const APPLIED: [Kind; 11] = [
     Kind::Namespace,
     Kind::Node,
+    Kind::CiliumCIDRGroup,
+    Kind::Service,
+    Kind::EndpointSlice,
     Kind::NetworkPolicy,
     Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
     Kind::Deployment,
     Kind::Pod,
 ];
@@ -44,21 +49,7 @@ pub fn read(
     namespace: &str,
     plugins: &CniChain,
 ) -> Result<Vec<Checked>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadObject {
-            code: error.code().to_owned(),
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            document: 0,
-            object: String::new(),
-            field: String::new(),
-            reason: error.to_string(),
-            help: error.help().to_owned(),
-        }]
-    })?;
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut checked = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
@@ -84,16 +75,7 @@ pub fn read_names(
     paths: &[PathBuf],
     namespace: &str,
 ) -> Result<Vec<(Kind, NamespacedName)>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadManifest {
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            reason: error.to_string(),
-        }]
-    })?;
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut names = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
@@ -216,9 +198,16 @@ fn check(
         }
         Kind::Pod => check_pod(&value, "", &wrong, plugins, &mut errors, &mut warnings),
         Kind::Deployment => check_deployment(&value, &wrong, plugins, &mut errors, &mut warnings),
-        Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
-            check_policy(&value, &wrong, &mut errors, &mut warnings);
+        Kind::CiliumCIDRGroup => {
+            for problem in parse_cidr_group(&value).err().into_iter().flatten() {
+                errors.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help));
+            }
         }
+        Kind::Service => warnings.push(format!(
+            "{}: only policies that name it look at it; a lab does not balance load yet",
+            wrong.object
+        )),
+        _ if kind.is_policy() => check_policy(&value, &wrong, &mut errors, &mut warnings),
         _ => {}
     }
     if !errors.is_empty() {
@@ -268,8 +257,8 @@ fn check_pod(
         }
         if problem.warning {
             warnings.push(format!(
-                "{}: {}: {}",
-                wrong.object, problem.field, problem.reason
+                "{}: {}: {}; {}",
+                wrong.object, problem.field, problem.reason, problem.help
             ));
         } else {
             errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
@@ -367,7 +356,7 @@ mod tests {
     fn a_wrong_object_is_named_by_file_document_and_field() {
         for (yaml, document, field) in [
             (
-                "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\n",
                 1,
                 "kind",
             ),

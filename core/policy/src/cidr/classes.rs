@@ -91,6 +91,8 @@ pub(crate) struct Cidrs {
     pub(super) base_lengths: Lengths,
     /// Whether classes in the cluster tell identities apart.
     pub(super) by_identity: bool,
+    /// They need not, once the change is settled.
+    pub(super) apart_no_more: bool,
     /// Whether changes wait until they are settled, and are told.
     pub(super) staged: bool,
     /// Rows say the same of all that becomes alike now.
@@ -102,6 +104,8 @@ pub(crate) struct Cidrs {
     /// What was told last.
     pub(super) told: [BTreeMap<IpNet, Identity>; 2],
     pub(super) moved: BTreeSet<(CidrScope, IpNet)>,
+    /// Prefixes without a name, until the change is settled.
+    pub(super) leftover: BTreeSet<(CidrScope, IpNet)>,
 }
 
 pub(super) const fn at(scope: CidrScope) -> usize {
@@ -322,6 +326,14 @@ impl Cidrs {
     /// Whether classes in the cluster shall tell apart the identities of their addresses: passes make the
     /// answer for an identity and an address depend on both, and the datapath finds rows for each alone.
     pub(crate) fn tell_identities_apart(&mut self, wanted: bool) {
+        // Classes join when the change is settled.
+        self.apart_no_more = !wanted && self.staged;
+        if wanted || !self.staged {
+            self.set_by_identity(wanted);
+        }
+    }
+
+    pub(super) fn set_by_identity(&mut self, wanted: bool) {
         if std::mem::replace(&mut self.by_identity, wanted) == wanted {
             return;
         }
@@ -398,14 +410,16 @@ impl Cidrs {
             }
             done = Some((scope, block));
             for (prefix, point) in self.points[at(scope)].within(block) {
-                let named = point.held || !point.marks.is_empty();
                 let likeness = self.likeness(scope, prefix);
-                // An address whose identity is told but that no rule covers needs no class.
-                let likeness = (named
-                    || (!likeness.regions.is_empty()
-                        && self.by_identity
-                        && self.bases.contains_key(&prefix)))
-                .then_some(likeness);
+                let told = self.by_identity && self.bases.contains_key(&prefix);
+                let named = point.is_named() || (told && !likeness.regions.is_empty());
+                // What loses its name goes when the change is settled: the class around it may be fresh, and
+                // come from elsewhere.
+                let stays = self.staged && !self.settling && point.class.is_some();
+                if !named && stays {
+                    self.leftover.insert((scope, prefix));
+                }
+                let likeness = (named || stays).then_some(likeness);
                 let before = point.class.and_then(|class| self.class(class));
                 if before.map(|class| &class.likeness) == likeness.as_ref() && likeness.is_some() {
                     continue;
@@ -470,7 +484,7 @@ impl Cidrs {
                 let named = {
                     let point = self.points[at(scope)].entry(prefix);
                     point.class = target;
-                    point.held || !point.marks.is_empty()
+                    point.is_named()
                 };
                 if let Some(target) =
                     target.and_then(|number| self.classes[number as usize].as_mut())
@@ -490,9 +504,9 @@ impl Cidrs {
     /// A prefix that never had a class and has no reason to be known.
     fn forget_unnamed(&mut self, prefix: IpNet) {
         for scope in CidrScope::ALL {
-            let unnamed = self.points[at(scope)].get(prefix).is_some_and(|point| {
-                point.class.is_none() && point.marks.is_empty() && !point.held
-            });
+            let unnamed = self.points[at(scope)]
+                .get(prefix)
+                .is_some_and(|point| point.class.is_none() && !point.is_named());
             if unnamed {
                 self.drop_point(scope, prefix);
             }
@@ -537,6 +551,10 @@ impl Cidrs {
             }
             None => self.numbers.any(),
         };
+        // Whoever has rows for the number they come from gets copies for this one, and loses them again.
+        if let Some(class) = self.live.get(&was).and_then(|number| self.class(*number)) {
+            touched.extend(class.likeness.regions.iter());
+        }
         self.create(goal.clone(), identity, was, self.staged, touched)
     }
 
@@ -649,15 +667,9 @@ impl Cidrs {
 
     /// The identity of the longest prefix in use that covers `prefix`.
     pub(crate) fn covering(&self, prefix: IpNet, scope: CidrScope) -> Identity {
-        self.covering_class(prefix.trunc(), scope).0
-    }
-
-    pub(super) fn covering_class(&self, prefix: IpNet, scope: CidrScope) -> (Identity, bool) {
         self.points[at(scope)]
-            .around(prefix)
+            .around(prefix.trunc())
             .find_map(|point| self.class(point.class?))
-            .map_or((Identity::UNKNOWN, false), |class| {
-                (class.number, class.fresh)
-            })
+            .map_or(Identity::UNKNOWN, Class::number)
     }
 }

@@ -55,8 +55,9 @@ pub struct CidrChange {
     pub before: Identity,
     /// What they are to bear.
     pub after: Identity,
-    /// No policy map has rows for `after` yet. Every change to one fresh number has the same `before`.
+    /// No policy map has rows for `after` yet. Every fresh change to one number has the same `before`.
     pub fresh: bool,
-    /// Whether policies name the prefix still; else it needs no row in the ipcache any more.
+    /// Whether policies name the prefix still; else it needs no row in the ipcache any more, and `after` is
+    /// what a wider prefix says.
     pub named: bool,
 }

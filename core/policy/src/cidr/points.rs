@@ -15,6 +15,13 @@ pub(super) struct Point {
     pub(super) class: Option<ClassNo>,
 }
 
+impl Point {
+    /// True when policies name it, or did before a restart.
+    pub(super) fn is_named(&self) -> bool {
+        self.held || !self.marks.is_empty()
+    }
+}
+
 /// How many prefixes there are of each length, by family.
 pub(super) type Lengths = [BTreeMap<u8, usize>; 2];
 

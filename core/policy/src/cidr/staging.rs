@@ -71,7 +71,8 @@ impl Cidrs {
         Identity::UNKNOWN
     }
 
-    /// The prefixes whose addresses bear another number than when this was asked last.
+    /// The prefixes whose addresses bear another number than when this was asked last, in the order to write
+    /// them in.
     pub(crate) fn take_changes(&mut self) -> Vec<CidrChange> {
         let mut changes = Vec::new();
         let moved = std::mem::take(&mut self.moved);
@@ -82,7 +83,7 @@ impl Cidrs {
             let named = own.is_some();
             let (after, fresh) = match own {
                 Some(class) => (class.number, class.fresh),
-                None => self.covering_class(*prefix, *scope),
+                None => (self.covering(*prefix, *scope), false),
             };
             let was_named = self.told[at(*scope)].get(prefix).copied();
             let before = was_named.unwrap_or_else(|| self.told_covering(*scope, *prefix));
@@ -106,6 +107,13 @@ impl Cidrs {
                 told.remove(&change.prefix);
             }
         }
+        // Longest first, then what goes, shortest first: on the way an address finds what it bore or is to
+        // bear, and never the row of a prefix in between.
+        changes.sort_by_key(|change| {
+            let length = i16::from(change.prefix.prefix_len());
+            let order = if change.named { -length } else { length };
+            (!change.named, order, *change)
+        });
         self.parted.clear();
         for (number, class) in self.classes.iter_mut().enumerate() {
             let Some(class) = class else { continue };
@@ -126,6 +134,9 @@ impl Cidrs {
         }
         self.settling = true;
         self.drop_retired();
+        if std::mem::take(&mut self.apart_no_more) {
+            self.set_by_identity(false);
+        }
         if std::mem::take(&mut self.restoring) {
             for scope in CidrScope::ALL {
                 for (prefix, point) in &mut self.points[at(scope)].points {
@@ -135,6 +146,8 @@ impl Cidrs {
                 }
             }
         }
+        let leftover = std::mem::take(&mut self.leftover);
+        self.dirty.extend(leftover);
         let mut touched = self.reclassify(true);
         self.merge(&mut touched);
         self.settling = false;

@@ -57,14 +57,14 @@ impl Ledger {
                 self.directory.set_workload(&object.name, workload);
                 self.set_pod(object);
             }
-            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => self.set_policy_object(&object),
+            kind if kind.is_policy() => self.set_policy_object(&object),
             Kind::CiliumIdentity => {
                 if let Some((identity, labels)) = identity_of(&object) {
                     self.set_identity(identity, labels);
                 }
             }
             Kind::CiliumEndpoint => self.set_remote(object),
-            Kind::Deployment | Kind::IdentityClaim => {}
+            _ => {}
         }
     }
 
@@ -76,16 +76,14 @@ impl Ledger {
                 self.pods.remove(name);
                 self.directory.set_workload(name, None);
             }
-            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
-                self.remove_policy_object(kind, name, revision);
-            }
+            kind if kind.is_policy() => self.remove_policy_object(kind, name, revision),
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
                     self.remove_identity(Identity(number));
                 }
             }
             Kind::CiliumEndpoint => self.remove_remote(name),
-            Kind::Deployment | Kind::IdentityClaim => {}
+            _ => {}
         }
     }
 

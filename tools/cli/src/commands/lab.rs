@@ -362,7 +362,7 @@ fn failures(mut problems: Vec<LabError>) -> Failure {
         failure(problem).report();
     }
     last.map_or_else(
-        || Failure::new("lab/no-objects", "there is nothing to do"),
+        || Failure::new("lab/no-objects", "there is nothing to do").help("name a manifest"),
         failure,
     )
 }
@@ -488,7 +488,7 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let (mut config, origin) = match &args.config {
         Some(path) => (
-            LabConfig::read(path).map_err(failure)?,
+            LabConfig::read(path).map_err(|error| failure(error).exit(USAGE))?,
             path.display().to_string(),
         ),
         None => (LabConfig::default(), "command line".to_owned()),
@@ -521,10 +521,10 @@ async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let plugins = heddle_lab::config::record(&lab).map_err(failure)?.cni;
     let objects = manifests::read(&args.filename, &args.namespace, &plugins).map_err(failures)?;
     if objects.is_empty() {
-        return Err(Failure::new(
-            "lab/no-objects",
-            "the manifests hold no object",
-        ));
+        return Err(
+            Failure::new("lab/no-objects", "the manifests hold no object")
+                .help("each document is a mapping that starts with apiVersion and kind"),
+        );
     }
     for warning in objects.iter().flat_map(|object| &object.warnings) {
         eprintln!("warning: {warning}");
@@ -585,7 +585,7 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
             missing.push(label);
         }
     }
-    if !args.no_wait {
+    if !args.no_wait && missing.len() < targets.len() {
         deletion.finish(&lab, args.timeout).await.map_err(failure)?;
     }
     if missing.is_empty() || args.ignore_not_found {

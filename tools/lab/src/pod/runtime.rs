@@ -22,6 +22,15 @@ pub struct Runtime {
     attachments: Mutex<BTreeSet<(String, String)>>,
 }
 
+/// What came of an attachment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attached {
+    /// The result of ADD.
+    pub result: Value,
+    /// What CHECK found wrong.
+    pub complaint: Option<String>,
+}
+
 fn key(attachment: &Attachment) -> (String, String) {
     (
         attachment.container_id.clone(),
@@ -53,17 +62,21 @@ impl Runtime {
         Ok(())
     }
 
-    /// Attaches a sandbox: STATUS, ADD, and one CHECK of what ADD has made. The result of ADD. After a
-    /// failure the caller detaches.
-    pub async fn attach(&self, attachment: &Attachment) -> Result<Value, LabError> {
+    /// Attaches a sandbox: STATUS, ADD, and one CHECK of what ADD has made. After a failure the caller
+    /// detaches. What CHECK finds wrong is no failure: it is told, and the pod runs, because the CHECK of
+    /// some plugins in use is wrong itself (portmap's with two families, bandwidth's without limits, both
+    /// in version 1.1.1).
+    pub async fn attach(&self, attachment: &Attachment) -> Result<Attached, LabError> {
         self.status().await?;
         let _turn = self.turn.read().await;
         self.attachments().insert(key(attachment));
         let result = self.chain.add(attachment).await?;
+        let mut complaint = None;
         if self.chain.speaks(CHECK) && self.chain.configuration["disableCheck"] != true {
-            self.chain.check(attachment, &result).await?;
+            let checked = self.chain.check(attachment, &result).await;
+            complaint = checked.err().map(|error| error.to_string());
         }
-        Ok(result)
+        Ok(Attached { result, complaint })
     }
 
     /// Detaches a sandbox, with the result of its ADD if there was one.

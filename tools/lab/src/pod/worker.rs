@@ -82,6 +82,7 @@ pub async fn run(context: Context, pod: Object, mut end: End) {
             init: vec![State::creating(); spec.init.len()],
             addresses: Vec::new(),
             network: "the pod's network is being made".into(),
+            check: String::new(),
         },
         written: pod.value["status"].clone(),
         attachment: None,
@@ -218,9 +219,13 @@ impl Worker {
             );
             attachment.capabilities = capabilities::of(&self.spec);
             self.attachment = Some(attachment.clone());
-            let result = self.context.node.runtime.attach(&attachment).await?;
-            self.report.addresses = cni::addresses(&result);
-            self.result = Some(result);
+            let attached = self.context.node.runtime.attach(&attachment).await?;
+            self.report.addresses = cni::addresses(&attached.result);
+            self.result = Some(attached.result);
+            self.report.check = attached.complaint.unwrap_or_default();
+            if !self.report.check.is_empty() {
+                tracing::warn!(pod = %self.spec.name, node = self.context.node.name, "{}", self.report.check);
+            }
             if self.report.addresses.is_empty() {
                 return Err(LabError::Cni {
                     verb: "ADD",

@@ -153,7 +153,9 @@ async fn a_runtime_asks_status_before_add_and_check_after_it_and_hands_gc_what_i
     };
     let asked = |verb: &str| serde_json::from_str::<Value>(&read(&format!(".{verb}"))).unwrap();
     let runtime = Runtime::new(fixture.chain(json!([{"type": "noting"}])));
-    let result = runtime.attach(&attachment()).await.unwrap();
+    let attached = runtime.attach(&attachment()).await.unwrap();
+    assert_eq!(attached.complaint, None);
+    let result = attached.result;
     assert_eq!(read(""), "STATUS\nADD\nCHECK\n");
     assert!(asked("STATUS").get("prevResult").is_none());
     assert_eq!(asked("CHECK")["prevResult"], result);
@@ -172,10 +174,14 @@ async fn a_runtime_asks_status_before_add_and_check_after_it_and_hands_gc_what_i
     assert!(error.to_string().contains("no uplink"), "{error}");
     assert_eq!(read(""), "STATUS\n");
 
-    // What does not pass its CHECK is not attached; until it is detached, it is no garbage.
+    // What does not pass its CHECK is attached, and the plugin's words are told.
     std::fs::write(format!("{}.fails", log.display()), "CHECK").unwrap();
-    let error = runtime.attach(&attachment()).await.unwrap_err();
-    assert!(matches!(error, LabError::Cni { verb: "CHECK", .. }));
+    let attached = runtime.attach(&attachment()).await.unwrap();
+    let complaint = attached.complaint.unwrap();
+    assert!(
+        complaint.contains("CHECK by noting failed: no uplink"),
+        "{complaint}"
+    );
     runtime.collect_garbage().await.unwrap();
     assert_eq!(
         asked("GC")["cni.dev/valid-attachments"]
