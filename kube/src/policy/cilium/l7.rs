@@ -14,7 +14,7 @@ const MOST_PATTERN: usize = 4_096;
 /// Bytes of a compiled regular expression at most.
 const MOST_COMPILED: usize = 1 << 18;
 /// Regular expressions of one object at most; more cost seconds before anything is decided.
-pub(super) const MOST_EXPRESSIONS: usize = 4_000;
+pub(super) const MOST_EXPRESSIONS: usize = 1_000;
 /// Groups inside groups of a regular expression at most.
 const MOST_NESTED: u32 = 50;
 /// Bytes of a header's line at most: what proxies take.

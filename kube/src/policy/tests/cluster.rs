@@ -24,7 +24,7 @@ fn accepted(object: &Value) -> Policy {
 }
 
 #[test]
-fn tiers_priorities_and_actions_are_read() {
+fn t_tiers_priorities_and_actions_are_read() {
     let policy = accepted(&object(json!({
         "tier": "Baseline", "priority": 1000,
         "subject": {"pods": {"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {"matchLabels": {"app": "web"}}}},
@@ -70,7 +70,7 @@ fn tiers_priorities_and_actions_are_read() {
 }
 
 #[test]
-fn both_forms_of_ports_are_read() {
+fn t_both_forms_of_ports_are_read() {
     let wanted = Ports::Only(vec![
         PortTerm::Transport(Transport::Tcp, PortMatch::Range(80, 80)),
         PortTerm::Transport(Transport::Udp, PortMatch::Range(1000, 2000)),
@@ -245,7 +245,7 @@ fn wrong_cluster_policies_are_refused_with_the_field() {
 }
 
 #[test]
-fn peers_that_are_not_enforced_yet_are_refused_by_name() {
+fn t_nodes_and_domain_names_are_refused_by_name() {
     for (peer, field) in [
         (json!({"nodes": {}}), "nodes"),
         (json!({"domainNames": ["*.example.com"]}), "domainNames"),

@@ -27,6 +27,9 @@ pub(super) struct Report<'a> {
     pub(super) outcome: Outcome,
 }
 
+/// What changes in a line have in common: sources, destinations, which way, and both reasons.
+type Alike<'a> = (&'a [String], &'a [String], bool, String, String);
+
 /// A line of the report.
 struct Row<'a> {
     change: &'a Change,
@@ -88,8 +91,7 @@ impl Report<'_> {
     /// Changes that differ in the probe alone, together.
     fn rows(&self) -> Vec<Row<'_>> {
         let mut rows: Vec<Row<'_>> = Vec::new();
-        let mut places: BTreeMap<(&[String], &[String], bool, String, String), usize> =
-            BTreeMap::new();
+        let mut places: BTreeMap<Alike<'_>, usize> = BTreeMap::new();
         for change in &self.outcome.changes {
             let (before, after) = (reason(&change.before), reason(&change.after));
             let key = (
