@@ -11,7 +11,7 @@ use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,
 };
 use heddle_policy::{
-    CidrBlock, CidrGroupRef, Direction, EndpointSelector, Engine, EntryVerdict, Isolation, Party,
+    CidrBlock, CidrGroupRef, Direction, EndpointSelector, Engine, EntryVerdict, Isolation, Outlook, Party,
     Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec, PortMatch, PortTerm, Ports, Rule,
     Section, Tier, Traffic, Transport, protocol,
 };
@@ -215,11 +215,16 @@ fn matrix() -> f64 {
     });
     let start = Instant::now();
     let mut allowed = 0usize;
+    let receiving: Vec<Outlook<'_>> = ends
+        .iter()
+        .map(|to| engine.outlook(to, Direction::Ingress))
+        .collect();
     for from in &ends {
-        for to in &ends {
+        let sending = engine.outlook(from, Direction::Egress);
+        for (to, receiving) in ends.iter().zip(&receiving) {
+            let (out, into) = (sending.towards(to), receiving.towards(from));
             for probe in probes {
-                let out = engine.verdict(from, to, Direction::Egress, probe);
-                let verdict = out.max(engine.verdict(to, from, Direction::Ingress, probe));
+                let verdict = out.verdict(probe).max(into.verdict(probe));
                 allowed += usize::from(verdict == EntryVerdict::Allow);
             }
         }
