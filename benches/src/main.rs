@@ -8,6 +8,7 @@ mod lab;
 mod load;
 mod memory;
 mod network;
+mod policy;
 mod process;
 mod serve;
 mod topology;
@@ -119,6 +120,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
     topology::remove_stale()?;
     let mut report = compare::Report::new(arguments.out.as_deref())?;
     let outcome = network::run(arguments, &mut report)
+        .and_then(|()| policy::run(arguments, &mut report))
         .and_then(|()| cni::run(arguments, &mut report))
         .and_then(|()| memory::run(arguments, &mut report));
     // What was measured before something failed is worth printing.

@@ -28,17 +28,30 @@ pub struct Requirement {
     pub values: Vec<String>,
 }
 
-impl fmt::Display for Requirement {
-    /// `app=web`, `app in (a,b)`, `app not in (a)`, `app exists`, `no app`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = &self.key;
+impl Requirement {
+    /// Writes it with its key called `key`: `app=web`, `app in (a,b)`, `app not in (a)`, `app exists`, `no app`.
+    pub fn describe(&self, key: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, operator: &str| {
+            write!(f, "{key} {operator} (")?;
+            for (at, value) in self.values.iter().enumerate() {
+                f.write_str(if at == 0 { "" } else { "," })?;
+                f.write_str(value)?;
+            }
+            f.write_str(")")
+        };
         match (self.operator, self.values.as_slice()) {
             (Operator::In, [one]) => write!(f, "{key}={one}"),
-            (Operator::In, many) => write!(f, "{key} in ({})", many.join(",")),
-            (Operator::NotIn, many) => write!(f, "{key} not in ({})", many.join(",")),
+            (Operator::In, _) => list(f, "in"),
+            (Operator::NotIn, _) => list(f, "not in"),
             (Operator::Exists, _) => write!(f, "{key} exists"),
             (Operator::DoesNotExist, _) => write!(f, "no {key}"),
         }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(&self.key, f)
     }
 }
 

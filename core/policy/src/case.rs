@@ -4,11 +4,11 @@ use crate::{
     Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Rule, Term, Tier,
     Traffic,
     engine::named_ports_of,
-    link::LinkedRule,
+    link::{LinkedRule, LinkedSpec},
     order::{Frame, Ruling},
     protocol,
 };
-use heddle_model::{LabelSet, Source};
+use heddle_model::{Identity, LabelSet, Source};
 
 /// Rules named as nearest at most: enough to see what is missing, few enough to read.
 const MOST_NEAREST: usize = 8;
@@ -17,9 +17,8 @@ const MOST_NEAREST: usize = 8;
 pub(crate) struct Case<'a> {
     engine: &'a Engine,
     peer: &'a Party,
-    peer_labels: Option<&'a LabelSet>,
-    /// Named ports of the receiving end.
-    names: &'a str,
+    /// Whose names for ports count.
+    receiver: Identity,
     direction: Direction,
     traffic: Traffic,
 }
@@ -39,11 +38,7 @@ impl<'a> Case<'a> {
         Self {
             engine,
             peer,
-            peer_labels: engine.labels(peer.identity),
-            names: engine
-                .labels(receiver.identity)
-                .and_then(named_ports_of)
-                .unwrap_or_default(),
+            receiver: receiver.identity,
             direction,
             traffic,
         }
@@ -51,15 +46,23 @@ impl<'a> Case<'a> {
 
     /// The first term of the rule that fails, or `None` when the rule matches.
     pub(crate) fn failure(&self, rule: &Rule, linked: &LinkedRule) -> Option<Term> {
+        match self.names_count(linked) {
+            Some(names) => self.port_failure(&rule.ports, names),
+            None => Some(Term::Peer),
+        }
+    }
+
+    /// Whether names for ports count where the rule is about the peer; `None` where it is not.
+    pub(crate) fn names_count(&self, linked: &LinkedRule) -> Option<bool> {
         if self.is_peer(linked) {
             // Where it is an address of the rule, too, no more can match: names do not count there.
-            return self.port_failure(&rule.ports, true);
-        }
-        if self.is_address(linked) {
+            Some(true)
+        } else if self.is_address(linked) {
             // Towards an address there is nobody to say what a port's name means.
-            return self.port_failure(&rule.ports, self.direction == Direction::Ingress);
+            Some(self.direction == Direction::Ingress)
+        } else {
+            None
         }
-        Some(Term::Peer)
     }
 
     /// How many of the rule's two terms fail, peer and ports.
@@ -87,7 +90,14 @@ impl<'a> Case<'a> {
         self.engine.cidrs.covers(region, prefix.trunc(), in_cluster)
     }
 
-    fn port_failure(&self, ports: &Ports, names_known: bool) -> Option<Term> {
+    /// Named ports of the receiving end.
+    fn names(&self) -> &str {
+        let labels = self.engine.labels(self.receiver);
+        labels.and_then(named_ports_of).unwrap_or_default()
+    }
+
+    /// The nearest that the rule's port terms come; `None` when one matches.
+    pub(crate) fn port_failure(&self, ports: &Ports, names_known: bool) -> Option<Term> {
         let Ports::Only(terms) = ports else {
             return None;
         };
@@ -104,7 +114,7 @@ impl<'a> Case<'a> {
                         PortMatch::Range(first, last) => (*first..=*last).contains(&port),
                         PortMatch::Name(name) => {
                             names_known
-                                && protocol::named_ports(self.names)
+                                && protocol::named_ports(self.names())
                                     .any(|known| known == (name.as_str(), protocol, port))
                         }
                     };
@@ -123,46 +133,58 @@ impl<'a> Case<'a> {
     }
 }
 
-impl Engine {
+impl Case<'_> {
     /// The allows that came near, those with the fewest terms that failed first.
     pub(crate) fn nearest(
         &self,
-        subject: &Party,
-        case: &Case<'_>,
+        specs: &[&LinkedSpec],
         frame: Frame,
         ruling: &Ruling,
     ) -> Vec<Nearest> {
         let mut found = Vec::new();
-        for spec in self.selecting(subject.identity) {
-            for (rule, linked, place) in spec.rules(case.direction) {
+        for spec in specs {
+            for (rule, linked, place) in spec.rules(self.direction) {
                 let unasked =
                     ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
                 if rule.action != Action::Allow || unasked {
                     continue;
                 }
-                let Some(failed) = case.failure(rule, linked) else {
-                    continue;
-                };
-                let nearest = Nearest {
-                    rule: spec.name(rule),
-                    failed,
-                    wanted: match failed {
-                        Term::Peer => describe_peers(&rule.peers),
-                        _ => describe_ports(&rule.ports),
-                    },
-                    got: match failed {
-                        Term::Peer => describe_party(case.peer, case.peer_labels),
-                        _ => protocol::describe(case.traffic.protocol, case.traffic.port),
-                    },
-                };
-                found.push((case.failures(rule, linked), nearest));
+                if let Some(failed) = self.failure(rule, linked) {
+                    let count = self.failures(rule, linked);
+                    found.push((count, failed, spec.place_of(rule), *spec, rule));
+                }
             }
         }
-        found.sort_by(|(a_count, a), (b_count, b)| {
-            (a_count, a.failed, &a.rule).cmp(&(b_count, b.failed, &b.rule))
-        });
-        found.truncate(MOST_NEAREST);
-        found.into_iter().map(|(_, nearest)| nearest).collect()
+        let order = |one: &(usize, Term, _, &LinkedSpec, &Rule)| (one.0, one.1, one.2);
+        if found.len() > MOST_NEAREST {
+            found.select_nth_unstable_by(MOST_NEAREST - 1, |a, b| order(a).cmp(&order(b)));
+            found.truncate(MOST_NEAREST);
+        }
+        found.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+        let (mut party, mut traffic) = (None, None);
+        found
+            .into_iter()
+            .map(|(_, failed, _, spec, rule)| Nearest {
+                rule: spec.name(rule),
+                failed,
+                wanted: match failed {
+                    Term::Peer => describe_peers(&rule.peers),
+                    _ => describe_ports(&rule.ports),
+                },
+                got: match failed {
+                    Term::Peer => party
+                        .get_or_insert_with(|| {
+                            describe_party(self.peer, self.engine.labels(self.peer.identity))
+                        })
+                        .clone(),
+                    _ => traffic
+                        .get_or_insert_with(|| {
+                            protocol::describe(self.traffic.protocol, self.traffic.port)
+                        })
+                        .clone(),
+                },
+            })
+            .collect()
     }
 }
 

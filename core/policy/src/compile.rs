@@ -10,7 +10,7 @@ use crate::{
     port::has_names,
     rows::{Label, Reach, Row, Say, Setting, Terms, Weight, rows},
 };
-use heddle_model::Identity;
+use heddle_model::{Entity, Identity};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -104,11 +104,12 @@ impl Engine {
     }
 
     fn draft(&self, subject: Identity, direction: Direction) -> Draft<'_> {
-        let Some(frame) = self.frame(subject, direction, false) else {
+        let specs = self.selecting(subject);
+        let Some(frame) = self.frame(subject, &specs, direction, false) else {
             return self.open(direction);
         };
         let mut rules = Vec::new();
-        for spec in self.selecting(subject) {
+        for spec in specs {
             for (rule, linked, place) in spec.rules(direction) {
                 // Where the tier Normal isolates, the tier Baseline is not asked.
                 if !(frame.isolated && place.tier() == Tier::Baseline) {
@@ -247,13 +248,14 @@ impl Engine {
                 parts.extend(matches.iter().map(|id| (*id, (number, Terms::Every))));
             }
             for entity in &linked.entities {
-                parts.extend(
-                    self.bearers
-                        .iter()
-                        .map(|(identity, _)| identity)
-                        .filter(|identity| entity.contains(*identity))
-                        .map(|identity| (identity, (number, Terms::Every))),
-                );
+                let standing_for = |identity: &Identity| entity.contains(*identity);
+                let reserved = self.bearers.reserved().filter(standing_for);
+                parts.extend(reserved.map(|id| (id, (number, Terms::Every))));
+                // Of the entities only the cluster has pods in it.
+                if *entity == Entity::Cluster {
+                    let pods = self.bearers.pods().filter(standing_for);
+                    parts.extend(pods.map(|id| (id, (number, Terms::Every))));
+                }
             }
             for class in linked
                 .region

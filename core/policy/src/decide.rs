@@ -3,7 +3,8 @@
 use crate::{
     Direction, Engine, EntryVerdict, PolicyId, RuleRef,
     case::Case,
-    order::{Frame, Place, rule_on},
+    engine::isolating,
+    order::{Place, rule_on},
 };
 use heddle_model::Identity;
 use ipnet::IpNet;
@@ -182,12 +183,14 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> DirectionDecision {
-        let Some(frame) = self.frame_of(subject, peer, direction) else {
+        let specs = self.selecting(subject.identity);
+        let own_node = peer.identity == Identity::HOST;
+        let Some(frame) = self.frame(subject.identity, &specs, direction, own_node) else {
             return DirectionDecision::not_enforced();
         };
         let case = Case::new(self, subject, peer, direction, traffic);
-        let matching: Vec<_> = self
-            .selecting(subject.identity)
+        let matching: Vec<_> = specs
+            .iter()
             .flat_map(|spec| spec.rules(direction).map(move |rule| (spec, rule)))
             .filter(|(_, (rule, linked, _))| case.failure(rule, linked).is_none())
             .collect();
@@ -202,7 +205,7 @@ impl Engine {
             names
         };
         let nearest = if ruling.because == Because::DefaultDeny {
-            self.nearest(subject, &case, frame, &ruling)
+            case.nearest(&specs, frame, &ruling)
         } else {
             Vec::new()
         };
@@ -217,7 +220,7 @@ impl Engine {
                 .flatten()
                 .flat_map(|place| standing_at(Some(place)))
                 .collect(),
-            isolated_by: self.isolating(subject.identity, direction),
+            isolated_by: isolating(&specs, direction),
             nearest,
         }
     }
@@ -230,21 +233,18 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> EntryVerdict {
-        let Some(frame) = self.frame_of(subject, peer, direction) else {
+        let specs = self.selecting(subject.identity);
+        let own_node = peer.identity == Identity::HOST;
+        let Some(frame) = self.frame(subject.identity, &specs, direction, own_node) else {
             return EntryVerdict::Allow;
         };
         let case = Case::new(self, subject, peer, direction, traffic);
-        let matching = self
-            .selecting(subject.identity)
+        let matching = specs
+            .iter()
             .flat_map(|spec| spec.rules(direction))
             .filter(|(rule, linked, _)| case.failure(rule, linked).is_none())
             .map(|(.., place)| place);
         rule_on(matching, frame).because.verdict()
-    }
-
-    fn frame_of(&self, subject: &Party, peer: &Party, direction: Direction) -> Option<Frame> {
-        let own_node = peer.identity == Identity::HOST;
-        self.frame(subject.identity, direction, own_node)
     }
 }
 

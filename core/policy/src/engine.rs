@@ -6,7 +6,7 @@ use crate::{
     cidr::Cidrs,
     cookie::CookieTable,
     facts::CidrGroup,
-    index::{Bearers, SelectorIndex},
+    index::{Bearers, Marks, SelectorIndex},
     link::{LinkedSpec, SpecNo, Touched},
     order::Frame,
 };
@@ -169,12 +169,13 @@ impl Engine {
         }
         let mut touched = Touched::default();
         self.forget(identity, &mut touched);
-        self.subjects.add_identity(identity, &labels);
-        self.peers.add_identity(identity, &labels);
+        let marks = Marks::of(&labels);
+        self.subjects.add_identity(identity, &labels, &marks);
+        self.peers.add_identity(identity, &labels, &marks);
         if named_ports_of(&labels).is_some() {
             self.named.insert(identity);
         }
-        self.bearers.add(identity, Arc::new(labels));
+        self.bearers.add(identity, Arc::new(labels), &marks);
         self.touch_affected(identity, &mut touched);
         self.resolve(touched)
     }
@@ -255,42 +256,38 @@ impl Engine {
     }
 
     /// The parts of policies that are about this identity.
-    pub(crate) fn selecting(&self, subject: Identity) -> impl Iterator<Item = &LinkedSpec> {
+    pub(crate) fn selecting(&self, subject: Identity) -> Vec<&LinkedSpec> {
         self.subjects
             .users_matching(subject)
             .filter_map(|number| self.spec(number))
+            .collect()
     }
 
     /// What holds for a subject whatever its rules say; `None`: its rules are not asked, and nothing is
-    /// enforced.
+    /// enforced. `specs` are the parts that are about it.
     pub(crate) fn frame(
         &self,
         subject: Identity,
+        specs: &[&LinkedSpec],
         direction: Direction,
         own_node: bool,
     ) -> Option<Frame> {
-        let known = self.labels(subject).is_some();
+        let reserved = subject.scope() == IdentityScope::Reserved;
+        let unknown = self.labels(subject).is_none();
         let init = subject == Identity::INIT;
-        if self.mode == EnforcementMode::Never
-            || (known && !init && subject.scope() == IdentityScope::Reserved)
-        {
+        if self.mode == EnforcementMode::Never || (reserved && !unknown && !init) {
             return None;
         }
         Some(Frame {
-            isolated: self.selecting(subject).any(|spec| spec.isolates(direction)),
-            strict: init || !known || self.mode == EnforcementMode::Always,
+            isolated: specs.iter().any(|spec| spec.isolates(direction)),
+            strict: init || unknown || self.mode == EnforcementMode::Always,
             own_node: own_node && direction == Direction::Ingress,
         })
     }
 
     /// The policies that deny the subject what no rule allows.
     pub fn isolating(&self, subject: Identity, direction: Direction) -> Vec<PolicyId> {
-        let ids: BTreeSet<&PolicyId> = self
-            .selecting(subject)
-            .filter(|spec| spec.isolates(direction))
-            .map(LinkedSpec::id)
-            .collect();
-        ids.into_iter().cloned().collect()
+        isolating(&self.selecting(subject), direction)
     }
 
     // ---- numbers ----
@@ -319,4 +316,16 @@ impl Engine {
 /// The value of an identity's named ports.
 pub(crate) fn named_ports_of(labels: &LabelSet) -> Option<&str> {
     labels.get_from(Source::Heddle, LabelSet::NAMED_PORTS)
+}
+
+/// The policies among these parts that isolate their subjects, each once, in order.
+pub(crate) fn isolating(specs: &[&LinkedSpec], direction: Direction) -> Vec<PolicyId> {
+    let mut ids: Vec<&PolicyId> = specs
+        .iter()
+        .filter(|spec| spec.isolates(direction))
+        .map(|spec| spec.id())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter().cloned().collect()
 }

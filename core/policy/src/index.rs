@@ -1,6 +1,6 @@
 //! Which identities each selector in use matches, kept up to date at the cost of what a change touches.
 
-use crate::{EndpointSelector, link::SpecNo};
+use crate::{EndpointSelector, fast::NumberMap, link::SpecNo};
 use heddle_model::{Identity, LabelSet, Operator, Requirement, Source};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,7 +19,8 @@ struct Slot {
     selector: Arc<EndpointSelector>,
     /// Sorted.
     matches: Vec<Identity>,
-    users: BTreeMap<SpecNo, u32>,
+    /// With how often each uses it; sorted.
+    users: Vec<(SpecNo, u32)>,
 }
 
 /// Every selector in use, once, with the identities it matches.
@@ -33,15 +34,54 @@ pub(crate) struct SelectorIndex {
     numbers: HashMap<Arc<EndpointSelector>, SelectorNo>,
     slots: Vec<Option<Slot>>,
     free: Vec<SelectorNo>,
-    anchored: HashMap<u64, Vec<SelectorNo>>,
-    matched: HashMap<Identity, Vec<SelectorNo>>,
+    anchored: NumberMap<u64, Vec<SelectorNo>>,
+    matched: NumberMap<Identity, Vec<SelectorNo>>,
 }
 
 /// Who bears which label: the other way around, for new selectors. One for all indexes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bearers {
     labels: BTreeMap<Identity, Arc<LabelSet>>,
-    bearing: HashMap<u64, Vec<Identity>>,
+    bearing: NumberMap<u64, Vec<Identity>>,
+}
+
+/// The hashes of an identity's labels.
+pub(crate) struct Marks {
+    namespace: Option<u64>,
+    /// Of each label's key, and of key and value.
+    labels: Vec<(u64, u64)>,
+}
+
+impl Marks {
+    pub(crate) fn of(labels: &LabelSet) -> Self {
+        Self {
+            namespace: labels
+                .namespace()
+                .map(|namespace| hash(&(LabelSet::NAMESPACE, namespace))),
+            labels: labels
+                .iter()
+                .filter(|(source, ..)| *source == Source::K8s)
+                .map(|(_, key, value)| (hash(&key), hash(&(key, value))))
+                .collect(),
+        }
+    }
+
+    /// The anchors on which a selector may hang that matches these labels.
+    fn anchors(&self) -> Vec<u64> {
+        let mut anchors = Vec::with_capacity(3 + 4 * self.labels.len());
+        // Whatever asks for no reserved label only matches pods; what asks for one may ask that it is absent.
+        anchors.push(anchor(None, Some(RESERVED)));
+        if self.namespace.is_some() {
+            for namespace in [None, self.namespace] {
+                anchors.push(anchor(namespace, None));
+                for (key, pair) in &self.labels {
+                    anchors.push(anchor(namespace, Some(*key)));
+                    anchors.push(anchor(namespace, Some(*pair)));
+                }
+            }
+        }
+        anchors
+    }
 }
 
 impl Bearers {
@@ -55,16 +95,31 @@ impl Bearers {
             .map(|(identity, labels)| (*identity, labels.as_ref()))
     }
 
-    pub(crate) fn add(&mut self, identity: Identity, labels: Arc<LabelSet>) {
-        for hash in Self::hashes(&labels) {
-            insert_sorted(self.bearing.entry(hash).or_default(), identity);
+    /// The cluster's own pods: every identity but the reserved ones.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = Identity> + '_ {
+        let first = Identity::CLUSTER_FIRST;
+        self.labels.range(first..).map(|(identity, _)| *identity)
+    }
+
+    /// The reserved identities.
+    pub(crate) fn reserved(&self) -> impl Iterator<Item = Identity> + '_ {
+        let first = Identity::CLUSTER_FIRST;
+        self.labels.range(..first).map(|(identity, _)| *identity)
+    }
+
+    pub(crate) fn add(&mut self, identity: Identity, labels: Arc<LabelSet>, marks: &Marks) {
+        for (key, pair) in &marks.labels {
+            for hash in [key, pair] {
+                insert_sorted(self.bearing.entry(*hash).or_default(), identity);
+            }
         }
         self.labels.insert(identity, labels);
     }
 
     pub(crate) fn remove(&mut self, identity: Identity) -> Option<Arc<LabelSet>> {
         let labels = self.labels.remove(&identity)?;
-        for hash in Self::hashes(&labels) {
+        let marks = Marks::of(&labels);
+        for hash in marks.labels.into_iter().flat_map(|(key, pair)| [key, pair]) {
             if let Some(list) = self.bearing.get_mut(&hash) {
                 remove_sorted(list, identity);
                 if list.is_empty() {
@@ -73,17 +128,6 @@ impl Bearers {
             }
         }
         Some(labels)
-    }
-
-    fn hashes(labels: &LabelSet) -> Vec<u64> {
-        let mut hashes: Vec<u64> = labels
-            .iter()
-            .filter(|(source, ..)| *source == Source::K8s)
-            .flat_map(|(_, key, value)| [hash(&(key, value)), hash(&key)])
-            .collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        hashes
     }
 
     /// The identities among which a selector finds all it matches, or `None`: among all.
@@ -140,7 +184,10 @@ impl SelectorIndex {
             None => self.insert(selector, bearers),
         };
         if let Some(slot) = self.slot_mut(number) {
-            *slot.users.entry(user).or_default() += 1;
+            match slot.users.binary_search_by_key(&user, |(user, _)| *user) {
+                Ok(at) => slot.users[at].1 += 1,
+                Err(at) => slot.users.insert(at, (user, 1)),
+            }
         }
         number
     }
@@ -173,7 +220,7 @@ impl SelectorIndex {
         self.slots[number as usize] = Some(Slot {
             selector,
             matches,
-            users: BTreeMap::new(),
+            users: Vec::new(),
         });
         number
     }
@@ -183,10 +230,10 @@ impl SelectorIndex {
         let Some(slot) = self.slot_mut(number) else {
             return;
         };
-        if let Some(count) = slot.users.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
-                slot.users.remove(&user);
+        if let Ok(at) = slot.users.binary_search_by_key(&user, |(user, _)| *user) {
+            slot.users[at].1 -= 1;
+            if slot.users[at].1 == 0 {
+                slot.users.remove(at);
             }
         }
         if !slot.users.is_empty() {
@@ -216,9 +263,9 @@ impl SelectorIndex {
     }
 
     /// Learns an identity that it does not hold.
-    pub(crate) fn add_identity(&mut self, identity: Identity, labels: &LabelSet) {
+    pub(crate) fn add_identity(&mut self, identity: Identity, labels: &LabelSet, marks: &Marks) {
         let mut matched = Vec::new();
-        for anchor in anchors_borne(labels) {
+        for anchor in marks.anchors() {
             for number in self.anchored.get(&anchor).into_iter().flatten() {
                 if let Some(Some(slot)) = self.slots.get_mut(*number as usize)
                     && slot.selector.matches(labels)
@@ -259,7 +306,7 @@ impl SelectorIndex {
             .into_iter()
             .flatten()
             .filter_map(|number| self.slot(*number))
-            .flat_map(|slot| slot.users.keys().copied())
+            .flat_map(|slot| slot.users.iter().map(|(user, _)| *user))
     }
 
     fn slot(&self, number: SelectorNo) -> Option<&Slot> {
@@ -271,98 +318,72 @@ impl SelectorIndex {
     }
 }
 
-/// Stable within a process and across them; only ever compared, so a collision costs time alone.
+/// Only ever compared, so a collision costs time alone.
 fn hash(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
-type Part<'a> = Option<(&'a str, Option<&'a str>)>;
-
-fn anchor(namespace: Option<&str>, part: Part<'_>) -> u64 {
-    hash(&(namespace, part))
-}
-
 /// What selectors that ask for reserved labels hang on.
-const RESERVED: Part<'static> = Some(("reserved:", None));
+const RESERVED: u64 = 1;
+
+/// The anchor of a namespace and a label, each by its hash.
+fn anchor(namespace: Option<u64>, label: Option<u64>) -> u64 {
+    hash(&(namespace, label))
+}
 
 /// The anchors that a selector hangs on: whatever it matches bears exactly one of them.
 fn anchors_of(selector: &EndpointSelector) -> Vec<u64> {
     if selector.names_reserved() {
-        return vec![anchor(None, RESERVED)];
+        return vec![anchor(None, Some(RESERVED))];
     }
     let requirements = selector.requirements();
-    let values_of = |requirement: &Requirement| {
-        let mut values = requirement.values.clone();
-        values.sort_unstable();
-        values.dedup();
-        values
+    let pairs_of = |requirement: &Requirement| -> Vec<u64> {
+        let key = requirement.key.as_str();
+        let mut pairs: Vec<u64> = requirement
+            .values
+            .iter()
+            .map(|value| hash(&(key, value.as_str())))
+            .collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        pairs
     };
-    let namespaces: Vec<String> = requirements
+    let namespaces: Vec<u64> = requirements
         .iter()
         .find(|r| r.key == LabelSet::NAMESPACE && r.operator == Operator::In)
-        .map(values_of)
+        .map(pairs_of)
         .unwrap_or_default();
     let others = || requirements.iter().filter(|r| r.key != LabelSet::NAMESPACE);
     let narrowest = others()
         .filter(|r| r.operator == Operator::In)
         .min_by_key(|r| r.values.len());
-    let parts: Vec<(&str, Option<String>)> = match narrowest {
-        Some(requirement) => values_of(requirement)
-            .into_iter()
-            .map(|value| (requirement.key.as_str(), Some(value)))
-            .collect(),
+    let labels: Vec<u64> = match narrowest {
+        Some(requirement) => pairs_of(requirement),
         None => others()
             .find(|r| r.operator == Operator::Exists)
-            .map(|r| (r.key.as_str(), None))
+            .map(|r| hash(&r.key.as_str()))
             .into_iter()
             .collect(),
     };
-    let with = |namespace: Option<&str>| -> Vec<u64> {
-        parts
+    let in_namespaces = || {
+        namespaces
             .iter()
-            .map(|(key, value)| anchor(namespace, Some((key, value.as_deref()))))
+            .map(|it| anchor(Some(*it), None))
             .collect()
     };
-    let product = namespaces.len().max(1) * parts.len().max(1);
-    match (namespaces.is_empty(), parts.is_empty()) {
-        (true, true) => vec![anchor(None, None)],
-        (false, true) => namespaces
+    match (namespaces.len(), labels.len()) {
+        (0, 0) => vec![anchor(None, None)],
+        (_, 0) => in_namespaces(),
+        (0, _) => labels.iter().map(|it| anchor(None, Some(*it))).collect(),
+        (n, l) if n * l <= MOST_ANCHORS => namespaces
             .iter()
-            .map(|namespace| anchor(Some(namespace), None))
+            .flat_map(|n| labels.iter().map(|l| anchor(Some(*n), Some(*l))))
             .collect(),
-        (false, false) if product > MOST_ANCHORS && namespaces.len() <= parts.len() => namespaces
-            .iter()
-            .map(|namespace| anchor(Some(namespace), None))
-            .collect(),
-        (false, false) if product <= MOST_ANCHORS => namespaces
-            .iter()
-            .flat_map(|namespace| with(Some(namespace)))
-            .collect(),
-        (_, false) => with(None),
+        (n, l) if n <= l => in_namespaces(),
+        _ => labels.iter().map(|it| anchor(None, Some(*it))).collect(),
     }
-}
-
-/// The anchors on which a selector may hang that matches these labels.
-fn anchors_borne(labels: &LabelSet) -> Vec<u64> {
-    // Whatever asks for no reserved label only matches pods; what asks for one may ask that it is absent.
-    let mut anchors = vec![anchor(None, RESERVED)];
-    let Some(namespace) = labels.namespace() else {
-        return anchors;
-    };
-    for namespace in [None, Some(namespace)] {
-        anchors.push(anchor(namespace, None));
-        for (source, key, value) in labels.iter() {
-            if source == Source::K8s && key != LabelSet::NAMESPACE {
-                anchors.push(anchor(namespace, Some((key, Some(value)))));
-                anchors.push(anchor(namespace, Some((key, None))));
-            }
-        }
-    }
-    anchors.sort_unstable();
-    anchors.dedup();
-    anchors
 }
 
 /// Inserts into a sorted list; false when it was there.

@@ -61,6 +61,15 @@ impl LinkedSpec {
             .filter_map(|(rule, linked)| Some((rule, linked, linked.place?)))
     }
 
+    /// Where a rule stands among all, for a stable order in what people read.
+    pub(crate) fn place_of<'a>(
+        &'a self,
+        rule: &Rule,
+    ) -> (&'a PolicyId, Option<u32>, crate::Section, u32) {
+        let position = self.part().and_then(|part| part.position);
+        (self.id(), position, rule.section, rule.index)
+    }
+
     pub(crate) fn name(&self, rule: &Rule) -> RuleRef {
         RuleRef::of(
             &self.policy.id,

@@ -57,38 +57,37 @@ fn reserved<'a>(labels: &'a LabelSet, name: &str) -> Option<&'a str> {
 
 impl fmt::Display for EndpointSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut places = Vec::new();
-        let mut labels = Vec::new();
-        for Requirement {
-            key,
-            operator,
-            values,
-        } in self.requirements()
-        {
-            let (place, key) = match key.strip_prefix(LabelSet::NAMESPACE_LABELS) {
-                Some(rest) => (true, rest),
-                None if key == LabelSet::NAMESPACE => (true, "name"),
-                None => (false, key.as_str()),
-            };
-            if place && key == "name" && *operator == Operator::Exists {
-                continue;
-            }
-            let text = Requirement {
-                key: key.to_owned(),
-                operator: *operator,
-                values: values.clone(),
-            };
-            if place { &mut places } else { &mut labels }.push(text.to_string());
-        }
-        let pods = if labels.is_empty() {
-            "all pods".to_owned()
-        } else {
-            format!("pods with {}", labels.join(", "))
+        let place =
+            |key: &str| key.starts_with(LabelSet::NAMESPACE_LABELS) || key == LabelSet::NAMESPACE;
+        let of = |places: bool| {
+            self.requirements().iter().filter(move |r| {
+                // That there is a namespace is what makes it a pod.
+                let implied = r.key == LabelSet::NAMESPACE && r.operator == Operator::Exists;
+                place(&r.key) == places && !implied
+            })
         };
-        if places.is_empty() {
-            write!(f, "{pods} of any namespace")
-        } else {
-            write!(f, "{pods} of namespaces with {}", places.join(", "))
+        let mut separator = "pods with ";
+        for requirement in of(false) {
+            f.write_str(separator)?;
+            requirement.describe(&requirement.key, f)?;
+            separator = ", ";
         }
+        if separator != ", " {
+            f.write_str("all pods")?;
+        }
+        let mut separator = " of namespaces with ";
+        for requirement in of(true) {
+            f.write_str(separator)?;
+            let key = match requirement.key.strip_prefix(LabelSet::NAMESPACE_LABELS) {
+                Some(rest) => rest,
+                None => "name",
+            };
+            requirement.describe(key, f)?;
+            separator = ", ";
+        }
+        if separator != ", " {
+            f.write_str(" of any namespace")?;
+        }
+        Ok(())
     }
 }

@@ -112,10 +112,10 @@ fn agree(world: &World, engine: &mut Engine) -> Result<(), TestCaseError> {
                     let paper = engine.decide_direction(&me, &peer, direction, traffic);
                     prop_assert_eq!(paper.because, because, "paper: {}", &about);
                     prop_assert_eq!(paper.verdict == EntryVerdict::Allow, allowed);
-                    prop_assert_eq!(
-                        engine.verdict(&me, &peer, direction, traffic),
-                        paper.verdict
-                    );
+                    let verdict = engine.verdict(&me, &peer, direction, traffic);
+                    prop_assert_eq!(verdict, paper.verdict);
+                    let outlook = engine.outlook(&me, direction);
+                    prop_assert_eq!(outlook.towards(&peer).verdict(traffic), verdict);
                     let row = compiled.lookup(direction, peer.identity, cidr, protocol, port);
                     let row_allows = row.is_some_and(|row| row.verdict == EntryVerdict::Allow);
                     prop_assert_eq!(row_allows, allowed, "rows: {} {:?}", &about, row);

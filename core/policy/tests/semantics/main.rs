@@ -1,6 +1,10 @@
 //! Rows of the reference's semantics tables that are about the engine, by their names.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod addresses;
+mod rest;
+mod tiers;
+
 use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,
 };
@@ -213,7 +217,7 @@ fn d7_d8_rules_without_default_deny() {
 }
 
 #[test]
-fn d11_the_own_node_gets_in_unless_denied_outright() {
+fn d11_d11b_the_own_node_gets_in_unless_denied_outright() {
     let host = Party::in_cluster(Identity::HOST, None);
     let remote = Party::in_cluster(Identity::REMOTE_NODE, None);
     let mut engine = engine();
@@ -254,6 +258,7 @@ fn d12_e3b_a_deny_alone_turns_default_deny_on() {
     assert_eq!(from_client(&mut engine, TCP80), Because::DefaultDeny);
 }
 
+/// Reference 2.3, the table A1 to A5.
 #[test]
 fn deny_truth_table() {
     use Because::{DefaultDeny, ExplicitDeny, Rule as Allowed};
