@@ -11,8 +11,8 @@ use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,
 };
 use heddle_policy::{
-    CidrBlock, CidrGroupRef, Direction, EndpointSelector, Engine, EntryVerdict, Isolation, Outlook, Party,
-    Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec, PortMatch, PortTerm, Ports, Rule,
+    CidrBlock, CidrGroupRef, Direction, EndpointSelector, Engine, EntryVerdict, Isolation, Outlook,
+    Party, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec, PortMatch, PortTerm, Ports, Rule,
     Section, Tier, Traffic, Transport, protocol,
 };
 use ipnet::IpNet;
@@ -167,25 +167,29 @@ fn identity(engine: &mut Engine) -> f64 {
     milliseconds
 }
 
-/// One decision with its reasons, both directions: microseconds, the mean of many.
+/// One decision with its reasons, both directions, half of them allowed: microseconds, the mean of many.
 fn decide(engine: &Engine) -> f64 {
     const TIMES: usize = 20_000;
-    let party = |n: usize| {
-        let identity = number(n % NAMESPACES, (n / 7) % APPS);
-        Party::in_cluster(identity, Some(address(n as u32)))
+    let party = |space: usize, app: usize| {
+        let address = address((space * APPS + app) as u32);
+        Party::in_cluster(number(space, app), Some(address))
     };
     let start = Instant::now();
     for n in 0..TIMES {
-        // Half of them within a namespace.
-        let from = party(n);
-        let to = party(if n % 2 == 0 {
-            n + NAMESPACES
-        } else {
-            n * 13 + 1
-        });
+        let (space, app) = (n * 7 % NAMESPACES, 9 + n % 9);
+        // Half of them are allowed; the others are of another namespace, and denied.
+        let from = party(
+            if n % 2 == 0 {
+                space
+            } else {
+                (space + 1) % NAMESPACES
+            },
+            app,
+        );
+        let to = party(space, app + 2);
         let traffic = Traffic {
             protocol: protocol::TCP,
-            port: 8000 + (n % APPS) as u16,
+            port: 8000 + (app + 2) as u16,
         };
         black_box(engine.decide(&from, &to, traffic));
     }
@@ -471,7 +475,7 @@ fn policies_of(space: usize) -> Vec<Policy> {
                 _ => (
                     of_app(space, app),
                     vec![
-                        rule(Section::Ingress, 0, peer(1), tcp(port)),
+                        rule(Section::Ingress, 0, peer(APPS - 2), tcp(port)),
                         rule(
                             Section::Egress,
                             0,

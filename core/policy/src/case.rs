@@ -1,11 +1,11 @@
 //! One question put to rules, and what came near when none matched.
 
 use crate::{
-    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Rule, Term, Tier,
-    Traffic,
+    Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Term, Tier, Traffic,
     engine::named_ports_of,
-    link::{LinkedRule, LinkedSpec},
-    order::{Frame, Ruling},
+    index::SelectorNo,
+    link::{Asked, LinkedRule, LinkedSpec},
+    order::{Force, Frame, Ruling},
     protocol,
 };
 use heddle_model::{Identity, LabelSet, Source};
@@ -17,6 +17,8 @@ const MOST_NEAREST: usize = 8;
 pub(crate) struct Case<'a> {
     engine: &'a Engine,
     peer: &'a Party,
+    /// The selectors that match the peer, sorted.
+    selecting: &'a [SelectorNo],
     /// Whose names for ports count.
     receiver: Identity,
     direction: Direction,
@@ -38,6 +40,7 @@ impl<'a> Case<'a> {
         Self {
             engine,
             peer,
+            selecting: engine.peers.matching(peer.identity),
             receiver: receiver.identity,
             direction,
             traffic,
@@ -45,9 +48,9 @@ impl<'a> Case<'a> {
     }
 
     /// The first term of the rule that fails, or `None` when the rule matches.
-    pub(crate) fn failure(&self, rule: &Rule, linked: &LinkedRule) -> Option<Term> {
-        match self.names_count(linked) {
-            Some(names) => self.port_failure(&rule.ports, names),
+    pub(crate) fn failure(&self, asked: Asked<'_>) -> Option<Term> {
+        match self.names_count(asked.linked) {
+            Some(names) => self.port_failure(&asked.linked.ports, names),
             None => Some(Term::Peer),
         }
     }
@@ -66,10 +69,11 @@ impl<'a> Case<'a> {
     }
 
     /// How many of the rule's two terms fail, peer and ports.
-    fn failures(&self, rule: &Rule, linked: &LinkedRule) -> usize {
-        let peer = self.is_peer(linked) || self.is_address(linked);
-        let ports = self.port_failure(&rule.ports, true).is_none();
-        usize::from(!peer) + usize::from(!ports)
+    fn failures(&self, asked: Asked<'_>, first: Term) -> usize {
+        match first {
+            Term::Peer if self.port_failure(&asked.linked.ports, true).is_some() => 2,
+            _ => 1,
+        }
     }
 
     fn is_peer(&self, linked: &LinkedRule) -> bool {
@@ -79,7 +83,7 @@ impl<'a> Case<'a> {
             || linked
                 .selectors
                 .iter()
-                .any(|selector| self.engine.peers.selects(*selector, identity))
+                .any(|selector| self.selecting.binary_search(selector).is_ok())
     }
 
     fn is_address(&self, linked: &LinkedRule) -> bool {
@@ -143,29 +147,34 @@ impl Case<'_> {
     ) -> Vec<Nearest> {
         let mut found = Vec::new();
         for spec in specs {
-            for (rule, linked, place) in spec.rules(self.direction) {
+            for asked in spec.rules(self.direction) {
+                let place = asked.place();
                 let unasked =
                     ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
-                if rule.action != Action::Allow || unasked {
-                    continue;
-                }
-                if let Some(failed) = self.failure(rule, linked) {
-                    let count = self.failures(rule, linked);
-                    found.push((count, failed, spec.place_of(rule), *spec, rule));
+                if place.force() == Force::Allow
+                    && !unasked
+                    && let Some(failed) = self.failure(asked)
+                {
+                    found.push((self.failures(asked, failed), failed, asked));
                 }
             }
         }
-        let order = |one: &(usize, Term, _, &LinkedSpec, &Rule)| (one.0, one.1, one.2);
+        let closer = |a: &(usize, Term, Asked<'_>), b: &(usize, Term, Asked<'_>)| {
+            (a.0, a.1)
+                .cmp(&(b.0, b.1))
+                .then_with(|| a.2.order().cmp(&b.2.order()))
+        };
         if found.len() > MOST_NEAREST {
-            found.select_nth_unstable_by(MOST_NEAREST - 1, |a, b| order(a).cmp(&order(b)));
+            found.select_nth_unstable_by(MOST_NEAREST - 1, closer);
             found.truncate(MOST_NEAREST);
         }
-        found.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+        found.sort_unstable_by(closer);
         let (mut party, mut traffic) = (None, None);
         found
             .into_iter()
-            .map(|(_, failed, _, spec, rule)| Nearest {
-                rule: spec.name(rule),
+            .filter_map(|(_, failed, asked)| Some((failed, asked.name()?, asked.rule()?)))
+            .map(|(failed, name, rule)| Nearest {
+                rule: name,
                 failed,
                 wanted: match failed {
                     Term::Peer => describe_peers(&rule.peers),

@@ -1,13 +1,12 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, Rule, RuleRef, Tier,
+    Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef, Tier,
     cidr::Class,
     compiled::{PRECEDENCE_ALLOW, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
-    link::{LinkedRule, LinkedSpec},
-    order::{Force, Frame, Levels, Place},
-    port::has_names,
+    link::Asked,
+    order::{Force, Frame, Levels},
     rows::{Label, Reach, Row, Say, Setting, Terms, Weight, rows},
 };
 use heddle_model::{Entity, Identity};
@@ -23,14 +22,6 @@ const WHOLE_ADDRESS: u32 = u32::MAX;
 
 /// One rule's part in one key's rows.
 type Part = (u32, Terms);
-
-/// A rule that counts for the endpoint and direction.
-struct Counted<'a> {
-    spec: &'a LinkedSpec,
-    rule: &'a Rule,
-    linked: &'a LinkedRule,
-    place: Place,
-}
 
 /// All that a key's rows depend on: its rules, what names mean there, and how its rows weigh.
 type Shape<'a> = (Vec<Part>, Option<&'a str>, Weight, bool);
@@ -50,7 +41,7 @@ struct Draft<'a> {
     direction: Direction,
     isolated: bool,
     /// What rules the numbers in the labels mean.
-    rules: Vec<Counted<'a>>,
+    rules: Vec<Asked<'a>>,
     keys: Vec<(Identity, Arc<[Row]>)>,
 }
 
@@ -110,20 +101,14 @@ impl Engine {
         };
         let mut rules = Vec::new();
         for spec in specs {
-            for (rule, linked, place) in spec.rules(direction) {
-                // Where the tier Normal isolates, the tier Baseline is not asked.
-                if !(frame.isolated && place.tier() == Tier::Baseline) {
-                    rules.push(Counted {
-                        spec,
-                        rule,
-                        linked,
-                        place,
-                    });
-                }
-            }
+            // Where the tier Normal isolates, the tier Baseline is not asked.
+            rules.extend(
+                spec.rules(direction)
+                    .filter(|asked| !(frame.isolated && asked.place().tier() == Tier::Baseline)),
+            );
         }
         let isolated = frame.isolated || frame.strict;
-        let Some(levels) = Levels::new(rules.iter().map(|counted| counted.place)) else {
+        let Some(levels) = Levels::new(rules.iter().map(Asked::place)) else {
             // More levels than precedences: no row, so everything is dropped.
             return Draft {
                 direction,
@@ -134,7 +119,7 @@ impl Engine {
         };
         let whole = rules
             .iter()
-            .any(|counted| counted.place.force() == Force::Pass);
+            .any(|asked| asked.place().force() == Force::Pass);
         let mut keys = self.spread(&rules, direction, whole);
         // Keys whose rows exist even when no rule is about them.
         if !isolated {
@@ -170,7 +155,7 @@ impl Engine {
             let names = names.filter(|_| {
                 key.parts
                     .iter()
-                    .any(|(rule, _)| has_names(rules[*rule as usize].rule))
+                    .any(|(rule, _)| rules[*rule as usize].linked.named)
             });
             let setting = Setting {
                 frame: Frame { own_node, ..frame },
@@ -183,8 +168,8 @@ impl Engine {
                     .iter()
                     .map(|(number, which)| Say {
                         rule: *number,
-                        place: rules[*number as usize].place,
-                        reach: Reach::of(&rules[*number as usize].rule.ports, *names, *which),
+                        place: rules[*number as usize].place(),
+                        reach: Reach::of(&rules[*number as usize].linked.ports, *names, *which),
                     })
                     .collect();
                 rows(&says, setting).into()
@@ -221,7 +206,7 @@ impl Engine {
     /// Puts rules on every key that their peers are found by.
     fn spread(
         &self,
-        rules: &[Counted<'_>],
+        rules: &[Asked<'_>],
         direction: Direction,
         whole: bool,
     ) -> BTreeMap<Identity, Key> {
@@ -231,15 +216,15 @@ impl Engine {
             Direction::Ingress => Terms::Every,
             Direction::Egress => Terms::Unnamed,
         };
-        for (number, counted) in rules.iter().enumerate() {
+        for (number, asked) in rules.iter().enumerate() {
             // As many rules as numbers do not fit into memory.
             let number = number as u32;
-            let linked = counted.linked;
+            let linked = asked.linked;
             if linked.anybody {
                 parts.push((Identity::UNKNOWN, (number, Terms::Every)));
                 // A name means what each receiving pod says it means (reference P6), so towards anybody it
                 // stands on the rows of those that have it.
-                if direction == Direction::Egress && has_names(counted.rule) {
+                if direction == Direction::Egress && linked.named {
                     parts.extend(self.named.iter().map(|id| (*id, (number, Terms::Named))));
                 }
             }
@@ -361,7 +346,7 @@ impl Draft<'_> {
                                 let mut set: Vec<RuleRef> = rules
                                     .iter()
                                     .filter_map(|number| self.rules.get(*number as usize))
-                                    .map(|counted| counted.spec.name(counted.rule))
+                                    .filter_map(Asked::name)
                                     .collect();
                                 set.sort();
                                 cookies.cookie(set)

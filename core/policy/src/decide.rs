@@ -4,6 +4,7 @@ use crate::{
     Direction, Engine, EntryVerdict, PolicyId, RuleRef,
     case::Case,
     engine::isolating,
+    link::Asked,
     order::{Place, rule_on},
 };
 use heddle_model::Identity;
@@ -191,15 +192,15 @@ impl Engine {
         let case = Case::new(self, subject, peer, direction, traffic);
         let matching: Vec<_> = specs
             .iter()
-            .flat_map(|spec| spec.rules(direction).map(move |rule| (spec, rule)))
-            .filter(|(_, (rule, linked, _))| case.failure(rule, linked).is_none())
+            .flat_map(|spec| spec.rules(direction))
+            .filter(|asked| case.failure(*asked).is_none())
             .collect();
-        let ruling = rule_on(matching.iter().map(|(_, (.., place))| *place), frame);
+        let ruling = rule_on(matching.iter().map(Asked::place), frame);
         let standing_at = |at: Option<Place>| {
             let mut names: Vec<RuleRef> = matching
                 .iter()
-                .filter(|(_, (.., place))| Some(*place) == at)
-                .map(|(spec, (rule, ..))| spec.name(rule))
+                .filter(|asked| Some(asked.place()) == at)
+                .filter_map(Asked::name)
                 .collect();
             names.sort();
             names
@@ -242,8 +243,8 @@ impl Engine {
         let matching = specs
             .iter()
             .flat_map(|spec| spec.rules(direction))
-            .filter(|(rule, linked, _)| case.failure(rule, linked).is_none())
-            .map(|(.., place)| place);
+            .filter(|asked| case.failure(*asked).is_none())
+            .map(|asked| asked.place());
         rule_on(matching, frame).because.verdict()
     }
 }

@@ -121,7 +121,7 @@ impl Bearers {
         let marks = Marks::of(&labels);
         for hash in marks.labels.into_iter().flat_map(|(key, pair)| [key, pair]) {
             if let Some(list) = self.bearing.get_mut(&hash) {
-                remove_sorted(list, identity);
+                remove_sorted(list, &identity);
                 if list.is_empty() {
                     self.bearing.remove(&hash);
                 }
@@ -210,7 +210,7 @@ impl SelectorIndex {
                 .collect(),
         };
         for identity in &matches {
-            self.matched.entry(*identity).or_default().push(number);
+            insert_sorted(self.matched.entry(*identity).or_default(), number);
         }
         for anchor in anchors_of(selector) {
             self.anchored.entry(anchor).or_default().push(number);
@@ -244,7 +244,7 @@ impl SelectorIndex {
         };
         for identity in &slot.matches {
             if let Some(list) = self.matched.get_mut(identity) {
-                drop_value(list, number);
+                remove_sorted(list, &number);
                 if list.is_empty() {
                     self.matched.remove(identity);
                 }
@@ -276,6 +276,7 @@ impl SelectorIndex {
             }
         }
         if !matched.is_empty() {
+            matched.sort_unstable();
             self.matched.insert(identity, matched);
         }
     }
@@ -284,7 +285,7 @@ impl SelectorIndex {
     pub(crate) fn remove_identity(&mut self, identity: Identity) {
         for number in self.matched.remove(&identity).into_iter().flatten() {
             if let Some(slot) = self.slot_mut(number) {
-                remove_sorted(&mut slot.matches, identity);
+                remove_sorted(&mut slot.matches, &identity);
             }
         }
     }
@@ -294,9 +295,9 @@ impl SelectorIndex {
         self.slot(number).map_or(&[], |slot| &slot.matches)
     }
 
-    /// True when a selector in use matches the identity.
-    pub(crate) fn selects(&self, number: SelectorNo, identity: Identity) -> bool {
-        self.matches(number).binary_search(&identity).is_ok()
+    /// The selectors in use that match the identity, sorted.
+    pub(crate) fn matching(&self, identity: Identity) -> &[SelectorNo] {
+        self.matched.get(&identity).map_or(&[], Vec::as_slice)
     }
 
     /// The users of the selectors that match the identity; one may come more than once.
@@ -387,18 +388,18 @@ fn anchors_of(selector: &EndpointSelector) -> Vec<u64> {
 }
 
 /// Inserts into a sorted list; false when it was there.
-fn insert_sorted(list: &mut Vec<Identity>, identity: Identity) -> bool {
-    match list.binary_search(&identity) {
+fn insert_sorted<T: Ord>(list: &mut Vec<T>, value: T) -> bool {
+    match list.binary_search(&value) {
         Ok(_) => false,
         Err(at) => {
-            list.insert(at, identity);
+            list.insert(at, value);
             true
         }
     }
 }
 
-fn remove_sorted(list: &mut Vec<Identity>, identity: Identity) {
-    if let Ok(at) = list.binary_search(&identity) {
+fn remove_sorted<T: Ord>(list: &mut Vec<T>, value: &T) {
+    if let Ok(at) = list.binary_search(value) {
         list.remove(at);
     }
 }

@@ -1,7 +1,8 @@
 //! A part of a policy with what its terms stand for, and the indexes that find it again.
 
 use crate::{
-    Direction, Engine, Peer, Peers, Policy, PolicyId, PolicySpec, Rule, RuleRef, ServiceRef, Tier,
+    Direction, Engine, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, Ports, Rule, RuleRef,
+    ServiceRef, Tier,
     cidr::{Area, RegionNo},
     index::SelectorNo,
     order::{Force, Place},
@@ -16,17 +17,23 @@ use std::{
 /// A part of a policy in force.
 pub(crate) type SpecNo = u32;
 
-/// A rule, with what its terms stand for.
+/// A rule that says something, with what its terms stand for.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkedRule {
-    /// `None` for a rule that says nothing.
-    pub(crate) place: Option<Place>,
+    /// Its position among all rules of its part.
+    position: usize,
+    direction: Direction,
+    place: Place,
     /// It is about anybody.
     pub(crate) anybody: bool,
-    pub(crate) entities: Vec<Entity>,
+    /// It has named ports.
+    pub(crate) named: bool,
+    /// As the rule has them; a copy, because every question asks for them.
+    pub(crate) ports: Ports,
+    pub(crate) region: Option<RegionNo>,
     /// Of its pod selectors and of the services it names.
     pub(crate) selectors: Vec<SelectorNo>,
-    pub(crate) region: Option<RegionNo>,
+    pub(crate) entities: Vec<Entity>,
 }
 
 /// A part of a policy, with what its terms stand for.
@@ -35,7 +42,37 @@ pub(crate) struct LinkedSpec {
     policy: Arc<Policy>,
     position: usize,
     subject: SelectorNo,
+    isolates: Isolation,
     rules: Vec<LinkedRule>,
+}
+
+/// A rule that is asked about an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) linked: &'a LinkedRule,
+    spec: &'a LinkedSpec,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) const fn place(&self) -> Place {
+        self.linked.place
+    }
+
+    /// The rule as it was written; there always is one.
+    pub(crate) fn rule(&self) -> Option<&'a Rule> {
+        self.spec.part()?.rules.get(self.linked.position)
+    }
+
+    /// What orders rules in what people read.
+    pub(crate) fn order(&self) -> (&'a PolicyId, Option<u32>, usize) {
+        let position = self.spec.part().and_then(|part| part.position);
+        (&self.spec.policy.id, position, self.linked.position)
+    }
+
+    pub(crate) fn name(&self) -> Option<RuleRef> {
+        let position = self.spec.part()?.position;
+        Some(RuleRef::of(&self.spec.policy.id, position, self.rule()?))
+    }
 }
 
 impl LinkedSpec {
@@ -48,41 +85,16 @@ impl LinkedSpec {
         self.policy.specs.get(self.position)
     }
 
-    /// Its rules of a direction that say something.
-    pub(crate) fn rules(
-        &self,
-        direction: Direction,
-    ) -> impl Iterator<Item = (&Rule, &LinkedRule, Place)> {
-        self.part()
-            .into_iter()
-            .flat_map(|part| &part.rules)
-            .zip(&self.rules)
-            .filter(move |(rule, _)| rule.section.direction() == direction)
-            .filter_map(|(rule, linked)| Some((rule, linked, linked.place?)))
+    /// Its rules of a direction.
+    pub(crate) fn rules(&self, direction: Direction) -> impl Iterator<Item = Asked<'_>> {
+        self.rules
+            .iter()
+            .filter(move |rule| rule.direction == direction)
+            .map(|linked| Asked { spec: self, linked })
     }
 
-    /// Where a rule stands among all, for a stable order in what people read.
-    pub(crate) fn place_of<'a>(
-        &'a self,
-        rule: &Rule,
-    ) -> (&'a PolicyId, Option<u32>, crate::Section, u32) {
-        let position = self.part().and_then(|part| part.position);
-        (self.id(), position, rule.section, rule.index)
-    }
-
-    pub(crate) fn name(&self, rule: &Rule) -> RuleRef {
-        RuleRef::of(
-            &self.policy.id,
-            self.part().and_then(|part| part.position),
-            rule,
-        )
-    }
-
-    pub(crate) fn isolates(&self, direction: Direction) -> bool {
-        self.policy.tier == Tier::Normal
-            && self
-                .part()
-                .is_some_and(|part| part.isolates.holds(direction))
+    pub(crate) const fn isolates(&self, direction: Direction) -> bool {
+        self.isolates.holds(direction)
     }
 }
 
@@ -180,23 +192,41 @@ impl Engine {
         let rules = part
             .rules
             .iter()
-            .map(|rule| self.link_rule(policy, rule, number))
+            .enumerate()
+            .filter_map(|(position, rule)| {
+                let place = Place::of(policy, rule)?;
+                Some(self.link_rule(place, position, rule, number))
+            })
             .collect();
+        let isolates = match policy.tier {
+            Tier::Normal => part.isolates,
+            Tier::Admin | Tier::Baseline => Isolation::default(),
+        };
         self.specs[number as usize] = Some(LinkedSpec {
             policy: Arc::clone(policy),
             position,
             subject,
+            isolates,
             rules,
         });
         self.touch(number, touched);
         Some(number)
     }
 
-    fn link_rule(&mut self, policy: &Policy, rule: &Rule, user: SpecNo) -> LinkedRule {
-        let place = Place::of(policy, rule);
+    fn link_rule(
+        &mut self,
+        place: Place,
+        position: usize,
+        rule: &Rule,
+        user: SpecNo,
+    ) -> LinkedRule {
         let mut linked = LinkedRule {
+            position,
+            direction: rule.section.direction(),
             place,
             anybody: matches!(rule.peers, Peers::Any),
+            named: has_names(rule),
+            ports: rule.ports.clone(),
             entities: Vec::new(),
             selectors: Vec::new(),
             region: None,
@@ -233,10 +263,10 @@ impl Engine {
             let blocks = |area: &Area| crate::world::blocks(area, groups, services);
             linked.region = Some(self.cidrs.acquire(areas, user, blocks));
         }
-        if linked.anybody && has_names(rule) {
+        if linked.anybody && linked.named {
             self.with_names.insert(user);
         }
-        if place.is_some_and(|place| place.force() == Force::Pass) {
+        if place.force() == Force::Pass {
             self.with_passes.insert(user);
         }
         linked
@@ -277,8 +307,10 @@ impl Engine {
         };
         let policy = Arc::clone(&spec.policy);
         let part = policy.specs.get(spec.position);
-        let rules = part.into_iter().flat_map(|part| &part.rules);
-        for (rule, linked) in rules.zip(&mut spec.rules) {
+        for linked in &mut spec.rules {
+            let Some(rule) = part.and_then(|part| part.rules.get(linked.position)) else {
+                continue;
+            };
             if services_of(rule).next().is_none() {
                 continue;
             }

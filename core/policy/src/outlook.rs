@@ -1,10 +1,10 @@
 //! Many questions to one endpoint's policy: what they share is worked out once.
 
 use crate::{
-    Direction, Engine, EntryVerdict, Party, Rule, Traffic,
+    Direction, Engine, EntryVerdict, Party, Traffic,
     case::Case,
-    link::LinkedRule,
-    order::{Frame, Place, rule_on},
+    link::Asked,
+    order::{Frame, rule_on},
 };
 use heddle_model::Identity;
 
@@ -18,7 +18,7 @@ pub struct Outlook<'a> {
     direction: Direction,
     /// `None`: nothing is enforced.
     frame: Option<Frame>,
-    rules: Vec<(&'a Rule, &'a LinkedRule, Place)>,
+    rules: Vec<Asked<'a>>,
 }
 
 /// What is left of it for one peer, for questions about many ports.
@@ -30,7 +30,7 @@ pub struct Towards<'a> {
     direction: Direction,
     frame: Option<Frame>,
     /// The rules that are about the peer, and whether names for ports count.
-    rules: Vec<(&'a Rule, Place, bool)>,
+    rules: Vec<(Asked<'a>, bool)>,
 }
 
 impl Engine {
@@ -66,7 +66,7 @@ impl<'a> Outlook<'a> {
         let rules = self
             .rules
             .iter()
-            .filter_map(|(rule, linked, place)| Some((*rule, *place, case.names_count(linked)?)))
+            .filter_map(|asked| Some((*asked, case.names_count(asked.linked)?)))
             .collect();
         let own_node = peer.identity == Identity::HOST && self.direction == Direction::Ingress;
         Towards {
@@ -96,8 +96,8 @@ impl Towards<'_> {
         let matching = self
             .rules
             .iter()
-            .filter(|(rule, _, names)| case.port_failure(&rule.ports, *names).is_none())
-            .map(|(_, place, _)| *place);
+            .filter(|(asked, names)| case.port_failure(&asked.linked.ports, *names).is_none())
+            .map(|(asked, _)| asked.place());
         rule_on(matching, frame).because.verdict()
     }
 }

@@ -78,10 +78,8 @@ impl fmt::Display for EndpointSelector {
         let mut separator = " of namespaces with ";
         for requirement in of(true) {
             f.write_str(separator)?;
-            let key = match requirement.key.strip_prefix(LabelSet::NAMESPACE_LABELS) {
-                Some(rest) => rest,
-                None => "name",
-            };
+            let rest = requirement.key.strip_prefix(LabelSet::NAMESPACE_LABELS);
+            let key = rest.unwrap_or("name");
             requirement.describe(key, f)?;
             separator = ", ";
         }
