@@ -182,7 +182,8 @@ mod tests {
         ] {
             assert_eq!(kind(word).unwrap(), expected);
         }
-        assert!(kind("services").is_err());
+        assert_eq!(kind("svc").unwrap(), Kind::Service);
+        assert!(kind("configmaps").is_err());
     }
 
     #[test]
