@@ -409,3 +409,6 @@ fn drop_value(list: &mut Vec<SelectorNo>, number: SelectorNo) {
         list.swap_remove(at);
     }
 }
+
+#[cfg(test)]
+mod tests;
