@@ -6,17 +6,19 @@
 #   LAB               name of the lab that `make lab` makes and `make down` removes (default)
 #   PREFIX            where `make install` installs (/usr/local)
 #   BENCH, OUT        which benchmarks to run (all), and where their JSON lines go (bench.jsonl)
+#   SETS              policy sets of test-policy-live (100)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test bench build install fmt lint deny
+.PHONY: help setup lab down test test-policy-live bench build install fmt lint deny
 
 PREFIX ?= /usr/local
 OUT ?= bench.jsonl
+SETS ?= 100
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup: ## Install what is missing to build and test, and nothing else
 	@scripts/setup.sh test
@@ -32,6 +34,10 @@ down: ## Remove the lab that `make lab` made
 test: ## Everything CI runs (root for the tests with real packets)
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+test-policy-live: ## Real connections against policy sets drawn by seed: 100 of them, or SETS=number (root)
+	@scripts/setup.sh test
+	@HEDDLE_POLICY_SETS="$(SETS)" scripts/test.sh policy-live
 
 bench: ## Paired, interleaved benchmarks; BENCH=name chooses, OUT=file.jsonl keeps the results (root)
 	@scripts/setup.sh bench

@@ -15,8 +15,9 @@ toolchain=(cargo-web rustc-web libstd-rust-web-dev-bpf rustfmt-web rust-web-clip
 base=(gcc libc6-dev ca-certificates)
 # What the demo and the tests call beside Heddle itself.
 lab=(iproute2 curl jq)
-# What the benchmarks compare with.
-bench=(iproute2 iptables containernetworking-plugins)
+# The reference plugins that tests chain with Heddle's (portmap calls iptables), and that the benchmarks
+# compare with.
+plugins=(iptables containernetworking-plugins)
 
 # Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
 has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
@@ -39,12 +40,9 @@ apt_install() {
 setup_packages() {
 	local wanted=("${base[@]}") absent
 	case $purpose in
-	lab | test) wanted+=("${lab[@]}") ;;
-	bench) wanted+=("${lab[@]}" "${bench[@]}") ;;
+	lab) wanted+=("${lab[@]}") ;;
+	test | bench) wanted+=("${lab[@]}" "${plugins[@]}") ;;
 	esac
-	if [ "$purpose" = test ] && [ "${CI:-}" = true ]; then
-		wanted+=("${bench[@]}")
-	fi
 	mapfile -t absent < <(missing "${wanted[@]}")
 	mapfile -t compiler < <(missing "${toolchain[@]}")
 	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What CI runs: `test.sh` for all of it, `test.sh lint|deny` for one part.
+# What CI runs: `test.sh` for all of it, `test.sh lint|deny|policy-live` for one part.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
@@ -19,7 +19,8 @@ deny() {
 	cargo deny --offline --all-features check bans licenses sources
 }
 
-tests() {
+# build_tests: everything that tests need; the binaries that tests run, too.
+build_tests() {
 	local runner
 	# Tests with real packets run as root; the build stays the user's.
 	if [ "$(id -u)" != 0 ]; then
@@ -27,17 +28,28 @@ tests() {
 		runner=CARGO_TARGET_$(host_triple | tr 'a-z-' 'A-Z_')_RUNNER
 		export "$runner=sudo -E env PATH=$PATH"
 	fi
-	say "cargo build heddle heddle-cni (for the tests that run them)"
-	cargo build --locked -p heddle -p heddle-cni --bins
+	say "cargo test --no-run"
+	cargo test "${workspace[@]}" --locked --no-run
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
+}
+
+tests() {
+	build_tests
 	say "cargo test"
 	cargo test "${workspace[@]}" --locked --no-fail-fast
+}
+
+policy_live() {
+	build_tests
+	say "cargo test --test matrix, ${HEDDLE_POLICY_SETS:-20} policy sets"
+	cargo test "${workspace[@]}" --locked --test matrix -- --nocapture
 }
 
 started=$SECONDS
 case ${1:-all} in
 lint) lint ;;
 deny) deny ;;
+policy-live) policy_live ;;
 all)
 	lint
 	if [ -x "$HEDDLE_CACHE/bin/cargo-deny" ]; then
@@ -47,6 +59,6 @@ all)
 	fi
 	tests
 	;;
-*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, or nothing for all" ;;
+*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, policy-live, or nothing for all" ;;
 esac
 say "passed in $((SECONDS - started)) s"

@@ -2,7 +2,7 @@
 
 use crate::RunArguments;
 use crate::compare::{Arm, Report, Rounds, quantile};
-use crate::lab::{Lab, beside_us};
+use crate::lab::{Lab, beside_us, idle_pod};
 use crate::process::{enter, named, ourselves};
 use crate::topology::Namespaces;
 use anyhow::{Context, Result, ensure};
@@ -102,6 +102,13 @@ fn call(plugin: &Path, command: &str, conf: &str, number: usize, pod: &Path) -> 
         )
         .env("CNI_NETNS", pod)
         .env("CNI_IFNAME", "eth0")
+        .env(
+            "CNI_ARGS",
+            format!(
+                "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}",
+                pod_name(number)
+            ),
+        )
         .env("CNI_PATH", folder)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::piped())
@@ -163,6 +170,25 @@ impl Subject {
     }
 }
 
+fn pod_name(number: usize) -> String {
+    format!("add-{number}")
+}
+
+/// Pods that the store knows and no runtime starts: no node has the label they ask for.
+fn pods_to_attach() -> Value {
+    let pods: Vec<Value> = (0..ADDS)
+        .map(|number| {
+            let mut pod = idle_pod(&pod_name(number), "", "add");
+            if let Some(spec) = pod["spec"].as_object_mut() {
+                spec.remove("nodeName");
+                spec.insert("nodeSelector".to_owned(), json!({"bench": "nowhere"}));
+            }
+            pod
+        })
+        .collect();
+    json!({"items": pods})
+}
+
 /// Runs what was asked for.
 pub(crate) fn run(arguments: &RunArguments, report: &mut Report) -> Result<()> {
     if !arguments.wants_any(BENCHES.map(|(name, ..)| name)) {
@@ -191,7 +217,11 @@ pub(crate) fn run(arguments: &RunArguments, report: &mut Report) -> Result<()> {
     );
     let lab = match arguments.baselines_only {
         true => None,
-        false => Some(Lab::up(arguments)?),
+        false => {
+            let lab = Lab::up(arguments)?;
+            lab.declare(&pods_to_attach())?;
+            Some(lab)
+        }
     };
     let heddle = match &lab {
         None => None,

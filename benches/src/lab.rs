@@ -43,6 +43,15 @@ impl Lab {
 
     /// Applies objects, one list of them, and waits until they are in force.
     pub(crate) fn apply(&self, list: &Value) -> Result<()> {
+        self.apply_with(list, &["--timeout", "120s"])
+    }
+
+    /// Applies objects and does not wait for them.
+    pub(crate) fn declare(&self, list: &Value) -> Result<()> {
+        self.apply_with(list, &["--no-wait"])
+    }
+
+    fn apply_with(&self, list: &Value, options: &[&str]) -> Result<()> {
         // One document per object: that is what manifests are made of.
         let documents: Vec<String> = list["items"]
             .as_array()
@@ -51,7 +60,8 @@ impl Lab {
             .map(Value::to_string)
             .collect();
         let text = documents.join("\n---\n");
-        self.heddle(&["lab", "apply", "-f", "-", "--timeout", "120s"], &text)?;
+        let command = [&["lab", "apply", "-f", "-"], options].concat();
+        self.heddle(&command, &text)?;
         Ok(())
     }
 

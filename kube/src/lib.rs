@@ -5,5 +5,6 @@ pub mod identity;
 pub mod manifest;
 pub mod pod;
 pub mod policy;
+pub mod service;
 pub mod store;
 pub mod timestamp;

@@ -9,6 +9,10 @@ use std::{
 /// Folders inside folders at most; deeper is a loop of links, not a set of manifests.
 const MOST_FOLDERS: usize = 32;
 
+/// Values of one document at most, those that aliases repeat counted each time: the objects of a large cluster in
+/// one list fit, a bomb of aliases does not.
+const MOST_VALUES: usize = 2_000_000;
+
 /// One object as it was written.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Manifest {
@@ -242,13 +246,26 @@ fn parse_document(text: &str) -> Result<Value, (Option<usize>, String)> {
     {
         return Ok(value);
     }
-    let options = serde_saphyr::options! { with_snippet: false };
+    // YAML 1.2: `name: n` is a name. YAML 1.1 took y, n, yes, no, on and off for booleans.
+    let options = serde_saphyr::options! {
+        with_snippet: false,
+        strict_booleans: true,
+        budget: serde_saphyr::budget! { max_nodes: MOST_VALUES, max_events: 4 * MOST_VALUES },
+    };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error
             .location()
             .and_then(|location| usize::try_from(location.line()).ok())
             .filter(|line| *line > 0);
-        (line, error.to_string())
+        let reason = match &error {
+            // In the parser's own words a bound sounds like its failure.
+            serde_saphyr::Error::Budget { .. }
+            | serde_saphyr::Error::AliasReplayLimitExceeded { .. } => format!(
+                "the document holds more than is read, {MOST_VALUES} values, those that aliases repeat counted each time ({error})"
+            ),
+            _ => error.to_string(),
+        };
+        (line, reason)
     })
 }
 
@@ -270,6 +287,38 @@ mod tests {
     fn lists_are_their_items() {
         let text = r#"{"kind":"List","apiVersion":"v1","items":[{"kind":"A"},{"kind":"B"}]}"#;
         assert_eq!(parse("f.json", text).unwrap().len(), 2);
+    }
+
+    /// YAML 1.2's core schema, which Kubernetes' tools hold with for these words, too: only `true` and
+    /// `false` are booleans.
+    #[test]
+    fn words_that_yaml_1_1_took_for_booleans_are_strings() {
+        let words = [
+            "y", "Y", "n", "N", "yes", "Yes", "YES", "no", "No", "NO", "on", "On", "ON", "off",
+            "Off", "OFF",
+        ];
+        for word in words {
+            let text = format!(
+                "kind: Pod\nmetadata: {{name: {word}, labels: {{a: {word}, {word}: b}}}}\nlist:\n- {word}\n"
+            );
+            let value = &parse("f.yaml", &text).unwrap()[0].value;
+            let expected = serde_json::json!({
+                "kind": "Pod", "metadata": {"name": word, "labels": {"a": word, word: "b"}},
+                "list": [word],
+            });
+            assert_eq!(value, &expected, "{text}");
+        }
+        for (word, meant) in [
+            ("true", true),
+            ("True", true),
+            ("TRUE", true),
+            ("false", false),
+        ] {
+            let text = format!("kind: Pod\nhostNetwork: {word}\nquoted: '{word}'\n");
+            let value = &parse("f.yaml", &text).unwrap()[0].value;
+            assert_eq!(value["hostNetwork"], meant, "{text}");
+            assert_eq!(value["quoted"], word, "{text}");
+        }
     }
 
     #[test]

@@ -33,26 +33,79 @@ pub fn service_account(pod: &Value) -> &str {
         .unwrap_or("default")
 }
 
-/// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
-/// `dns=UDP/53,http=TCP/8080`, sorted. Ports of containers and of sidecars (init containers that are
+/// The object that a pod works for, as (kind, name): its controller, and what that one in turn works for
+/// where the names tell (a ReplicaSet's Deployment, a Job's CronJob). `None` for a pod of its own.
+///
+/// The names are Kubernetes' own: `DEPLOYMENT-HASH`, where the pod is labelled `pod-template-hash: HASH`,
+/// and `CRONJOB-MINUTES`, minutes since 1970.
+pub fn workload(pod: &Value) -> Option<(String, String)> {
+    let controller = list(pod, "/metadata/ownerReferences")
+        .iter()
+        .find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
+    let kind = text(controller, "/kind").filter(|kind| !kind.is_empty())?;
+    let name = text(controller, "/name").filter(|name| !name.is_empty())?;
+    let above = match kind {
+        "ReplicaSet" => text(pod, "/metadata/labels/pod-template-hash")
+            .filter(|hash| !hash.is_empty())
+            .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
+            .map(|deployment| ("Deployment", deployment)),
+        "Job" => name
+            .rsplit_once('-')
+            .filter(|(_, minutes)| (8..=10).contains(&minutes.len()))
+            .filter(|(_, minutes)| minutes.bytes().all(|byte| byte.is_ascii_digit()))
+            .map(|(cron, _)| ("CronJob", cron)),
+        _ => None,
+    };
+    let (kind, name) = above
+        .filter(|(_, name)| !name.is_empty())
+        .unwrap_or((kind, name));
+    Some((kind.to_owned(), name.to_owned()))
+}
+
+/// A port that one of a pod's containers declares.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct DeclaredPort {
+    /// Its name; empty for a port without one.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`, as written.
+    pub protocol: String,
+    /// Its number.
+    pub number: u16,
+}
+
+/// The ports that a pod declares, sorted; those of containers and of sidecars (init containers that are
 /// restarted always) count.
-pub fn named_ports(pod: &Value) -> String {
+pub fn declared_ports(pod: &Value) -> Vec<DeclaredPort> {
     let containers = list(pod, "/spec/containers");
     let sidecars = list(pod, "/spec/initContainers")
         .iter()
         .filter(|container| text(container, "/restartPolicy") == Some("Always"));
-    let found: BTreeSet<String> = containers
+    let found: BTreeSet<DeclaredPort> = containers
         .iter()
         .chain(sidecars)
         .flat_map(|container| list(container, "/ports"))
         .filter_map(|port| {
-            let name = text(port, "/name").filter(|name| !name.is_empty())?;
             let number = port.get("containerPort").and_then(Value::as_u64)?;
-            let protocol = text(port, "/protocol").unwrap_or("TCP");
-            Some(format!("{name}={protocol}/{number}"))
+            Some(DeclaredPort {
+                name: text(port, "/name").unwrap_or_default().to_owned(),
+                protocol: text(port, "/protocol").unwrap_or("TCP").to_owned(),
+                number: u16::try_from(number).ok()?,
+            })
         })
         .collect();
-    found.into_iter().collect::<Vec<_>>().join(",")
+    found.into_iter().collect()
+}
+
+/// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
+/// `dns=UDP/53,http=TCP/8080`, sorted.
+pub fn named_ports(pod: &Value) -> String {
+    let mut found: Vec<String> = declared_ports(pod)
+        .into_iter()
+        .filter(|port| !port.name.is_empty())
+        .map(|port| format!("{}={}/{}", port.name, port.protocol, port.number))
+        .collect();
+    found.sort();
+    found.join(",")
 }
 
 /// Whether the pod shares its node's network and so has no endpoint of its own.
@@ -127,6 +180,35 @@ fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_pods_workload_is_its_controller_or_what_that_one_works_for() {
+        let owned = |kind: &str, name: &str, hash: &str, controller: bool| {
+            workload(&json!({"metadata": {
+                "labels": {"pod-template-hash": hash},
+                "ownerReferences": [
+                    {"kind": "Other", "name": "bystander"},
+                    {"kind": kind, "name": name, "controller": controller}],
+            }}))
+        };
+        for (kind, name, hash, expected) in [
+            ("Deployment", "web", "f4b8", ("Deployment", "web")),
+            ("ReplicaSet", "web-f4b8", "f4b8", ("Deployment", "web")),
+            ("ReplicaSet", "web-f4b8", "c9d2", ("ReplicaSet", "web-f4b8")),
+            ("ReplicaSet", "web-f4b8", "", ("ReplicaSet", "web-f4b8")),
+            ("ReplicaSet", "-f4b8", "f4b8", ("ReplicaSet", "-f4b8")),
+            ("Job", "backup-29384756", "", ("CronJob", "backup")),
+            ("Job", "backup-once", "", ("Job", "backup-once")),
+            ("Job", "backup-12", "", ("Job", "backup-12")),
+            ("StatefulSet", "db", "", ("StatefulSet", "db")),
+            ("DaemonSet", "log", "", ("DaemonSet", "log")),
+        ] {
+            let expected = Some((expected.0.to_owned(), expected.1.to_owned()));
+            assert_eq!(owned(kind, name, hash, true), expected, "{kind} {name}");
+        }
+        assert_eq!(owned("Deployment", "web", "", false), None);
+        assert_eq!(workload(&json!({"metadata": {"name": "alone"}})), None);
+    }
 
     #[test]
     fn a_pod_is_read() {

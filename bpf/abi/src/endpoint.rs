@@ -2,6 +2,35 @@
 
 use crate::Address;
 
+/// An Ethernet address, in halves so that programs compare it three halves at a time.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MacAddress([u16; 3]);
+
+impl MacAddress {
+    /// The address of these bytes, in the order of the wire.
+    #[inline(always)]
+    pub const fn new(bytes: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = bytes;
+        Self([
+            u16::from_ne_bytes([a, b]),
+            u16::from_ne_bytes([c, d]),
+            u16::from_ne_bytes([e, f]),
+        ])
+    }
+
+    /// Its bytes, in the order of the wire.
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 6] {
+        let [[a, b], [c, d], [e, f]] = [
+            self.0[0].to_ne_bytes(),
+            self.0[1].to_ne_bytes(),
+            self.0[2].to_ne_bytes(),
+        ];
+        [a, b, c, d, e, f]
+    }
+}
+
 /// A local pod's network attachment.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,9 +50,9 @@ pub struct Endpoint {
     /// CIDR identity of its IPv6 address for rules that select pods by address; 0 means none.
     pub cidr_ipv6: u32,
     /// MAC address of the pod's interface.
-    pub mac: [u8; 6],
+    pub mac: MacAddress,
     /// MAC address of the host side.
-    pub host_mac: [u8; 6],
+    pub host_mac: MacAddress,
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 64);

@@ -19,15 +19,16 @@ pub use connection::{
     ConnectionVerdict, FragmentKey, FragmentPorts,
 };
 pub use drop_reason::DropReason;
-pub use endpoint::{Endpoint, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
+pub use endpoint::{Endpoint, MacAddress, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
 pub use event::{
     CAPTURE_LENGTH, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT,
     Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot, Sampler,
     TracePoint, metric_index,
 };
 pub use policy::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ANY_PORT_PREFIX, POLICY_ANY_PROTOCOL_PREFIX,
-    POLICY_FULL_PREFIX, POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY, PolicyKey, PolicyValue,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, MAX_POLICY_SLOTS, POLICY_ANY_PORT_PREFIX,
+    POLICY_ANY_PROTOCOL_PREFIX, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW,
+    POLICY_VERDICT_DENY, PolicyBinding, PolicyKey, PolicyValue,
 };
 pub use route::{
     IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue,
@@ -35,7 +36,7 @@ pub use route::{
 
 /// Version of the layouts below; part of the path under which maps are pinned, so that a program never
 /// reads a map whose layout it does not know.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the maps, the same in the object file, in the pin directory and in `heddle bpf`.
 pub mod map_names {
@@ -45,10 +46,10 @@ pub mod map_names {
     pub const ENDPOINTS: &str = "ENDPOINTS";
     /// Interface index of a pod's host-side link to its [`crate::Endpoint`].
     pub const DEVICES: &str = "DEVICES";
-    /// Endpoint id to its policy map (map in map).
+    /// Slot to a policy map (map in map).
     pub const POLICIES: &str = "POLICIES";
-    /// Endpoint id to the generation of its policy.
-    pub const GENERATIONS: &str = "GENERATIONS";
+    /// Endpoint id to its [`crate::PolicyBinding`].
+    pub const BINDINGS: &str = "BINDINGS";
     /// Prefix to [`crate::IpcacheValue`].
     pub const IPCACHE: &str = "IPCACHE";
     /// [`crate::ConnectionKey`] to [`crate::ConnectionEntry`].
@@ -91,6 +92,7 @@ mod pod {
         crate::IpcacheValue,
         crate::MetricSlot,
         crate::NodeConfig,
+        crate::PolicyBinding,
         crate::PolicyKey,
         crate::PolicyValue,
         crate::Sampler,

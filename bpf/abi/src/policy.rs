@@ -36,6 +36,41 @@ pub struct PolicyKey {
 
 const _: () = assert!(size_of::<PolicyKey>() == 8);
 
+/// Which policy map an endpoint has, and how often that has changed.
+///
+/// One word, so that a packet reads both halves at once.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PolicyBinding(u64);
+
+impl PolicyBinding {
+    /// The policy map in this slot, since the change of this number.
+    #[inline(always)]
+    pub const fn new(slot: u32, generation: u32) -> Self {
+        Self((slot as u64) << 32 | generation as u64)
+    }
+
+    /// Position of the policy map in [`crate::map_names::POLICIES`]; [`POLICY_SLOT_NONE`] without one.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// 0 until the endpoint is given its first policy map, another number after each change.
+    #[inline(always)]
+    pub const fn generation(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Slot of an endpoint without a policy: nothing passes.
+pub const POLICY_SLOT_NONE: u32 = 0;
+
+/// Policy maps at most: one for each endpoint, and as many that are about to be taken or were just left.
+pub const MAX_POLICY_SLOTS: u32 = 2 * crate::MAX_ENDPOINTS;
+
+const _: () = assert!(size_of::<PolicyBinding>() == 8);
+
 /// What a row says.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -102,8 +102,8 @@ fn hold(
     port: u16,
     is_first: &mut bool,
 ) -> Result<u32, DropReason> {
-    // Read before the policy is asked: if it changes in between, the answer counts as the old one's.
-    let generation = policy::generation(endpoint);
+    let binding = policy::binding(endpoint);
+    let generation = binding.generation();
     if verdict.generation == generation
         && generation != 0
         && verdict.peer == peer.identity
@@ -113,7 +113,7 @@ fn hold(
     }
     let mut cookie = 0;
     if let Err(reason) = policy::ask(
-        endpoint,
+        binding,
         direction,
         peer,
         flow.packet.protocol,

@@ -17,11 +17,7 @@ pub const MARK_OVERLAY: u32 = 0x0400;
 /// Addresses the frame to a pod's interface, from the host side of its link.
 #[inline(always)]
 pub fn address_frame(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<(), DropReason> {
-    let (to, from) = (endpoint.mac, endpoint.host_mac);
-    let addresses = [
-        to[0], to[1], to[2], to[3], to[4], to[5], from[0], from[1], from[2], from[3], from[4],
-        from[5],
-    ];
+    let addresses = [endpoint.mac, endpoint.host_mac];
     // SAFETY: 12 bytes of the array are read.
     match unsafe { bpf_skb_store_bytes(skb, 0, addresses.as_ptr().cast(), 12, 0) } {
         0 => Ok(()),

@@ -5,7 +5,7 @@ use crate::{
     deliver::{self, MARK_OVERLAY},
     maps::{CONFIG, DEVICES},
     neighbour::{self, Outcome},
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP, load},
+    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP},
     peer::{self, Peer},
     report::{self, Flow, Scratch},
 };
@@ -33,6 +33,11 @@ const PACKET_HOST: u32 = 0;
 fn finish(context: &TcContext, flow: &Flow, outcome: Result<i32, DropReason>) -> i32 {
     match outcome {
         Ok(code) => code,
+        Err(DropReason::TtlExceeded) => {
+            report::drop(context.skb.skb, flow, DropReason::TtlExceeded);
+            // The stack forwards it no further either, and tells the sender (RFC 1812, 5.3.1).
+            to_stack(context.skb.skb).unwrap_or(TC_ACT_SHOT)
+        }
         Err(reason) => report::drop(context.skb.skb, flow, reason),
     }
 }
@@ -108,7 +113,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     if ethertype(context) == ETHERTYPE_ARP {
         return neighbour::arp(skb, device);
     }
-    let mac: [u8; 6] = load(skb, 6).ok_or(DropReason::InvalidPacketDropped)?;
+    let mac = packet::source_mac(skb).ok_or(DropReason::InvalidPacketDropped)?;
     if mac != device.mac {
         return Err(DropReason::InvalidSourceMac);
     }

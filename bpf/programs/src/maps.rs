@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use heddle_abi::{
     Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FragmentKey, FragmentPorts,
-    IpcacheValue, LOSS_CAUSES, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NodeConfig, PolicyKey,
-    PolicyValue, Sampler,
+    IpcacheValue, LOSS_CAUSES, MAX_ENDPOINTS, MAX_POLICY_SLOTS, METRIC_SLOTS, MetricSlot,
+    NodeConfig, PolicyBinding, PolicyKey, PolicyValue, Sampler,
 };
 
 #[btf_map]
@@ -23,11 +23,11 @@ pub static DEVICES: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap
 #[btf_map]
 pub static POLICIES: ArrayOfMaps<
     LpmTrie<PolicyKey, PolicyValue, 16384>,
-    { MAX_ENDPOINTS as usize },
+    { MAX_POLICY_SLOTS as usize },
 > = ArrayOfMaps::new();
 
 #[btf_map]
-pub static GENERATIONS: Array<u32, { MAX_ENDPOINTS as usize }> = Array::new();
+pub static BINDINGS: Array<PolicyBinding, { MAX_ENDPOINTS as usize }> = Array::new();
 
 #[btf_map]
 pub static IPCACHE: LpmTrie<Address, IpcacheValue, 131072> = LpmTrie::new();

@@ -49,7 +49,8 @@ struct Arp {
 pub fn arp(skb: *mut __sk_buff, device: &Endpoint) -> Result<i32, DropReason> {
     let request: Arp = load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
     let source_mac: [u8; 6] = load(skb, 6).ok_or(DropReason::InvalidPacketDropped)?;
-    if source_mac != device.mac || request.sender_mac != device.mac {
+    let mac = device.mac.bytes();
+    if source_mac != mac || request.sender_mac != mac {
         return Err(DropReason::InvalidSourceMac);
     }
     if Address::from_v4_word(u32::from_ne_bytes(request.sender)) != device.ipv4 {
@@ -65,9 +66,9 @@ pub fn arp(skb: *mut __sk_buff, device: &Endpoint) -> Result<i32, DropReason> {
     }
     let reply = Arp {
         operation: 2_u16.to_be(),
-        sender_mac: device.host_mac,
+        sender_mac: device.host_mac.bytes(),
         sender: request.target,
-        target_mac: device.mac,
+        target_mac: mac,
         target: request.sender,
         ..request
     };
@@ -111,7 +112,7 @@ pub fn ndp(skb: *mut __sk_buff, packet: &Packet, device: &Endpoint) -> Result<Ou
     if target != gateway.words || packet.transport != ETHERNET_LENGTH + 40 {
         return Err(DropReason::ForbiddenIcmpv6Message);
     }
-    let mac = device.host_mac;
+    let mac = device.host_mac.bytes();
     let mut advertisement = Checksummed {
         source: gateway.words,
         destination: packet.source.words,

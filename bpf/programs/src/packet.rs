@@ -3,9 +3,12 @@
 use crate::fragment;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use core::mem::MaybeUninit;
-use heddle_abi::{Address, DropReason};
+use heddle_abi::{Address, DropReason, MacAddress};
 
 pub const ETHERNET_LENGTH: u32 = 14;
+/// Offsets of what stands behind an IPv4 header without options, and behind an IPv6 header.
+const BEHIND_IPV4: u32 = ETHERNET_LENGTH + 20;
+const BEHIND_IPV6: u32 = ETHERNET_LENGTH + 40;
 pub const ETHERTYPE_IPV4: u32 = 0x0800_u16.to_be() as u32;
 pub const ETHERTYPE_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 pub const ETHERTYPE_ARP: u32 = 0x0806_u16.to_be() as u32;
@@ -72,6 +75,32 @@ impl Packet {
     }
 }
 
+/// Reads a `T`, plain integers of 16 bits at most, at an offset where headers usually lie: from the linear
+/// part of the packet without a call, else by the helper.
+#[inline(always)]
+fn load_header<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    // SAFETY: the bounds are checked first, as the verifier wants it; headers stand at even offsets of a
+    // packet that the kernel aligns.
+    unsafe {
+        let start = (*skb).data as usize + offset as usize;
+        if start + size_of::<T>() <= (*skb).data_end as usize {
+            return Some((start as *const T).read());
+        }
+    }
+    load(skb, offset)
+}
+
+/// Reads a transport header; where no options stand before it, as [`load_header`] does. The verifier
+/// follows a bound best for offsets that are constant.
+#[inline(always)]
+fn load_transport<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
+    match offset {
+        BEHIND_IPV4 => load_header(skb, BEHIND_IPV4),
+        BEHIND_IPV6 => load_header(skb, BEHIND_IPV6),
+        _ => load(skb, offset),
+    }
+}
+
 /// Reads a `T` at an offset; `T` is plain bytes.
 #[inline(always)]
 pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
@@ -91,7 +120,7 @@ pub fn load<T: Copy>(skb: *mut __sk_buff, offset: u32) -> Option<T> {
     }
 }
 
-#[repr(C)]
+#[repr(C, packed(2))]
 #[derive(Clone, Copy)]
 struct Ipv4Header {
     version_and_length: u8,
@@ -106,7 +135,7 @@ struct Ipv4Header {
     destination: u32,
 }
 
-#[repr(C)]
+#[repr(C, packed(2))]
 #[derive(Clone, Copy)]
 struct Ipv6Header {
     version_class_flow: u32,
@@ -117,25 +146,18 @@ struct Ipv6Header {
     destination: [u32; 4],
 }
 
-/// Parses the packet from its network header on.
+/// The source of the frame.
+#[inline(always)]
+pub fn source_mac(skb: *mut __sk_buff) -> Option<MacAddress> {
+    load_header(skb, 6)
+}
+
+/// Parses the packet from its network header on; `packet` comes zeroed.
 #[inline(always)]
 pub fn parse(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     let skb = context.skb.skb;
     // SAFETY: the context is the kernel's.
     let protocol = unsafe { (*skb).protocol };
-    *packet = Packet {
-        source: Address::UNSPECIFIED,
-        destination: Address::UNSPECIFIED,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-        kind: 0,
-        tcp_flags_or_icmp_type: 0,
-        icmp_code: 0,
-        time_to_live: 0,
-        reserved: [0; 3],
-        transport: 0,
-    };
     match protocol {
         ETHERTYPE_IPV4 => parse_ipv4(context, packet),
         ETHERTYPE_IPV6 => parse_ipv6(context, packet),
@@ -146,7 +168,8 @@ pub fn parse(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason>
 #[inline(always)]
 fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     let skb = context.skb.skb;
-    let header: Ipv4Header = load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    let header: Ipv4Header =
+        load_header(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
     packet.source = Address::from_v4_word(header.source);
     packet.destination = Address::from_v4_word(header.destination);
     packet.protocol = header.protocol;
@@ -176,7 +199,8 @@ fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
 #[inline(always)]
 fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason> {
     let skb = context.skb.skb;
-    let header: Ipv6Header = load(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
+    let header: Ipv6Header =
+        load_header(skb, ETHERNET_LENGTH).ok_or(DropReason::InvalidPacketDropped)?;
     packet.kind = IS_V6;
     packet.source = Address {
         words: header.source,
@@ -194,7 +218,7 @@ fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
     {
         return Err(DropReason::InvalidPacketDropped);
     }
-    packet.transport = ETHERNET_LENGTH + 40;
+    packet.transport = BEHIND_IPV6;
     packet.protocol = header.next_header;
     if matches!(header.next_header, TCP | UDP | ICMPV6 | SCTP) {
         return parse_transport(skb, packet);
@@ -252,7 +276,7 @@ pub fn parse_transport(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), D
     let truncated = DropReason::CtTruncatedOrInvalidHeader;
     match packet.protocol {
         TCP => {
-            let header: [u16; 10] = load(skb, packet.transport).ok_or(truncated)?;
+            let header: [u16; 10] = load_transport(skb, packet.transport).ok_or(truncated)?;
             packet.source_port = header[0];
             packet.destination_port = header[1];
             let [length, flags] = header[6].to_ne_bytes();
@@ -262,7 +286,7 @@ pub fn parse_transport(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), D
             packet.tcp_flags_or_icmp_type = flags;
         }
         UDP => {
-            let header: [u16; 4] = load(skb, packet.transport).ok_or(truncated)?;
+            let header: [u16; 4] = load_transport(skb, packet.transport).ok_or(truncated)?;
             packet.source_port = header[0];
             packet.destination_port = header[1];
         }

@@ -1,24 +1,31 @@
 //! Asking an endpoint's policy.
 
 use crate::{
-    maps::{GENERATIONS, POLICIES},
+    maps::{BINDINGS, POLICIES},
     peer::Peer,
 };
 use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
-use heddle_abi::{DropReason, POLICY_FULL_PREFIX, POLICY_VERDICT_ALLOW, PolicyKey, PolicyValue};
+use heddle_abi::{
+    DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW, PolicyBinding,
+    PolicyKey, PolicyValue,
+};
 
-/// Generation of an endpoint's policy; to be read before the policy is asked.
+/// Which policy an endpoint has, and since which change.
 #[inline(always)]
-pub fn generation(endpoint: u32) -> u32 {
-    GENERATIONS.get(endpoint).copied().unwrap_or(0)
+pub fn binding(endpoint: u32) -> PolicyBinding {
+    match BINDINGS.get(endpoint) {
+        // SAFETY: a map's value, valid while the program runs. Volatile: slot and generation are one load.
+        Some(binding) => unsafe { core::ptr::read_volatile(binding) },
+        None => PolicyBinding::default(),
+    }
 }
 
-/// Asks an endpoint's policy about a peer; gives the cookie of the rows' rules.
+/// Asks a bound policy about a peer; gives the cookie of the rows' rules.
 ///
 /// On denial by an explicit deny the cookie is left in `cookie`.
 #[inline(always)]
 pub fn ask(
-    endpoint: u32,
+    binding: PolicyBinding,
     direction: u8,
     peer: &Peer,
     protocol: u8,
@@ -26,7 +33,10 @@ pub fn ask(
     cookie: &mut u32,
 ) -> Result<(), DropReason> {
     *cookie = 0;
-    let Some(map) = POLICIES.get(endpoint) else {
+    if binding.slot() == POLICY_SLOT_NONE {
+        return Err(DropReason::EpNotReady);
+    }
+    let Some(map) = POLICIES.get(binding.slot()) else {
         return Err(DropReason::EpNotReady);
     };
     let mut key = Key::new(

@@ -36,8 +36,13 @@ pub struct Flow {
     pub flags: u8,
     /// A [`TracePoint`].
     pub observation: u8,
-    pub reserved: u8,
+    pub reserved: [u8; 5],
 }
+
+/// Words of a [`Flow`].
+const FLOW_WORDS: usize = size_of::<Flow>() / size_of::<u64>();
+
+const _: () = assert!(size_of::<Flow>() == FLOW_WORDS * size_of::<u64>());
 
 /// Working memory of one program run; a program's stack is 512 bytes.
 ///
@@ -56,9 +61,14 @@ impl Scratch {
     #[inline(always)]
     pub fn take(direction: u8, observation: TracePoint) -> Option<&'static mut Self> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: the slot is this CPU's, and zero is a value of each of Flow's plain integers.
+        // SAFETY: the slot is this CPU's, a map's values are aligned to words, Flow stands first in it, and
+        // zero is a value of each of its plain integers.
         unsafe {
-            (*scratch).flow = core::mem::zeroed();
+            let words = scratch.cast::<u64>();
+            for word in 0..FLOW_WORDS {
+                // Volatile: else this becomes a call of memset, which goes byte by byte.
+                words.add(word).write_volatile(0);
+            }
             (*scratch).flow.direction = direction;
             (*scratch).flow.observation = observation as u8;
             Some(&mut *scratch)

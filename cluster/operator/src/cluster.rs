@@ -167,10 +167,7 @@ impl Facts {
                 let identity = parse_claim(&value);
                 self.claims.insert(name.name, Claim { revision, identity });
             }
-            Kind::Namespace
-            | Kind::Deployment
-            | Kind::NetworkPolicy
-            | Kind::CiliumNetworkPolicy => {}
+            _ => {}
         }
     }
 
@@ -194,10 +191,7 @@ impl Facts {
             Kind::IdentityClaim => {
                 self.claims.remove(&name.name);
             }
-            Kind::Namespace
-            | Kind::Deployment
-            | Kind::NetworkPolicy
-            | Kind::CiliumNetworkPolicy => {}
+            _ => {}
         }
     }
 }

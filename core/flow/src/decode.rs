@@ -6,7 +6,7 @@ use crate::record::{
     Layer4, Policy, Ports, Tcp, TcpFlags, TraceReason, Verdict, drop_reason_name, event_kind,
     observation_name,
 };
-use crate::{Resolver, Timestamp};
+use crate::{Asked, Resolver, Timestamp};
 use heddle_abi::{
     CAPTURE_LENGTH, DIRECTION_EGRESS, DropReason, EVENT_DROP, EVENT_IPV6, EVENT_RELATED,
     EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT, Event,
@@ -109,7 +109,7 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
             };
             flow.is_reply = Some(reply);
             flow.policy_match_type = if event.reason == DropReason::PolicyDeny as u8 {
-                resolver.match_type(event.endpoint, direction, event.ingress_cookie)
+                match_type(event, direction, event.ingress_cookie, resolver)
             } else {
                 0
             };
@@ -135,7 +135,7 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
             flow.policy_match_type = if cookie == 0 {
                 MATCH_ALL
             } else {
-                resolver.match_type(event.endpoint, direction, cookie)
+                match_type(event, direction, cookie, resolver)
             };
         }
         EVENT_TRACE => {
@@ -163,6 +163,26 @@ const MATCH_ALL: u32 = 4;
 
 const fn is_reply(event: &Event) -> bool {
     event.flags & EVENT_REPLY != 0
+}
+
+/// What the policy was asked about: the connection, whichever way this packet of it travels.
+fn match_type(event: &Event, direction: Direction, cookie: u32, resolver: &dyn Resolver) -> u32 {
+    let reply = is_reply(event);
+    let port = match (event.protocol, event.tcp_flags_or_icmp_type, reply) {
+        // An echo reply answers an echo request.
+        (PROTOCOL_ICMP, 0, true) => 8,
+        (PROTOCOL_ICMPV6, 129, true) => 128,
+        (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind, _) => u16::from(kind),
+        (_, _, true) => event.source_port,
+        (_, _, false) => event.destination_port,
+    };
+    resolver.match_type(&Asked {
+        endpoint: event.endpoint,
+        direction,
+        cookie,
+        protocol: event.protocol,
+        port,
+    })
 }
 
 fn behind(cookie: u32, resolver: &dyn Resolver) -> Vec<Policy> {

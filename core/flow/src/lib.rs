@@ -25,6 +25,6 @@ pub use record::{
     TcpFlags, TraceReason, Verdict, Workload, drop_reason_name, event_kind, observation_name,
     observation_words,
 };
-pub use resolve::{Nobody, Peer, Resolver};
+pub use resolve::{Asked, Nobody, Peer, Resolver};
 pub use selector::{LabelSelector, SelectorError};
 pub use time::{ParseTimeError, Timestamp};

@@ -21,6 +21,21 @@ pub struct Peer {
     pub workloads: Vec<Workload>,
 }
 
+/// What a policy was asked, and the cookie of the entry that answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// The endpoint whose policy it was.
+    pub endpoint: u32,
+    /// Which of its two directions.
+    pub direction: Direction,
+    /// The entry's cookie; never 0.
+    pub cookie: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port of the responder; for ICMP the type of the request.
+    pub port: u16,
+}
+
 /// What the decoder asks about addresses and numbers. Answers must be quick: every event asks.
 pub trait Resolver: Send + Sync {
     /// Whom an address belongs to; `None` when nobody known has it.
@@ -38,11 +53,10 @@ pub trait Resolver: Send + Sync {
     /// The name of an interface of this node.
     fn interface(&self, index: u32) -> Option<String>;
 
-    /// What kind of policy entry a cookie of this endpoint stands for, as Cilium's policy match type
-    /// (reference 3.7): 0 none or not known, 1 L3 only, 2 L3-L4, 3 L4 only, 4 all, 5 L3 and protocol,
-    /// 6 protocol only.
-    fn match_type(&self, endpoint: u32, direction: Direction, cookie: u32) -> u32 {
-        let _ = (endpoint, direction, cookie);
+    /// What kind of policy entry decided, as Cilium's policy match type (reference 3.7): 0 none or not
+    /// known, 1 L3 only, 2 L3-L4, 3 L4 only, 4 all, 5 L3 and protocol, 6 protocol only.
+    fn match_type(&self, asked: &Asked) -> u32 {
+        let _ = asked;
         0
     }
 }

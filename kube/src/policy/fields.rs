@@ -1,60 +1,7 @@
-//! Walking a JSON object with the path in hand, and collecting problems on the way.
+//! Walking a JSON object with the path in hand.
 
-use super::{Problem, Severity};
+use super::problems::{Problems, quoted};
 use serde_json::Value;
-
-/// The problems found so far.
-#[derive(Default)]
-pub(super) struct Problems(Vec<Problem>);
-
-impl Problems {
-    pub(super) fn error(
-        &mut self,
-        code: &'static str,
-        field: impl Into<String>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.add(Severity::Error, code, field, message, help);
-    }
-
-    pub(super) fn warning(
-        &mut self,
-        code: &'static str,
-        field: impl Into<String>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.add(Severity::Warning, code, field, message, help);
-    }
-
-    fn add(
-        &mut self,
-        severity: Severity,
-        code: &'static str,
-        field: impl Into<String>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
-        self.0.push(Problem {
-            severity,
-            code,
-            field: field.into(),
-            message: message.into(),
-            help: help.into(),
-        });
-    }
-
-    pub(super) fn any_error(&self) -> bool {
-        self.0
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
-    }
-
-    pub(super) fn into_vec(self) -> Vec<Problem> {
-        self.0
-    }
-}
 
 /// A value and where it stands.
 #[derive(Clone)]
@@ -89,46 +36,33 @@ impl<'a> Field<'a> {
         })
     }
 
-    /// Checks that this is an object of these fields. Fields of `unsupported` are known but not enforced.
+    /// Checks that this is an object of these fields. `elsewhere` are fields that people look for here and
+    /// that have their place elsewhere, each with where.
     pub(super) fn object(
         &self,
         known: &[&str],
-        unsupported: &[(&str, &str)],
+        elsewhere: &[(&str, &str)],
         problems: &mut Problems,
     ) -> bool {
         let Some(object) = self.value.as_object() else {
             self.wrong_type("an object", problems);
             return false;
         };
-        for (name, value) in object {
+        for name in object.keys() {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let path = self.path_of(name);
-            if let Some((_, help)) = unsupported.iter().find(|(field, _)| field == name) {
-                if !value.is_null() {
-                    problems.error(
-                        "policy/unsupported-field",
-                        path,
-                        format!("`{name}` is not enforced yet, so the policy is refused"),
-                        *help,
-                    );
-                }
-                continue;
-            }
-            let candidates: Vec<&str> = known
-                .iter()
-                .copied()
-                .chain(unsupported.iter().map(|(field, _)| *field))
-                .collect();
-            let help = match closest(name, &candidates) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("fields here: {}", candidates.join(", ")),
+            let help = match elsewhere.iter().find(|(field, _)| field == name) {
+                Some((_, help)) => (*help).to_owned(),
+                None => match closest(name, known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("fields here: {}", known.join(", ")),
+                },
             };
             problems.error(
                 "policy/unknown-field",
-                path,
-                format!("`{name}` is not a field of this object"),
+                self.path_of(&shortened(name)),
+                format!("{} is not a field of this object", quoted(name)),
                 help,
             );
         }
@@ -153,6 +87,40 @@ impl<'a> Field<'a> {
     /// The elements of a list field; missing is `None`.
     pub(super) fn list(&self, name: &str, problems: &mut Problems) -> Option<Vec<Field<'a>>> {
         self.get(name).map(|field| field.items(problems))
+    }
+
+    /// Checks a field that is one of a few words; missing is `None`.
+    pub(super) fn one_of(
+        &self,
+        known: &[&'static str],
+        code: &'static str,
+        what: &str,
+        problems: &mut Problems,
+    ) -> Option<&'static str> {
+        let text = self.text(problems)?;
+        let found = known.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            problems.error(
+                code,
+                self.path.clone(),
+                format!("{} is not {what}", quoted(text)),
+                match closest(text, known) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("write one of: {}", known.join(", ")),
+                },
+            );
+        }
+        found
+    }
+
+    /// Says that a field of this object is missing.
+    pub(super) fn missing(&self, name: &str, help: &str, problems: &mut Problems) {
+        problems.error(
+            "policy/missing-field",
+            self.path_of(name),
+            format!("`{name}` is missing"),
+            help,
+        );
     }
 
     pub(super) fn text(&self, problems: &mut Problems) -> Option<&'a str> {
@@ -190,7 +158,9 @@ impl<'a> Field<'a> {
         };
         let help = match (self.value, wanted) {
             (Value::Number(number), "a string") => format!("write it in quotes: \"{number}\""),
-            (Value::String(text), "a number") => format!("write it without quotes: {text}"),
+            (Value::String(text), "a number") => {
+                format!("write it without quotes: {}", shortened(text))
+            }
             (Value::String(_), "a list") => "write it as a list: start the line with `- `".into(),
             _ => format!("write {wanted} here"),
         };
@@ -204,17 +174,14 @@ impl<'a> Field<'a> {
 }
 
 /// Checks what every object has: version and name.
-pub(super) fn header(root: &Field<'_>, version: &str, problems: &mut Problems) {
+pub(super) fn header(root: &Field<'_>, versions: &[&str], problems: &mut Problems) {
     let given = root.value.get("apiVersion").and_then(Value::as_str);
-    // CiliumCIDRGroup was born as v2alpha1 and has the same shape there.
-    let alpha = given == Some("cilium.io/v2alpha1")
-        && root.value.get("kind").and_then(Value::as_str) == Some("CiliumCIDRGroup");
-    if given != Some(version) && !alpha {
+    if !given.is_some_and(|given| versions.contains(&given)) {
         problems.error(
             "policy/unsupported-version",
             "apiVersion",
-            format!("apiVersion is {:?}", given.unwrap_or_default()),
-            format!("write apiVersion: {version}"),
+            format!("apiVersion is {}", quoted(given.unwrap_or_default())),
+            format!("write apiVersion: {}", versions[0]),
         );
     }
     let name = root
@@ -229,6 +196,35 @@ pub(super) fn header(root: &Field<'_>, version: &str, problems: &mut Problems) {
             "the object has no name",
             "give it one under metadata.name",
         );
+    } else if !is_subdomain(name) {
+        problems.error(
+            "policy/invalid-name",
+            "metadata.name",
+            format!("{} is not a name", quoted(name)),
+            "a name has at most 253 small letters, digits, `-` and `.`, and starts and ends with a letter or digit",
+        );
+    }
+}
+
+/// A DNS subdomain as Kubernetes wants names (RFC 1123).
+pub(super) fn is_subdomain(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+                && part
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        })
+}
+
+/// A name as a path or a fix repeats it: not longer than a line.
+pub(super) fn shortened(name: &str) -> String {
+    match name.char_indices().nth(80) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
     }
 }
 

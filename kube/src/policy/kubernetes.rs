@@ -2,8 +2,9 @@
 //! deviate).
 
 use super::{
-    fields::{Field, Problems, closest},
+    fields::Field,
     ports::{self, cidr, holes},
+    problems::{Problems, quoted},
     selectors::{Labels, in_any_namespace, in_namespace, requirements, selector},
 };
 use heddle_policy::{
@@ -101,20 +102,25 @@ fn isolation(spec: &Field<'_>, problems: &mut Problems) -> Isolation {
             egress: egress.is_some_and(|rules| !rules.is_empty()),
         };
     }
+    if listed.len() > 2 {
+        problems.error(
+            "policy/invalid-policy-type",
+            spec.path_of("policyTypes"),
+            format!("there are {} policy types, the max is 2", listed.len()),
+            "write each of Ingress and Egress once at most",
+        );
+    }
     let mut isolates = Isolation::default();
-    for field in listed {
-        match field.text(problems) {
+    for field in listed.iter().take(2) {
+        let types = ["Ingress", "Egress"];
+        match field.one_of(
+            &types,
+            "policy/invalid-policy-type",
+            "a policy type",
+            problems,
+        ) {
             Some("Ingress") => isolates.ingress = true,
-            Some("Egress") => isolates.egress = true,
-            Some(other) => problems.error(
-                "policy/invalid-policy-type",
-                field.path.clone(),
-                format!("{other:?} is not a policy type"),
-                match closest(other, &["Ingress", "Egress"]) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "policy types: Ingress, Egress".into(),
-                },
-            ),
+            Some(_) => isolates.egress = true,
             None => {}
         }
     }
@@ -136,6 +142,25 @@ fn rule(
         return None;
     }
     // Empty and missing lists mean the same in this API: anybody, everything.
+    for (name, meaning, help) in [
+        (
+            peers_field,
+            "an empty list of peers is anybody, in the cluster and outside",
+            "leave it out if that is meant; to allow nobody leave the rule out",
+        ),
+        (
+            "ports",
+            "an empty list of ports is every port and protocol",
+            "leave it out if that is meant, or name the ports",
+        ),
+    ] {
+        if field
+            .get(name)
+            .is_some_and(|list| list.value.as_array().is_some_and(Vec::is_empty))
+        {
+            problems.warning("policy/empty-list", field.path_of(name), meaning, help);
+        }
+    }
     let listed = field.list(peers_field, problems).unwrap_or_default();
     let peers = if listed.is_empty() {
         Peers::Any
@@ -150,6 +175,8 @@ fn rule(
     let listed = field.list("ports", problems).unwrap_or_default();
     let ports = if listed.is_empty() {
         Ports::All
+    } else if !ports::check_count(&field.path_of("ports"), listed.len(), problems) {
+        Ports::Only(Vec::new())
     } else {
         Ports::Only(
             listed
@@ -178,7 +205,7 @@ pub(super) fn warn_of_names_towards_addresses(
     problems: &mut Problems,
 ) {
     let towards_addresses = matches!(peers, Peers::Terms(terms)
-        if terms.iter().any(|term| matches!(term, Peer::Cidr(_))));
+        if terms.iter().any(|term| matches!(term, Peer::Cidr(_) | Peer::CidrGroup { .. })));
     let names = matches!(ports, Ports::Only(terms)
         if terms.iter().any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))));
     if !(towards_addresses && names) {
@@ -283,23 +310,20 @@ fn port(field: &Field<'_>, problems: &mut Problems) -> Option<PortTerm> {
     }
     let transport = match field.get("protocol") {
         None => Some(Transport::Tcp),
-        Some(protocol) => match protocol.text(problems)? {
-            "TCP" => Some(Transport::Tcp),
-            "UDP" => Some(Transport::Udp),
-            "SCTP" => Some(Transport::Sctp),
-            other => {
-                problems.error(
-                    "policy/invalid-protocol",
-                    protocol.path.clone(),
-                    format!("{other:?} is not a protocol of NetworkPolicy"),
-                    match closest(other, &["TCP", "UDP", "SCTP"]) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "protocols: TCP, UDP, SCTP".into(),
-                    },
-                );
-                None
+        Some(protocol) => {
+            let known = ["TCP", "UDP", "SCTP"];
+            match protocol.one_of(
+                &known,
+                "policy/invalid-protocol",
+                "a protocol of NetworkPolicy",
+                problems,
+            ) {
+                Some("TCP") => Some(Transport::Tcp),
+                Some("UDP") => Some(Transport::Udp),
+                Some(_) => Some(Transport::Sctp),
+                None => None,
             }
-        },
+        }
     };
     let matched = match field.get("port") {
         None => Some(PortMatch::All),
@@ -310,7 +334,10 @@ fn port(field: &Field<'_>, problems: &mut Problems) -> Option<PortTerm> {
                     Ok(number) => problems.error(
                         "policy/invalid-port",
                         written.path.clone(),
-                        format!("{text:?} in quotes is read as a name, and is not one"),
+                        format!(
+                            "{} in quotes is read as a name, and is not one",
+                            quoted(text)
+                        ),
                         format!("write it without quotes: {number}"),
                     ),
                     Err(_) => ports::not_a_name(&written, text, problems),

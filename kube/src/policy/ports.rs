@@ -1,6 +1,10 @@
 //! Addresses and ports as both APIs write them.
 
-use super::fields::{Field, Problems};
+use super::{
+    fields::Field,
+    limits::MOST_PORT_TERMS,
+    problems::{Problems, quoted},
+};
 use heddle_policy::PortMatch;
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -17,7 +21,7 @@ pub(super) fn cidr(field: &Field<'_>, bare: bool, problems: &mut Problems) -> Op
         problems.error(
             "policy/invalid-cidr",
             field.path.clone(),
-            format!("{text:?} is not a CIDR"),
+            format!("{} is not a CIDR", quoted(text)),
             if text.parse::<IpAddr>().is_ok() {
                 format!(
                     "write the prefix length too: {text}/{}",
@@ -108,7 +112,7 @@ pub(super) fn not_a_name(field: &Field<'_>, name: &str, problems: &mut Problems)
     problems.error(
         "policy/invalid-port",
         field.path.clone(),
-        format!("{name:?} is neither a port nor a port's name"),
+        format!("{} is neither a port nor a port's name", quoted(name)),
         "a name has at most 15 small letters, digits and single `-`, and at least one letter",
     );
 }
@@ -154,4 +158,17 @@ pub(super) fn with_end(
             None
         }
     }
+}
+
+/// Checks how many port terms a rule has; beyond the bound none of them is read.
+pub(super) fn check_count(path: &str, count: usize, problems: &mut Problems) -> bool {
+    if count > MOST_PORT_TERMS {
+        problems.error(
+            "policy/too-many-ports",
+            path,
+            format!("the rule has {count} ports, the max is {MOST_PORT_TERMS}"),
+            "write ranges with endPort; an endpoint's policy map could not hold so many rows",
+        );
+    }
+    count <= MOST_PORT_TERMS
 }

@@ -1,7 +1,19 @@
 //! Label selectors, with the keys rewritten to those of identities (reference 1.4).
 
-use super::fields::{Field, Problems, closest};
-use heddle_model::{LabelFilter, LabelSet, Operator, Requirement, Selector};
+use super::{
+    fields::{Field, closest, is_subdomain, shortened},
+    limits::{MOST_REQUIREMENTS, MOST_VALUES},
+    problems::{Problems, quoted},
+};
+use heddle_model::{Identity, LabelFilter, LabelSet, Operator, Requirement, Selector};
+use ipnet::IpNet;
+use serde_json::Value;
+use std::net::IpAddr;
+
+/// Before the key of a label that a CIDR's identity bears.
+const CIDR: &str = "cidr:";
+/// Before the key of a reserved label.
+const RESERVED: &str = "reserved:";
 
 /// Whose labels a selector is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -10,9 +22,9 @@ pub(super) enum Labels {
     Pod,
     /// A namespace's.
     Namespace,
-    /// An endpoint's, as Cilium writes keys: `any:`, `k8s:` and `reserved:` may stand before them.
+    /// An endpoint's, as Cilium writes keys: `any:`, `k8s:`, `reserved:` and `cidr:` may stand before them.
     Endpoint,
-    /// An object's own labels, not an identity's.
+    /// An object's own labels, not an identity's; `any:` and `k8s:` may stand before its keys.
     Object,
 }
 
@@ -26,16 +38,39 @@ pub(super) fn requirements(
     if !field.object(&["matchLabels", "matchExpressions"], &[], problems) {
         return found;
     }
-    if let Some(map) = field.get("matchLabels") {
+    let expressions = field.list("matchExpressions", problems).unwrap_or_default();
+    let pairs = field.get("matchLabels");
+    let pairs_count = pairs
+        .as_ref()
+        .and_then(|pairs| pairs.value.as_object())
+        .map_or(0, serde_json::Map::len);
+    if pairs_count + expressions.len() > MOST_REQUIREMENTS {
+        problems.error(
+            "policy/too-many-labels",
+            field.path.clone(),
+            format!(
+                "the selector has {} requirements, the max is {MOST_REQUIREMENTS}",
+                pairs_count + expressions.len()
+            ),
+            "select by fewer labels, or by one label that stands for them",
+        );
+        return found;
+    }
+    if let Some(map) = pairs {
         match map.value.as_object() {
             None => map.wrong_type("an object", problems),
             Some(object) => {
                 for (key, value) in object {
                     let at = Field {
                         value,
-                        path: format!("{}[{key:?}]", map.path),
+                        path: format!("{}[{:?}]", map.path, shortened(key)),
                     };
-                    let value = at.text(problems).unwrap_or_default();
+                    let value = match value {
+                        // A label whose value was left out in YAML.
+                        Value::Null => Some(""),
+                        _ => at.text(problems),
+                    };
+                    let Some(value) = value else { continue };
                     check_value(&at, value, problems);
                     found.extend(requirement(
                         &at.path,
@@ -49,8 +84,8 @@ pub(super) fn requirements(
             }
         }
     }
-    for expression in field.list("matchExpressions", problems).unwrap_or_default() {
-        found.extend(read_expression(&expression, labels, problems));
+    for expression in &expressions {
+        found.extend(read_expression(expression, labels, problems));
     }
     found
 }
@@ -64,15 +99,10 @@ fn read_expression(
         return None;
     }
     let key = match expression.get("key") {
-        Some(key) => key.text(problems)?,
+        Some(key) => key.text(problems),
         None => {
-            problems.error(
-                "policy/missing-field",
-                expression.path_of("key"),
-                "the expression has no key",
-                "write key: LABEL",
-            );
-            return None;
+            expression.missing("key", "write key: LABEL", problems);
+            None
         }
     };
     let operator_path = expression.path_of("operator");
@@ -90,7 +120,7 @@ fn read_expression(
             problems.error(
                 "policy/invalid-selector",
                 operator_path,
-                format!("{other:?} is not an operator"),
+                format!("{} is not an operator", quoted(other)),
                 match closest(other, &known) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("operators: {}", known.join(", ")),
@@ -100,14 +130,27 @@ fn read_expression(
         }
     };
     let mut values = Vec::new();
-    for value in expression.list("values", problems).unwrap_or_default() {
+    let listed = expression.list("values", problems).unwrap_or_default();
+    if listed.len() > MOST_VALUES {
+        problems.error(
+            "policy/too-many-labels",
+            expression.path_of("values"),
+            format!(
+                "there are {} values, the max is {MOST_VALUES}",
+                listed.len()
+            ),
+            "select by one label that stands for them",
+        );
+        return None;
+    }
+    for value in listed {
         let text = value.text(problems).unwrap_or_default();
         check_value(&value, text, problems);
         values.push(text.to_owned());
     }
     values.sort();
     values.dedup();
-    requirement(&expression.path, key, operator, values, labels, problems)
+    requirement(&expression.path, key?, operator, values, labels, problems)
 }
 
 fn requirement(
@@ -142,26 +185,24 @@ fn requirement(
 
 /// The key as identities have it.
 fn identity_key(path: &str, key: &str, labels: Labels, problems: &mut Problems) -> Option<String> {
-    let plain = match (labels, key.split_once(':')) {
-        (Labels::Endpoint, Some(("any" | "k8s", rest))) => rest,
-        (Labels::Endpoint, Some(("reserved", name))) => {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c == '-') {
-                problems.error(
-                    "policy/invalid-selector",
-                    path,
-                    format!("{key:?} names no reserved label"),
-                    "reserved labels look like reserved:host",
-                );
-                return None;
-            }
-            return Some(key.to_owned());
+    let sources = matches!(labels, Labels::Endpoint | Labels::Object);
+    let plain = match key.split_once(':') {
+        Some(("any" | "k8s", rest)) if sources => rest,
+        Some(("reserved", name)) if labels == Labels::Endpoint => {
+            return reserved_key(path, name, problems);
         }
-        (Labels::Endpoint, Some((source, _))) => {
+        Some(("cidr", prefix)) if labels == Labels::Endpoint => {
+            return cidr_key(path, prefix, problems);
+        }
+        Some((source, _)) if sources => {
             problems.error(
-                "policy/unsupported-field",
+                "policy/unknown-label-source",
                 path,
-                format!("labels of source {source:?} are not known here, so the policy is refused"),
-                "use labels of source k8s, any or reserved",
+                format!("there are no labels of source {} here", quoted(source)),
+                match source {
+                    "cidrgroup" => "write the group as cidrGroupRef or cidrGroupSelector",
+                    _ => "use labels of source k8s, any, reserved or cidr",
+                },
             );
             return None;
         }
@@ -171,7 +212,7 @@ fn identity_key(path: &str, key: &str, labels: Labels, problems: &mut Problems) 
         problems.error(
             "policy/invalid-selector",
             path,
-            format!("{plain:?} is not a label key"),
+            format!("{} is not a label key", quoted(plain)),
             "a key is [prefix/]name: letters, digits, `-`, `_` and `.`, at most 63 for the name",
         );
         return None;
@@ -196,12 +237,70 @@ fn identity_key(path: &str, key: &str, labels: Labels, problems: &mut Problems) 
     })
 }
 
+/// `reserved:NAME` for the reserved labels that there are (reference 1.3, 1.7).
+fn reserved_key(path: &str, name: &str, problems: &mut Problems) -> Option<String> {
+    if Identity::from_reserved_name(name).is_none() {
+        let known: Vec<&str> = Identity::RESERVED.iter().map(|(_, name)| *name).collect();
+        problems.error(
+            "policy/invalid-selector",
+            path,
+            format!("{} names no reserved label", quoted(name)),
+            match closest(name, &known) {
+                Some(near) => format!("did you mean `reserved:{near}`?"),
+                None => format!("reserved labels: {}", known.join(", ")),
+            },
+        );
+        return None;
+    }
+    Some(format!("{RESERVED}{name}"))
+}
+
+/// `cidr:PREFIX`; in Cilium's labels `-` stands for `:`, and a `0` before and after a leading or final one.
+fn cidr_key(path: &str, written: &str, problems: &mut Problems) -> Option<String> {
+    let prefix = prefix_of(written);
+    if prefix.is_none() {
+        problems.error(
+            "policy/invalid-cidr",
+            path,
+            format!("{} is not a CIDR", quoted(written)),
+            "write cidr:ADDRESS/LENGTH, for example cidr:10.0.0.0/8 or cidr:fd00--0/8",
+        );
+    }
+    Some(format!("{CIDR}{}", prefix?.trunc()))
+}
+
+fn prefix_of(written: &str) -> Option<IpNet> {
+    let text = written.replace('-', ":");
+    text.parse::<IpNet>()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// The prefix that a requirement asks for, when it asks for one.
+pub(super) fn required_cidr(requirement: &Requirement) -> Option<IpNet> {
+    requirement.key.strip_prefix(CIDR)?.parse().ok()
+}
+
+/// True for a requirement that a label without a value is there.
+pub(super) fn is_present(requirement: &Requirement) -> bool {
+    match requirement.operator {
+        Operator::Exists => true,
+        Operator::In => requirement.values.iter().any(String::is_empty),
+        Operator::NotIn | Operator::DoesNotExist => false,
+    }
+}
+
+/// True for a requirement on a reserved label.
+pub(super) fn is_reserved(requirement: &Requirement) -> bool {
+    requirement.key.starts_with(RESERVED)
+}
+
 fn check_value(field: &Field<'_>, value: &str, problems: &mut Problems) {
     if !is_label_value(value) {
         problems.error(
             "policy/invalid-selector",
             field.path.clone(),
-            format!("{value:?} is not a label value"),
+            format!("{} is not a label value", quoted(value)),
             "a value has at most 63 letters, digits, `-`, `_` and `.`, and starts and ends with a letter or digit",
         );
     }
@@ -214,18 +313,7 @@ fn is_qualified_name(key: &str) -> bool {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let prefix_fits = prefix.is_none_or(|prefix| {
-        !prefix.is_empty()
-            && prefix.len() <= 253
-            && prefix.split('.').all(|part| {
-                !part.is_empty()
-                    && !part.starts_with('-')
-                    && !part.ends_with('-')
-                    && part
-                        .chars()
-                        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-            })
-    });
+    let prefix_fits = prefix.is_none_or(is_subdomain);
     prefix_fits && !name.is_empty() && is_label_value(name)
 }
 

@@ -32,6 +32,16 @@ pub enum Kind {
     NetworkPolicy,
     /// `cilium.io/v2` CiliumNetworkPolicy.
     CiliumNetworkPolicy,
+    /// `cilium.io/v2` CiliumClusterwideNetworkPolicy.
+    CiliumClusterwideNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// `cilium.io/v2` CiliumCIDRGroup.
+    CiliumCIDRGroup,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
     /// `cilium.io/v2` CiliumIdentity: named by its number, labels in `security-labels`.
     CiliumIdentity,
     /// `cilium.io/v2` CiliumEndpoint: one per pod, data in `status`.
@@ -42,13 +52,18 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Deployment,
         Self::NetworkPolicy,
         Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::CiliumCIDRGroup,
+        Self::Service,
+        Self::EndpointSlice,
         Self::CiliumIdentity,
         Self::CiliumEndpoint,
         Self::IdentityClaim,
@@ -63,6 +78,11 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::CiliumCIDRGroup => "CiliumCIDRGroup",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::CiliumIdentity => "CiliumIdentity",
             Self::CiliumEndpoint => "CiliumEndpoint",
             Self::IdentityClaim => "IdentityClaim",
@@ -72,12 +92,16 @@ impl Kind {
     /// The `apiVersion` field.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Pod => "v1",
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => "v1",
             Self::Deployment => "apps/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::CiliumNetworkPolicy | Self::CiliumIdentity | Self::CiliumEndpoint => {
-                "cilium.io/v2"
-            }
+            Self::CiliumNetworkPolicy
+            | Self::CiliumClusterwideNetworkPolicy
+            | Self::CiliumCIDRGroup
+            | Self::CiliumIdentity
+            | Self::CiliumEndpoint => "cilium.io/v2",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::IdentityClaim => "heddle.dev/v1",
         }
     }
@@ -86,7 +110,24 @@ impl Kind {
     pub const fn is_namespaced(self) -> bool {
         !matches!(
             self,
-            Self::Namespace | Self::Node | Self::CiliumIdentity | Self::IdentityClaim
+            Self::Namespace
+                | Self::Node
+                | Self::CiliumClusterwideNetworkPolicy
+                | Self::ClusterNetworkPolicy
+                | Self::CiliumCIDRGroup
+                | Self::CiliumIdentity
+                | Self::IdentityClaim
+        )
+    }
+
+    /// True for the kinds of policy.
+    pub const fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkPolicy
+                | Self::CiliumNetworkPolicy
+                | Self::CiliumClusterwideNetworkPolicy
+                | Self::ClusterNetworkPolicy
         )
     }
 

@@ -1,7 +1,7 @@
 //! Who is who, for those who describe flows: cheap to read from any thread, written by the agent only.
 
 use heddle_model::{Identity, LabelSet, NamespacedName};
-use heddle_policy::compiled::Direction;
+use heddle_policy::compiled::{CompiledPolicy, Direction};
 use heddle_policy::{PolicyId, RuleRef};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -52,6 +52,82 @@ pub(crate) struct PolicyListing {
     pub(crate) ingress: Vec<PolicyId>,
     pub(crate) egress: Vec<PolicyId>,
     pub(crate) cookies: Vec<(u32, Vec<RuleRef>)>,
+    pub(crate) shapes: Shapes,
+}
+
+/// What an entry matches, but for which peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Shape {
+    names_peer: bool,
+    protocol: u8,
+    port: u16,
+    port_prefix: u8,
+}
+
+impl Shape {
+    const fn matches(&self, protocol: u8, port: u16) -> bool {
+        let mask = match self.port_prefix {
+            0 => 0,
+            bits => u16::MAX << (16 - bits as u32),
+        };
+        self.protocol == 0 || (self.protocol == protocol && port & mask == self.port & mask)
+    }
+
+    /// Cilium's policy match type (reference 3.7).
+    const fn match_type(&self) -> u32 {
+        match (self.names_peer, self.protocol, self.port_prefix) {
+            (true, 0, _) => 1,
+            (true, _, 0) => 5,
+            (true, _, _) => 2,
+            (false, 0, _) => 4,
+            (false, _, 0) => 6,
+            (false, _, _) => 3,
+        }
+    }
+}
+
+/// What the entries behind each cookie of a policy match: enough to say which kind of entry decided.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Shapes(HashMap<(Direction, u32), Vec<Shape>>);
+
+impl Shapes {
+    pub(crate) fn of(policy: &CompiledPolicy) -> Self {
+        let mut shapes: HashMap<_, Vec<Shape>> = HashMap::new();
+        for entry in &policy.entries {
+            let key = &entry.key;
+            shapes
+                .entry((key.direction, entry.cookie))
+                .or_default()
+                .push(Shape {
+                    names_peer: key.identity != Identity::UNKNOWN,
+                    protocol: key.protocol,
+                    port: key.port,
+                    port_prefix: key.port_prefix,
+                });
+        }
+        // Many peers of a rule have the same ports.
+        for found in shapes.values_mut() {
+            found.sort_unstable();
+            found.dedup();
+        }
+        Self(shapes)
+    }
+
+    /// The match type of the entry with this cookie that decided on a protocol and port.
+    fn match_type(
+        &self,
+        direction: Direction,
+        cookie: u32,
+        protocol: u8,
+        port: u16,
+    ) -> Option<u32> {
+        self.0
+            .get(&(direction, cookie))?
+            .iter()
+            .filter(|shape| shape.matches(protocol, port))
+            .max_by_key(|shape| (shape.names_peer, shape.protocol != 0, shape.port_prefix))
+            .map(Shape::match_type)
+    }
 }
 
 #[derive(Default)]
@@ -63,7 +139,13 @@ struct Tables {
     endpoints: BTreeMap<u16, EndpointInfo>,
     /// Local pods' addresses.
     local: HashMap<IpAddr, u16>,
+    /// Endpoints by the interface index of the host side of their link.
+    links: HashMap<u32, u16>,
     policies: HashMap<u16, PolicyListing>,
+    /// What the policies before the present ones match: events may still speak of them.
+    former_shapes: HashMap<u16, Shapes>,
+    /// What each pod works for, as (kind, name).
+    workloads: HashMap<NamespacedName, (String, String)>,
     cookies: HashMap<u32, Vec<RuleRef>>,
     /// Cookies that went out of use in the last two prunings: events may still name them.
     retired: [HashMap<u32, Vec<RuleRef>>; 2],
@@ -131,12 +213,31 @@ impl Directory {
 
     /// The name of an interface: the host side of a local pod's link.
     pub fn interface(&self, ifindex: u32) -> Option<String> {
+        self.read(|tables| tables.links.get(&ifindex).map(|id| format!("hd{id}")))
+    }
+
+    /// What a pod works for, as (kind, name); `None` for a pod of its own.
+    pub fn workload(&self, pod: &NamespacedName) -> Option<(String, String)> {
+        self.read(|tables| tables.workloads.get(pod).cloned())
+    }
+
+    /// The policy match type (reference 3.7) of the entry that let a protocol and port pass, or denied it,
+    /// by its cookie; 0 when it is not known (any more).
+    pub fn match_type(
+        &self,
+        endpoint: u16,
+        direction: Direction,
+        cookie: u32,
+        protocol: u8,
+        port: u16,
+    ) -> u32 {
         self.read(|tables| {
-            tables
-                .endpoints
-                .values()
-                .find(|endpoint| endpoint.ifindex == ifindex)
-                .map(|endpoint| format!("hd{}", endpoint.id))
+            let present = tables.policies.get(&endpoint).map(|policy| &policy.shapes);
+            [present, tables.former_shapes.get(&endpoint)]
+                .into_iter()
+                .flatten()
+                .find_map(|shapes| shapes.match_type(direction, cookie, protocol, port))
+                .unwrap_or(0)
         })
     }
 
@@ -201,12 +302,18 @@ impl Directory {
                 for address in &endpoint.addresses {
                     tables.local.insert(*address, id);
                 }
+                tables.links.retain(|_, owner| *owner != id);
+                if endpoint.ifindex != 0 {
+                    tables.links.insert(endpoint.ifindex, id);
+                }
                 tables.endpoints.insert(id, endpoint);
             }
             None => {
                 tables.endpoints.remove(&id);
                 tables.local.retain(|_, owner| *owner != id);
+                tables.links.retain(|_, owner| *owner != id);
                 tables.policies.remove(&id);
+                tables.former_shapes.remove(&id);
             }
         });
     }
@@ -214,7 +321,16 @@ impl Directory {
     pub(crate) fn set_policy(&self, id: u16, policy: PolicyListing) {
         self.write(|tables| {
             tables.cookies.extend(policy.cookies.iter().cloned());
-            tables.policies.insert(id, policy);
+            if let Some(former) = tables.policies.insert(id, policy) {
+                tables.former_shapes.insert(id, former.shapes);
+            }
+        });
+    }
+
+    pub(crate) fn set_workload(&self, pod: &NamespacedName, workload: Option<(String, String)>) {
+        self.write(|tables| match workload {
+            Some(workload) => tables.workloads.insert(pod.clone(), workload),
+            None => tables.workloads.remove(pod),
         });
     }
 
@@ -273,5 +389,76 @@ mod tests {
         assert_eq!((peer.identity, peer.pod), (Identity(300), Some(pod)));
         let outside = directory.peer("198.51.100.1".parse().unwrap()).unwrap();
         assert_eq!(outside.labels.to_strings(), ["reserved:world-ipv4"]);
+    }
+
+    #[test]
+    fn the_entry_that_decided_is_told_by_its_kind() {
+        use heddle_policy::compiled::{Entry, EntryKey, EntryVerdict, PRECEDENCE_ALLOW};
+        let entry = |direction, identity, protocol, port, port_prefix, cookie| Entry {
+            key: EntryKey {
+                direction,
+                identity: Identity(identity),
+                protocol,
+                port,
+                port_prefix,
+            },
+            verdict: EntryVerdict::Allow,
+            precedence: PRECEDENCE_ALLOW,
+            cookie,
+        };
+        let ingress = Direction::Ingress;
+        let policy = |entries| PolicyListing {
+            shapes: Shapes::of(&CompiledPolicy {
+                ingress_enforced: true,
+                egress_enforced: false,
+                entries,
+            }),
+            ..PolicyListing::default()
+        };
+        let directory = Directory::new();
+        directory.set_policy(
+            7,
+            policy(vec![
+                entry(ingress, 300, 0, 0, 0, 1),
+                entry(ingress, 300, 6, 80, 16, 2),
+                entry(ingress, 301, 6, 80, 16, 2),
+                // One rule, a range of ports (8000 to 8191) and another whole protocol.
+                entry(ingress, 0, 6, 8000, 16, 3),
+                entry(ingress, 0, 6, 0x1f40 & 0xff80, 9, 3),
+                entry(ingress, 0, 17, 0, 0, 3),
+                entry(ingress, 0, 0, 0, 0, 4),
+                entry(ingress, 302, 6, 0, 0, 5),
+                entry(Direction::Egress, 0, 0, 0, 0, 6),
+            ]),
+        );
+        for (cookie, protocol, port, expected) in [
+            (1, 6, 80, 1),
+            (2, 6, 80, 2),
+            (2, 6, 81, 0),
+            (2, 17, 80, 0),
+            (3, 6, 8000, 3),
+            (3, 6, 8050, 3),
+            (3, 6, 9000, 0),
+            (3, 17, 53, 6),
+            (4, 132, 9, 4),
+            (5, 6, 1, 5),
+            (6, 6, 80, 0),
+            (99, 6, 80, 0),
+        ] {
+            assert_eq!(
+                directory.match_type(7, ingress, cookie, protocol, port),
+                expected,
+                "cookie {cookie}, protocol {protocol}, port {port}"
+            );
+        }
+        assert_eq!(directory.match_type(7, Direction::Egress, 6, 6, 80), 4);
+        assert_eq!(directory.match_type(8, ingress, 1, 6, 80), 0);
+
+        // An event may be older than the policy by one.
+        directory.set_policy(7, policy(vec![entry(ingress, 0, 6, 443, 16, 7)]));
+        assert_eq!(directory.match_type(7, ingress, 7, 6, 443), 3);
+        assert_eq!(directory.match_type(7, ingress, 1, 6, 80), 1);
+        directory.set_endpoint(7, None);
+        assert_eq!(directory.match_type(7, ingress, 7, 6, 443), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use heddle_datapath::PeerRow;
 use heddle_model::Identity;
-use heddle_policy::{CidrAssignment, CidrScope};
+use heddle_policy::{CidrChange, CidrScope};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,16 +53,29 @@ impl Base {
     }
 }
 
+/// Identities of a prefix that policies name: of its addresses outside the cluster, and inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Cidr {
+    world: Option<Identity>,
+    in_cluster: Option<Identity>,
+}
+
+impl Cidr {
+    const fn of(&mut self, scope: CidrScope) -> &mut Option<Identity> {
+        match scope {
+            CidrScope::World => &mut self.world,
+            CidrScope::InCluster => &mut self.in_cluster,
+        }
+    }
+}
+
 /// Rows that are wished, and rows that the kernel has.
 #[derive(Debug, Default)]
 pub(crate) struct Ipcache {
     ranges: BTreeMap<IpNet, Base>,
     hosts: BTreeMap<IpAddr, Base>,
-    /// Prefixes that policies name.
-    policy: BTreeSet<IpNet>,
-    assignments: Vec<CidrAssignment>,
-    /// Prefixes of the former generation, while both are in the ipcache.
-    former: BTreeSet<IpNet>,
+    /// Prefixes that policies name, with the identities that their addresses bear.
+    cidrs: BTreeMap<IpNet, Cidr>,
     written: BTreeMap<IpNet, PeerRow>,
     /// Prefixes of a write that failed: nobody knows whether the kernel has them.
     doubtful: BTreeSet<IpNet>,
@@ -80,6 +93,9 @@ pub(crate) struct Changes {
 impl Ipcache {
     /// Takes over what the kernel has; everything is compared at the next look.
     pub(crate) fn restore(&mut self, rows: Vec<PeerRow>) {
+        for (prefix, scope, identity) in borne(&rows) {
+            *self.cidrs.entry(prefix).or_default().of(scope) = Some(identity);
+        }
         self.written = rows.into_iter().map(|row| (row.prefix, row)).collect();
         self.all_dirty = true;
     }
@@ -103,28 +119,40 @@ impl Ipcache {
         }
     }
 
-    /// The prefixes that policies name now. True when they changed.
-    pub(crate) fn set_assignments(&mut self, mut assignments: Vec<CidrAssignment>) -> bool {
-        assignments.sort_unstable();
-        if self.assignments == assignments {
-            return false;
+    /// The addresses of a prefix bear another CIDR identity.
+    pub(crate) fn change_cidr(&mut self, change: &CidrChange) {
+        let cidr = self.cidrs.entry(change.prefix).or_default();
+        *cidr.of(change.scope) = change.named.then_some(change.after);
+        if *cidr == Cidr::default() {
+            self.cidrs.remove(&change.prefix);
         }
-        self.policy = assignments.iter().map(|one| one.prefix).collect();
-        self.assignments = assignments;
-        self.all_dirty = true;
-        true
+        let (first, last) = (change.prefix.network(), change.prefix.broadcast());
+        let hosts = self
+            .hosts
+            .range(first..=last)
+            .map(|(host, _)| (*host).into());
+        let inside = |prefix: &&IpNet| change.prefix.contains(*prefix);
+        let cidrs = self.cidrs.range(change.prefix..).map(|(prefix, _)| prefix);
+        let cidrs = cidrs
+            .take_while(|prefix| prefix.network() <= last)
+            .filter(inside);
+        let ranges = self.ranges.keys().filter(inside);
+        self.dirty.extend(hosts.chain(cidrs.chain(ranges).copied()));
+        self.dirty.insert(change.prefix);
     }
 
-    /// Keeps rows for these prefixes too.
-    pub(crate) fn keep_policy_prefixes(&mut self, prefixes: impl Iterator<Item = IpNet>) {
-        self.former = prefixes.collect();
-        self.all_dirty = true;
-    }
-
-    /// Only what policies name now is kept.
-    pub(crate) fn forget_policy_prefixes(&mut self) {
-        self.former.clear();
-        self.all_dirty = true;
+    /// The CIDR identity that addresses of a prefix bear: that of the longest prefix around it which
+    /// policies name; 0 without one.
+    pub(crate) fn cidr(&self, prefix: IpNet, scope: CidrScope) -> Identity {
+        let mut at = Some(prefix.trunc());
+        while let Some(candidate) = at {
+            let cidr = self.cidrs.get(&candidate).copied();
+            if let Some(identity) = cidr.and_then(|mut cidr| *cidr.of(scope)) {
+                return identity;
+            }
+            at = candidate.supernet();
+        }
+        Identity::UNKNOWN
     }
 
     /// The ranges that hold for addresses nobody is known to have.
@@ -149,18 +177,13 @@ impl Ipcache {
     }
 
     fn is_wished(&self, prefix: IpNet) -> bool {
-        self.policy.contains(&prefix)
-            || self.former.contains(&prefix)
+        self.cidrs.contains_key(&prefix)
             || self.ranges.contains_key(&prefix)
             || (prefix.prefix_len() == prefix.max_prefix_len()
                 && self.hosts.contains_key(&prefix.addr()))
     }
 
-    fn row(
-        &self,
-        prefix: IpNet,
-        covering: &dyn Fn(IpNet, CidrScope) -> Identity,
-    ) -> Option<PeerRow> {
+    fn row(&self, prefix: IpNet) -> Option<PeerRow> {
         if !self.is_wished(prefix) {
             return None;
         }
@@ -168,7 +191,7 @@ impl Ipcache {
         Some(PeerRow {
             prefix,
             identity: base.identity,
-            cidr: covering(prefix, base.scope()),
+            cidr: self.cidr(prefix, base.scope()),
             node: base.node,
             in_cluster: base.in_cluster,
             is_node: base.is_node,
@@ -177,9 +200,8 @@ impl Ipcache {
 
     fn wished_prefixes(&self) -> BTreeSet<IpNet> {
         let hosts = self.hosts.keys().map(|address| IpNet::from(*address));
-        self.policy
-            .iter()
-            .chain(&self.former)
+        self.cidrs
+            .keys()
             .chain(self.ranges.keys())
             .copied()
             .chain(hosts)
@@ -187,19 +209,16 @@ impl Ipcache {
     }
 
     /// Every row that is wished.
-    pub(crate) fn wished(
-        &self,
-        covering: &dyn Fn(IpNet, CidrScope) -> Identity,
-    ) -> BTreeMap<IpNet, PeerRow> {
+    pub(crate) fn wished(&self) -> BTreeMap<IpNet, PeerRow> {
         self.wished_prefixes()
             .into_iter()
-            .filter_map(|prefix| Some((prefix, self.row(prefix, covering)?)))
+            .filter_map(|prefix| Some((prefix, self.row(prefix)?)))
             .collect()
     }
 
-    /// What differs between the wish and what was written; `covering` is the engine's
-    /// `cidr_covering`.
-    pub(crate) fn changes(&self, covering: &dyn Fn(IpNet, CidrScope) -> Identity) -> Changes {
+    /// What differs between the wish and what was written, in the order to write it in: on the way an
+    /// address finds the row it had or the one it is to have, never that of a prefix in between.
+    pub(crate) fn changes(&self) -> Changes {
         let prefixes: BTreeSet<IpNet> = if self.all_dirty {
             let mut prefixes = self.wished_prefixes();
             prefixes.extend(self.written.keys());
@@ -211,7 +230,7 @@ impl Ipcache {
         let mut changes = Changes::default();
         for prefix in prefixes {
             let doubtful = self.doubtful.contains(&prefix);
-            match (self.row(prefix, covering), self.written.get(&prefix)) {
+            match (self.row(prefix), self.written.get(&prefix)) {
                 (Some(row), written) if doubtful || written != Some(&row) => {
                     changes.set.push(row);
                 }
@@ -220,6 +239,11 @@ impl Ipcache {
                 _ => {}
             }
         }
+        let length = |prefix: &IpNet| prefix.prefix_len();
+        changes
+            .set
+            .sort_by_key(|row| std::cmp::Reverse(length(&row.prefix)));
+        changes.remove.sort_by_key(length);
         changes
     }
 
@@ -252,6 +276,20 @@ impl Ipcache {
     }
 }
 
+/// The CIDR identities that rows say their addresses bear.
+pub(crate) fn borne(rows: &[PeerRow]) -> impl Iterator<Item = (IpNet, CidrScope, Identity)> + '_ {
+    rows.iter()
+        .filter(|row| row.cidr != Identity::UNKNOWN)
+        .map(|row| {
+            let scope = if row.in_cluster {
+                CidrScope::InCluster
+            } else {
+                CidrScope::World
+            };
+            (row.prefix, scope, row.cidr)
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,28 +307,38 @@ mod tests {
         cache
     }
 
-    fn settle(cache: &mut Ipcache, covering: &dyn Fn(IpNet, CidrScope) -> Identity) -> Changes {
-        let changes = cache.changes(covering);
+    fn settle(cache: &mut Ipcache) -> Changes {
+        let changes = cache.changes();
         cache.wrote(changes.set.clone());
         cache.removed(&changes.remove);
         cache.settled();
         changes
     }
 
+    fn change(prefix: &str, scope: CidrScope, after: Option<u32>) -> CidrChange {
+        CidrChange {
+            prefix: net(prefix),
+            scope,
+            before: Identity::UNKNOWN,
+            after: Identity(after.unwrap_or(0)),
+            fresh: false,
+            named: after.is_some(),
+        }
+    }
+
     #[test]
     fn only_differences_are_written() {
-        let none = |_: IpNet, _: CidrScope| Identity::UNKNOWN;
         let mut cache = cache();
-        assert_eq!(settle(&mut cache, &none).set.len(), 2);
-        assert_eq!(settle(&mut cache, &none), Changes::default());
+        assert_eq!(settle(&mut cache).set.len(), 2);
+        assert_eq!(settle(&mut cache), Changes::default());
         let address = "10.244.0.5".parse().unwrap();
         cache.set_host(address, Some(Base::pod(Identity(300), None)));
-        let changes = settle(&mut cache, &none);
+        let changes = settle(&mut cache);
         assert_eq!(changes.set[0].prefix, net("10.244.0.5/32"));
         cache.set_host(address, Some(Base::pod(Identity(300), None)));
-        assert_eq!(settle(&mut cache, &none), Changes::default());
+        assert_eq!(settle(&mut cache), Changes::default());
         cache.set_host(address, None);
-        assert_eq!(settle(&mut cache, &none).remove, [net("10.244.0.5/32")]);
+        assert_eq!(settle(&mut cache).remove, [net("10.244.0.5/32")]);
     }
 
     #[test]
@@ -300,48 +348,48 @@ mod tests {
             "10.244.0.5".parse().unwrap(),
             Some(Base::pod(Identity(300), None)),
         );
-        let assignments = ["10.0.0.0/8", "10.244.0.0/24", "203.0.113.0/24"]
-            .iter()
-            .enumerate()
-            .map(|(i, prefix)| CidrAssignment {
-                prefix: net(prefix),
-                scope: CidrScope::World,
-                identity: Identity(Identity::NODE_FIRST.0 + u32::try_from(i).unwrap()),
-            })
-            .collect();
-        assert!(cache.set_assignments(assignments));
-        let covering = |prefix: IpNet, scope: CidrScope| match scope {
-            CidrScope::World => Identity(1000 + u32::from(prefix.prefix_len())),
-            CidrScope::InCluster => Identity(2000 + u32::from(prefix.prefix_len())),
-        };
-        let rows: BTreeMap<_, _> = settle(&mut cache, &covering)
+        for (prefix, scope, number) in [
+            ("10.0.0.0/8", CidrScope::World, 1008),
+            ("10.0.0.0/8", CidrScope::InCluster, 2008),
+            ("10.244.0.0/24", CidrScope::InCluster, 2024),
+            ("203.0.113.0/24", CidrScope::World, 1024),
+        ] {
+            cache.change_cidr(&change(prefix, scope, Some(number)));
+        }
+        let rows: BTreeMap<_, _> = settle(&mut cache)
             .set
             .into_iter()
             .map(|row| (row.prefix, (row.identity.0, row.cidr.0, row.in_cluster)))
             .collect();
         let expected = BTreeMap::from([
-            (net("0.0.0.0/0"), (9, 1000, false)),
+            (net("0.0.0.0/0"), (9, 0, false)),
             (net("10.0.0.0/8"), (9, 1008, false)),
-            (net("10.244.0.0/16"), (3, 2016, true)),
+            (net("10.244.0.0/16"), (3, 2008, true)),
             (net("10.244.0.0/24"), (3, 2024, true)),
-            (net("10.244.0.5/32"), (300, 2032, true)),
+            (net("10.244.0.5/32"), (300, 2024, true)),
             (net("203.0.113.0/24"), (9, 1024, false)),
         ]);
         assert_eq!(rows, expected);
+        // Only what a change covers is looked at again, the longest prefix first.
+        cache.change_cidr(&change("10.244.0.0/24", CidrScope::InCluster, None));
+        let changes = settle(&mut cache);
+        assert_eq!(changes.set[0].prefix, net("10.244.0.5/32"));
+        assert_eq!(changes.set[0].cidr, Identity(2008));
+        assert_eq!(changes.set.len(), 1);
+        assert_eq!(changes.remove, [net("10.244.0.0/24")]);
     }
 
     #[test]
     fn rows_of_a_former_run_are_compared_and_stale_ones_removed() {
-        let none = |_: IpNet, _: CidrScope| Identity::UNKNOWN;
         let mut cache = cache();
-        let first = cache.changes(&none).set;
+        let first = cache.changes().set;
         let mut rows = first.clone();
         rows.push(PeerRow {
             prefix: net("10.244.3.3/32"),
             ..first[1].clone()
         });
         cache.restore(rows);
-        let changes = cache.changes(&none);
+        let changes = cache.changes();
         assert!(changes.set.is_empty());
         assert_eq!(changes.remove, [net("10.244.3.3/32")]);
     }

@@ -28,7 +28,7 @@ use agent::Agent;
 use anyhow::{Context, bail};
 use config::AgentConfig;
 use directory::Directory;
-use flows::{FlowHub, HubOptions};
+use flows::{Devices, FlowHub, HubOptions};
 use heddle_datapath::Datapath;
 use heddle_kube::store::Store;
 use metrics::Metrics;
@@ -79,6 +79,7 @@ pub async fn run(
     let names = Names {
         directory: Arc::clone(&directory),
         cluster: config.cluster.clone(),
+        devices: Devices::new(),
     };
     let hub = FlowHub::start(
         Arc::clone(&datapath),

@@ -3,10 +3,12 @@
 use crate::agent::Agent;
 use crate::api::FlowSource;
 use crate::directory::Directory;
-use crate::flows::FlowHub;
+use crate::flows::{Devices, FlowHub};
 use crate::metrics::{AddressCount, IdentityCount};
 use heddle_cni::protocol::{ApiError, error_codes};
-use heddle_flow::{Direction as FlowDirection, ObserveRequest, Peer, Policy, Resolver};
+use heddle_flow::{
+    Asked, Direction as FlowDirection, ObserveRequest, Peer, Policy, Resolver, Workload,
+};
 use heddle_ipam::Family;
 use heddle_model::{Identity, IdentityScope};
 use heddle_policy::PolicyId;
@@ -66,6 +68,7 @@ impl Agent {
 pub(crate) struct Names {
     pub(crate) directory: Arc<Directory>,
     pub(crate) cluster: String,
+    pub(crate) devices: Devices,
 }
 
 fn policy(id: &PolicyId) -> Policy {
@@ -89,8 +92,14 @@ impl Resolver for Names {
             } else {
                 String::new()
             },
+            workloads: known
+                .pod
+                .as_ref()
+                .and_then(|pod| self.directory.workload(pod))
+                .map(|(kind, name)| Workload { name, kind })
+                .into_iter()
+                .collect(),
             pod: known.pod,
-            workloads: Vec::new(),
         })
     }
 
@@ -114,12 +123,7 @@ impl Resolver for Names {
     }
 
     fn isolating(&self, endpoint: u32, direction: FlowDirection) -> Vec<Policy> {
-        let direction = match direction {
-            FlowDirection::Ingress => Direction::Ingress,
-            FlowDirection::Egress => Direction::Egress,
-            FlowDirection::Unknown => return Vec::new(),
-        };
-        let Ok(endpoint) = u16::try_from(endpoint) else {
+        let (Some(direction), Ok(endpoint)) = (side(direction), u16::try_from(endpoint)) else {
             return Vec::new();
         };
         self.directory
@@ -130,7 +134,32 @@ impl Resolver for Names {
     }
 
     fn interface(&self, index: u32) -> Option<String> {
-        self.directory.interface(index)
+        self.directory
+            .interface(index)
+            .or_else(|| self.devices.name(index))
+    }
+
+    fn match_type(&self, asked: &Asked) -> u32 {
+        let (Some(direction), Ok(endpoint)) =
+            (side(asked.direction), u16::try_from(asked.endpoint))
+        else {
+            return 0;
+        };
+        self.directory.match_type(
+            endpoint,
+            direction,
+            asked.cookie,
+            asked.protocol,
+            asked.port,
+        )
+    }
+}
+
+const fn side(direction: FlowDirection) -> Option<Direction> {
+    match direction {
+        FlowDirection::Ingress => Some(Direction::Ingress),
+        FlowDirection::Egress => Some(Direction::Egress),
+        FlowDirection::Unknown => None,
     }
 }
 
@@ -168,6 +197,18 @@ impl FlowSource for Arc<FlowHub> {
         json!({
             "kept": status.num_flows, "max": status.max_flows, "seen": status.seen_flows,
             "observers": status.observers, "problem": status.problem,
+            "lost": status.lost, "sampled": status.sampled,
+        })
+    }
+
+    fn warning(&self) -> Option<String> {
+        let status = FlowHub::status(self);
+        status.sampling_now.then(|| {
+            format!(
+                "drops come faster than dropEventsPerSecond reports them: {} were counted but not shown as \
+                 flows since the agent started, the last of them within a minute",
+                status.sampled
+            )
         })
     }
 }

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -82,6 +84,24 @@ impl Daemon {
             output => serde_json::from_str(output).unwrap(),
         };
         (outcome.ok, printed)
+    }
+
+    /// A client that follows flows that never come.
+    async fn follower(&self) -> BufReader<UnixStream> {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        let question = json!({ "method": "observe", "params": {
+            "follow": true, "whitelist": [{ "source_pod": ["nowhere/nobody"] }],
+        } });
+        stream
+            .write_all(format!("{question}\n").as_bytes())
+            .await
+            .unwrap();
+        BufReader::new(stream)
+    }
+
+    async fn observers(&self) -> u64 {
+        let status = self.ask("status", json!({})).await.unwrap();
+        status["flows"]["observers"].as_u64().unwrap()
     }
 
     async fn end(self) -> Node {
@@ -189,5 +209,61 @@ async fn a_second_agent_of_one_node_is_refused() {
     .await;
     let error = second.unwrap_err().to_string();
     assert!(error.contains("another agent of node n1"), "{error}");
+    daemon.end().await;
+}
+
+async fn line(client: &mut BufReader<UnixStream>) -> Value {
+    let mut line = String::new();
+    tokio::time::timeout(Duration::from_secs(10), client.read_line(&mut line))
+        .await
+        .unwrap()
+        .unwrap();
+    serde_json::from_str(&line).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_hangs_up_gives_its_place_back_though_nothing_ever_matches() {
+    const PLACES: u64 = 64;
+    let daemon = Daemon::start().await;
+    let mut followers = Vec::new();
+    for _ in 0..PLACES {
+        followers.push(daemon.follower().await);
+    }
+    eventually("full", || async { daemon.observers().await == PLACES }).await;
+    let refused = line(&mut daemon.follower().await).await;
+    assert_eq!(refused["error"]["code"], "observe/too-many-observers");
+    drop(followers);
+    eventually("empty", || async { daemon.observers().await == 0 }).await;
+
+    for _ in 0..100 {
+        drop(daemon.follower().await);
+    }
+    eventually("empty again", || async { daemon.observers().await == 0 }).await;
+    daemon.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_behind_a_following_ends_it_and_is_answered() {
+    let daemon = Daemon::start().await;
+    let mut client = daemon.follower().await;
+    client.write_all(b"\n").await.unwrap();
+    eventually("following", || async { daemon.observers().await == 1 }).await;
+    client
+        .write_all(b"{\"method\":\"node.list\",\"params\":{}}\n")
+        .await
+        .unwrap();
+    assert_eq!(line(&mut client).await, json!({ "end": true }));
+    assert_eq!(line(&mut client).await["result"][0]["name"], "n1");
+
+    // Half a hang-up: nothing more is asked, and the past is told to its end all the same.
+    let mut past = UnixStream::connect(&daemon.socket).await.unwrap();
+    past.write_all(b"{\"method\":\"observe\",\"params\":{\"number\":1}}\n")
+        .await
+        .unwrap();
+    past.shutdown().await.unwrap();
+    assert_eq!(
+        line(&mut BufReader::new(past)).await,
+        json!({ "end": true })
+    );
     daemon.end().await;
 }

@@ -10,12 +10,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// What the agent follows.
-pub(crate) const FOLLOWED: [Kind; 7] = [
+pub(crate) const FOLLOWED: [Kind; 12] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
     Kind::NetworkPolicy,
     Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
+    Kind::CiliumCIDRGroup,
+    Kind::Service,
+    Kind::EndpointSlice,
     Kind::CiliumIdentity,
     Kind::CiliumEndpoint,
 ];

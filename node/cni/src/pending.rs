@@ -37,12 +37,25 @@ pub fn file_stem(container_id: &str, interface: &str) -> String {
     format!("{head}~{hash:016x}@{interface}")
 }
 
-/// Writes a file so that after a crash it is there whole or not at all.
+/// Writes a file so that after a crash, the machine's included, it is there whole or not at all.
 ///
 /// # Errors
 /// The file system's; the former content is kept then.
 pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    put(path, content, File::sync_all)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Writes a file so that whenever this process ends, it is there whole or not at all. A power failure may
+/// lose it or leave it damaged: for what is worth no more then than the pods that ended with it.
+///
+/// # Errors
+/// The file system's; the former content is kept then.
+pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    put(path, content, |_| Ok(()))
+}
+
+fn put(path: &Path, content: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
@@ -54,9 +67,8 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(directory)?.sync_all()
+        sync(&file)?;
+        fs::rename(&temporary, path)
     })();
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -186,8 +186,8 @@ pub trait Datapath: Send + Sync + 'static {
     /// neighbours, its host side down. A leftover of the same endpoint id is removed first.
     fn create_link(&self, spec: &LinkSpec) -> Result<PodLink, DatapathError>;
 
-    /// Puts an endpoint's policy in force: builds a new map, swaps it in, then bumps its generation.
-    /// Endpoints given equal policies share a map.
+    /// Puts an endpoint's policy in force, in one step: a packet sees the old one or the new one. Endpoints
+    /// given equal policies share a map.
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError>;
 
     /// Writes the endpoint's facts.

@@ -8,7 +8,8 @@ use crate::{
     maps::{Maps, lock, refused},
     netlink::{self, Link, Netlink, set_sysctl},
     object::{self, Pins},
-    policy::{self, Installed},
+    pod_hooks::PodHooks,
+    policy::Policies,
 };
 use aya::{
     Ebpf,
@@ -16,8 +17,8 @@ use aya::{
 };
 use heddle_abi::{
     Address, ConnectionKey, Endpoint, Event, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE,
-    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NODE_HOST_ROUTING,
-    NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MacAddress, MetricSlot,
+    NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
@@ -28,7 +29,7 @@ use std::{
     fs::File,
     io::Read,
     net::IpAddr,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -49,12 +50,13 @@ pub struct KernelDatapath {
     settings: Settings,
     pins: Pins,
     hook: Hook,
-    object: Mutex<Ebpf>,
-    maps: Maps,
+    object: Arc<Mutex<Ebpf>>,
+    pod_hooks: PodHooks,
+    maps: Arc<Maps>,
     netlink: Netlink,
     uplink: Link,
     overlay: Option<Link>,
-    installed: Mutex<Installed>,
+    policies: Policies,
     losses: Losses,
     /// Addresses whose connections are to be swept out.
     removed: Mutex<BTreeSet<Address>>,
@@ -103,18 +105,22 @@ impl KernelDatapath {
         };
         let pins = Pins::open(&settings)?;
         let mut object = object::load(&settings, &pins.maps)?;
-        let maps = Maps::take(&mut object)?;
+        let maps = Arc::new(Maps::take(&mut object)?);
         let losses = Losses::default();
         losses.start(&maps)?;
+        let policies = Policies::open(&maps, settings.max_policy_entries)?;
         let hook = attach::probe(settings.force_clsact);
+        let object = Arc::new(Mutex::new(object));
+        let pod_hooks = PodHooks::open(Arc::clone(&object), hook, &pins.links)?;
         let datapath = Self {
             hook,
-            object: Mutex::new(object),
+            object,
+            pod_hooks,
             maps,
             netlink,
             uplink,
             overlay,
-            installed: Mutex::default(),
+            policies,
             losses,
             removed: Mutex::default(),
             sweeping: Mutex::default(),
@@ -187,15 +193,10 @@ impl KernelDatapath {
         for endpoint in endpoints {
             let name = link_name(endpoint);
             if self.netlink.link(&name)?.is_some() {
-                self.attach_pod(&name)?;
+                self.pod_hooks.attach(&name)?;
             }
         }
         Ok(())
-    }
-
-    fn attach_pod(&self, link: &str) -> Result<(), DatapathError> {
-        self.attach_program("from_pod", link, true)?;
-        self.attach_program("to_pod", link, false)
     }
 
     fn attach_program(
@@ -302,8 +303,8 @@ fn to_kernel(facts: &Facts) -> Endpoint {
         identity: facts.identity.0,
         cidr_ipv4: facts.cidr_ipv4.0,
         cidr_ipv6: facts.cidr_ipv6.0,
-        mac: facts.mac,
-        host_mac: facts.host_mac,
+        mac: MacAddress::new(facts.mac),
+        host_mac: MacAddress::new(facts.host_mac),
     }
 }
 
@@ -323,8 +324,8 @@ fn from_kernel(endpoint: &Endpoint) -> Facts {
         identity: Identity(endpoint.identity),
         cidr_ipv4: Identity(endpoint.cidr_ipv4),
         cidr_ipv6: Identity(endpoint.cidr_ipv6),
-        mac: endpoint.mac,
-        host_mac: endpoint.host_mac,
+        mac: endpoint.mac.bytes(),
+        host_mac: endpoint.host_mac.bytes(),
     }
 }
 
@@ -385,12 +386,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
-        lock(&self.installed).set(
-            &self.maps,
-            endpoint,
-            policy,
-            self.settings.max_policy_entries,
-        )
+        self.policies.set(endpoint, policy)
     }
 
     fn set_facts(&self, facts: &Facts) -> Result<(), DatapathError> {
@@ -417,7 +413,7 @@ impl Datapath for KernelDatapath {
             set_sysctl(&format!("net/ipv6/conf/{name}/{setting}"), "0");
         }
         set_sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "0");
-        self.attach_pod(&name)?;
+        self.pod_hooks.attach(&name)?;
         self.netlink.up(ifindex)?;
         let facts = lock(&self.known).get(&endpoint).cloned();
         let Some(facts) = facts else { return Ok(()) };
@@ -431,6 +427,7 @@ impl Datapath for KernelDatapath {
 
     fn remove_endpoint(&self, endpoint: u16) -> Result<(), DatapathError> {
         let name = link_name(endpoint);
+        self.pod_hooks.forget(&name);
         self.netlink.remove_link(&name)?;
         for ingress in [true, false] {
             let pin = Attachment {
@@ -476,7 +473,7 @@ impl Datapath for KernelDatapath {
                 gone.insert(address);
             }
         }
-        lock(&self.installed).clear(&self.maps, endpoint)?;
+        self.policies.clear(endpoint)?;
         lock(&self.removed).extend(gone);
         self.sweep_removed()
     }
@@ -578,24 +575,15 @@ impl Datapath for KernelDatapath {
                 let facts = from_kernel(value);
                 let name = link_name(facts.endpoint);
                 let link = self.netlink.link(&name)?;
-                let pinned = [true, false].into_iter().all(|ingress| {
-                    self.hook == Hook::Clsact
-                        || Attachment {
-                            program: "",
-                            interface: &name,
-                            ingress,
-                        }
-                        .pin(&self.pins.links)
-                        .exists()
-                });
-                let attached = pinned && link.is_some_and(|link| link.index == facts.ifindex);
+                let attached = self.pod_hooks.is_attached(&name)
+                    && link.is_some_and(|link| link.index == facts.ifindex);
                 Ok(RealisedEndpoint { facts, attached })
             })
             .collect()
     }
 
     fn policy(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
-        policy::read(&self.maps, endpoint)
+        self.policies.read(endpoint)
     }
 
     fn peers(&self) -> Result<Vec<PeerRow>, DatapathError> {
@@ -668,7 +656,8 @@ impl Datapath for KernelDatapath {
             .keys()
             .filter_map(Result::ok)
             .count() as u64;
-        let policies = lock(&self.installed).largest() as u64;
+        let policies = self.policies.largest() as u64;
+        let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {
             name: name.to_owned(),
             entries,
@@ -695,6 +684,7 @@ impl Datapath for KernelDatapath {
                 policies,
                 u64::from(self.settings.max_policy_entries),
             ),
+            row("POLICY_SLOTS", slots, max_slots),
         ])
     }
 

@@ -10,6 +10,7 @@ mod kernel;
 mod maps;
 mod netlink;
 mod object;
+mod pod_hooks;
 mod policy;
 mod settings;
 

@@ -7,7 +7,7 @@ use aya::{
 };
 use heddle_abi::{
     Address, ConnectionEntry, ConnectionKey, Endpoint, IpcacheValue, MetricSlot, NodeConfig,
-    PolicyKey, PolicyValue, map_names,
+    PolicyBinding, PolicyKey, PolicyValue, map_names,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ pub(crate) struct Maps {
     pub(crate) endpoints: Mutex<HashMap<MapData, Address, Endpoint>>,
     pub(crate) devices: Mutex<HashMap<MapData, u32, Endpoint>>,
     pub(crate) policies: Mutex<ArrayOfMaps<MapData, PolicyMap>>,
-    pub(crate) generations: Mutex<Array<MapData, u32>>,
+    pub(crate) bindings: Mutex<Array<MapData, PolicyBinding>>,
     pub(crate) ipcache: Mutex<LpmTrie<MapData, Address, IpcacheValue>>,
     pub(crate) connections: Mutex<HashMap<MapData, ConnectionKey, ConnectionEntry>>,
     pub(crate) metrics: Mutex<PerCpuArray<MapData, MetricSlot>>,
@@ -53,7 +53,7 @@ impl Maps {
             endpoints: Mutex::new(take(object, map_names::ENDPOINTS)?),
             devices: Mutex::new(take(object, map_names::DEVICES)?),
             policies: Mutex::new(take(object, map_names::POLICIES)?),
-            generations: Mutex::new(take(object, map_names::GENERATIONS)?),
+            bindings: Mutex::new(take(object, map_names::BINDINGS)?),
             ipcache: Mutex::new(take(object, map_names::IPCACHE)?),
             connections: Mutex::new(take(object, map_names::CONNECTIONS)?),
             metrics: Mutex::new(take(object, map_names::METRICS)?),

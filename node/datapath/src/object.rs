@@ -23,7 +23,7 @@ pub(crate) const MAPS: [&str; 12] = [
     map_names::ENDPOINTS,
     map_names::DEVICES,
     map_names::POLICIES,
-    map_names::GENERATIONS,
+    map_names::BINDINGS,
     map_names::IPCACHE,
     map_names::CONNECTIONS,
     map_names::FRAGMENTS,

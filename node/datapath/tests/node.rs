@@ -87,6 +87,105 @@ fn pods_of_one_node_talk_and_policy_stops_them() {
     }
 }
 
+/// Waits for a condition, 20 s at most.
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_new_pod_is_guarded_at_once_and_by_tcx_soon_after() {
+    let mut bed = Bed::new(|_| {});
+    let a = bed.pod(1, 300);
+    let b = bed.pod(2, 301);
+    let qdisc = |bed: &Bed| {
+        bed::said(&format!(
+            "ip netns exec {} tc qdisc show dev hd1",
+            bed.node()
+        ))
+    };
+    let links = bed.datapath.map_directory().with_file_name("links");
+    let pinned = || links.join("hd1-ingress").exists() && links.join("hd1-egress").exists();
+    bed.datapath.set_policy(2, &deny_all()).unwrap();
+    for address in b.addresses() {
+        assert!(!bed.ping(&a, &address), "{address}");
+    }
+    bed.datapath.set_policy(2, &allow_all()).unwrap();
+    wait_for("tcx links, and clsact gone", || {
+        // Whichever of the two is there, packets pass as policy says.
+        assert!(bed.ping(&a, &b.addresses()[0]));
+        pinned() && !qdisc(&bed).contains("clsact")
+    });
+    for round in ["settled", "reopened"] {
+        for address in b.addresses() {
+            assert!(bed.ping(&a, &address), "{round}: {address}");
+        }
+        bed.reopen();
+        assert!(!qdisc(&bed).contains("clsact"), "{round}");
+        assert!(
+            bed.datapath
+                .endpoints()
+                .unwrap()
+                .iter()
+                .all(|it| it.attached)
+        );
+    }
+    // A pod that goes before its link is settled leaves nothing behind.
+    bed.pod(3, 302);
+    bed.datapath.remove_endpoint(3).unwrap();
+    bed.pod(4, 303);
+    wait_for("the next pod settles", || links.join("hd4-egress").exists());
+    assert!(!links.join("hd3-ingress").exists() && !links.join("hd3-egress").exists());
+}
+
+#[test]
+fn policies_change_without_end_in_few_maps() {
+    let mut bed = Bed::new(|_| {});
+    let a = bed.pod(1, 300);
+    let b = bed.pod(2, 301);
+    let slots = |bed: &Bed| {
+        let rows = bed.datapath.map_use().unwrap();
+        let row = rows.iter().find(|row| row.name == "POLICY_SLOTS").unwrap();
+        row.entries
+    };
+    for round in 0..3 {
+        // More changes in a row than there are spare maps.
+        for port in 1..=200u16 {
+            let policy = allow_ingress(300, 6, port);
+            for endpoint in [1, 2] {
+                bed.datapath.set_policy(endpoint, &policy).unwrap();
+                let realised = bed.datapath.policy(endpoint).unwrap();
+                assert_eq!(realised.entries.as_deref(), Some(&policy.entries[..]));
+            }
+        }
+        assert!(
+            bed.datapath
+                .map_use()
+                .unwrap()
+                .iter()
+                .all(|row| row.entries <= row.max)
+        );
+        wait_for("left maps are spare again", || slots(&bed) == 1);
+        for address in b.addresses() {
+            assert_eq!(bed.tcp(&a, &b, &address, 200), "hello", "round {round}");
+            assert_eq!(bed.tcp(&a, &b, &address, 199), "", "round {round}");
+        }
+        // What a former run left is taken over: endpoints keep their policies, maps their use.
+        bed.reopen();
+        wait_for("maps of the former run are spare", || slots(&bed) == 1);
+        let policy = allow_ingress(300, 6, 200);
+        for endpoint in [1, 2] {
+            let realised = bed.datapath.policy(endpoint).unwrap();
+            assert_eq!(realised.entries.as_deref(), Some(&policy.entries[..]));
+        }
+    }
+    bed.datapath.remove_endpoint(2).unwrap();
+    assert_eq!(bed.datapath.policy(2).unwrap().entries, None);
+}
+
 #[test]
 fn clsact_does_what_tcx_does() {
     let mut bed = Bed::new(|settings| settings.force_clsact = true);

@@ -92,6 +92,28 @@ fn pods_and_nodes_reach_each_other() {
 }
 
 #[test]
+fn the_node_answers_for_packets_that_lived_too_long() {
+    for_each_mode(|pair, mode| {
+        let dropped = || pair.one.drops(196) + pair.two.drops(196);
+        let before = dropped();
+        for address in pair.b.addresses() {
+            let said = bed::said(&format!(
+                "ip netns exec {} ping -n -c1 -W2 -t1 {address} || true",
+                pair.a.netns
+            ));
+            assert!(
+                said.contains("exceeded"),
+                "{address}: {mode}: {said}: {:?}",
+                pair.one.datapath.metrics()
+            );
+        }
+        if mode.ends_with("host routing true") {
+            assert_eq!(dropped() - before, 2, "{mode}");
+        }
+    });
+}
+
+#[test]
 fn large_packets_cross() {
     for_each_mode(|pair, mode| {
         for address in pair.b.addresses() {

@@ -7,6 +7,9 @@
     reason = "a test fails by a panic"
 )]
 
+pub mod draw;
+pub mod probe;
+
 use serde_json::Value;
 use std::{
     io::Write,
@@ -86,6 +89,21 @@ impl Lab {
         lab
     }
 
+    /// Brings up a lab with a configuration file and these options.
+    pub fn with(configuration: &str, options: &[&str]) -> Self {
+        let number = LABS.load(Ordering::Relaxed);
+        let file = std::env::temp_dir().join(format!(
+            "heddle-lab-{}-{number}-{:?}.yaml",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        std::fs::write(&file, configuration).unwrap();
+        let path = file.to_str().unwrap();
+        let lab = Self::up(&[&["--config", path], options].concat());
+        std::fs::remove_file(&file).unwrap();
+        lab
+    }
+
     /// A heddle command for this lab.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(heddle());
@@ -132,6 +150,18 @@ impl Lab {
     /// Runs a shell line in a pod of namespace `default`.
     pub fn exec(&self, pod: &str, line: &str) -> Said {
         self.run(&["lab", "exec", pod, "--", "bash", "-c", line])
+    }
+
+    /// Runs a shell line on a node, `world` or `router`.
+    pub fn on(&self, node: &str, line: &str) -> Said {
+        self.run(&["lab", "node-exec", node, "--", "bash", "-c", line])
+    }
+
+    /// An object as JSON; of namespace `default` where it has one.
+    pub fn object(&self, kind: &str, name: &str) -> Value {
+        self.run(&["lab", "get", kind, name, "-o", "json"])
+            .ok()
+            .json()
     }
 
     /// Starts a shell line in a pod of namespace `default`.

@@ -1,6 +1,8 @@
 //! How a command fails: a code, what failed on what and why, and what to try.
 
-use serde::Serialize;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use serde::{Serialize, Serializer};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Exit code when an operation failed or a question was answered with findings.
@@ -19,13 +21,13 @@ pub struct Failure {
     /// What failed, on what, and why.
     pub message: String,
     /// The object it failed on.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(serialize_with = "text_or_null")]
     pub object: String,
     /// The field that is wrong.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(serialize_with = "text_or_null")]
     pub field: String,
     /// What to try.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(serialize_with = "text_or_null")]
     pub help: String,
     /// Exit code.
     #[serde(skip)]
@@ -35,7 +37,77 @@ pub struct Failure {
     pub json: bool,
 }
 
+/// Every key of an error is always there; what there is nothing to say about is null.
+fn text_or_null<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    (!text.is_empty()).then_some(text).serialize(serializer)
+}
+
+/// The lines of a text in one.
+fn joined(text: &str, between: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim().trim_start_matches("tip: "))
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join(between)
+}
+
+/// True when a command line asks for JSON. Known before it is understood, so that a wrong command line
+/// is told in JSON, too.
+pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut value_is_next = false;
+    for argument in arguments {
+        let Some(argument) = argument.to_str() else {
+            continue;
+        };
+        let value = if value_is_next {
+            Some(argument)
+        } else if argument == "--" {
+            // What comes after belongs to the command that is run in a pod.
+            return false;
+        } else {
+            argument
+                .strip_prefix("--output=")
+                .or_else(|| argument.strip_prefix("-o="))
+                .or_else(|| argument.strip_prefix("-o"))
+        };
+        if value.is_some_and(|value| ["json", "jsonpb"].contains(&value)) {
+            return true;
+        }
+        value_is_next = ["-o", "--output"].contains(&argument);
+    }
+    false
+}
+
 impl Failure {
+    /// A command line that cannot be understood (exit code 2).
+    pub fn usage(error: &clap::Error) -> Self {
+        let code = match error.kind() {
+            ErrorKind::UnknownArgument => "usage/unknown-argument",
+            ErrorKind::InvalidSubcommand => "usage/unknown-command",
+            ErrorKind::MissingSubcommand => "usage/missing-command",
+            ErrorKind::MissingRequiredArgument => "usage/missing-argument",
+            ErrorKind::ArgumentConflict => "usage/conflict",
+            ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::InvalidUtf8 => {
+                "usage/bad-value"
+            }
+            _ => "usage/wrong-arguments",
+        };
+        let text = error.render().to_string();
+        // The first paragraph says what is wrong, the others what to try.
+        let (message, help) = text.split_once("\n\n").unwrap_or((text.trim(), ""));
+        let field = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(argument)) => argument.clone(),
+            Some(ContextValue::Strings(arguments)) => arguments.join(" "),
+            _ => String::new(),
+        };
+        let message = joined(message.trim_start_matches("error: "), " ");
+        Self::new(code, message)
+            .field(field)
+            .help(joined(help, "; "))
+            .exit(USAGE)
+    }
+
     /// A failed operation (exit code 1).
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -95,5 +167,35 @@ impl Failure {
             }
         }
         ExitCode::from(self.exit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_asked_for_in_all_spellings_of_the_option_and_not_behind_dashes() {
+        for (line, wanted) in [
+            ("status -o json", true),
+            ("status -ojson", true),
+            ("status --output json", true),
+            ("observe --output=jsonpb", true),
+            ("status -o yaml", false),
+            ("status json", false),
+            ("lab exec pod -- curl -o json", false),
+        ] {
+            let arguments = line.split(' ').map(OsString::from);
+            assert_eq!(wants_json(arguments), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_an_error_is_there() {
+        let text = serde_json::to_value(Failure::new("a/b", "what").help("try")).unwrap();
+        let expected = serde_json::json!({
+            "code": "a/b", "message": "what", "object": null, "field": null, "help": "try",
+        });
+        assert_eq!(text, expected);
     }
 }

@@ -7,7 +7,8 @@
 mod commands;
 mod failure;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
+use failure::Failure;
 use std::process::ExitCode;
 
 /// Kubernetes container networking that proves, explains and rehearses every verdict.
@@ -33,7 +34,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Heddle::parse().command {
+    let json = failure::wants_json(std::env::args_os().skip(1));
+    let command = match Heddle::try_parse() {
+        Ok(Heddle { command }) => command,
+        // Help and version are no failures; a command alone is answered with its help.
+        Err(error) if !error.use_stderr() || (!json && is_help(&error)) => error.exit(),
+        Err(error) => return Failure::usage(&error).json(json).report(),
+    };
+    let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
         Command::Policy(command) => commands::policy::run(command),
         Command::Live(command) => commands::live::run(command),
@@ -41,6 +49,13 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
-        Err(failure) => failure.report(),
+        Err(failure) => {
+            let json = json || failure.json;
+            failure.json(json).report()
+        }
     }
+}
+
+fn is_help(error: &clap::Error) -> bool {
+    error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
 }

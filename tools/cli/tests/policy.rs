@@ -264,7 +264,7 @@ spec:
     assert_eq!(first["document"], 7);
     assert_eq!(first["file"], "./all.yaml");
     assert_eq!(first["help"], "did you mean `world`?");
-    assert_eq!(report["problems"][1]["code"], "policy/unsupported-field");
+    assert_eq!(report["problems"][1]["code"], "policy/unsupported-yet");
     // The same for people.
     let output = heddle(folder.path(), &["check", "-f", "all.yaml"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -48,6 +48,18 @@ pub struct CniChain {
     /// More folders in which plugins are looked for.
     #[serde(default)]
     pub bin_dirs: Vec<PathBuf>,
+    /// Version of CNI that all of them are asked in; the newest that all speak when it is left out.
+    #[serde(default)]
+    pub cni_version: Option<String>,
+}
+
+impl CniChain {
+    /// True when a plugin declares a capability (`portMappings`, `bandwidth`).
+    pub fn can(&self, capability: &str) -> bool {
+        self.plugins
+            .iter()
+            .any(|plugin| plugin["capabilities"][capability] == true)
+    }
 }
 
 /// The lab's configuration file (YAML); every key may be left out.
@@ -155,6 +167,28 @@ impl LabRecord {
             return Err(wrong(
                 &format!("nodeLabels.{unknown}"),
                 format!("the nodes are {} to {}", nodes[0], nodes[nodes.len() - 1]),
+            ));
+        }
+        if let Some(version) = &config.cni.cni_version
+            && !crate::pod::cni::VERSIONS.contains(&version.as_str())
+        {
+            return Err(wrong(
+                "cni.cniVersion",
+                format!(
+                    "{version:?} is none of {}",
+                    crate::pod::cni::VERSIONS.join(", ")
+                ),
+            ));
+        }
+        if let Some(index) = config
+            .cni
+            .plugins
+            .iter()
+            .position(|plugin| !plugin["type"].is_string())
+        {
+            return Err(wrong(
+                &format!("cni.plugins[{index}].type"),
+                "a plugin needs its type: the name of its executable".into(),
             ));
         }
         let mut pools = config.pools;
@@ -336,6 +370,8 @@ mod tests {
             ("pools: [{cidrs: []}]", "pools[0].cidrs"),
             ("pools: [{cidrs: [10.0.0.0/16]}]", "pools"),
             ("agent: {colour: blue}", "agent"),
+            ("cni: {cniVersion: 2.0.0}", "cni.cniVersion"),
+            ("cni: {plugins: [{name: portmap}]}", "cni.plugins[0].type"),
             ("agent: {uplink: eth9}", "agent"),
         ] {
             let error = made(yaml).unwrap_err();

@@ -13,13 +13,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Kinds that deletion follows.
-const FOLLOWED: [Kind; 7] = [
+const FOLLOWED: [Kind; 12] = [
     Kind::Namespace,
     Kind::Node,
     Kind::Pod,
     Kind::Deployment,
     Kind::NetworkPolicy,
     Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
+    Kind::CiliumCIDRGroup,
+    Kind::Service,
+    Kind::EndpointSlice,
     Kind::CiliumEndpoint,
 ];
 
@@ -116,6 +121,8 @@ impl Deletion {
                     Kind::Pod,
                     Kind::NetworkPolicy,
                     Kind::CiliumNetworkPolicy,
+                    Kind::Service,
+                    Kind::EndpointSlice,
                 ];
                 for kind in inside {
                     for object in store.list(kind, Some(&object.name.name)).await? {

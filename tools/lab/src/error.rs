@@ -1,5 +1,6 @@
 //! What can go wrong in a lab, in the operator's words.
 
+use heddle_kube::manifest::ManifestError;
 use heddle_kube::store::StoreError;
 use std::path::{Path, PathBuf};
 
@@ -132,14 +133,9 @@ pub enum LabError {
         /// What to try.
         help: String,
     },
-    /// A manifest cannot be read.
-    #[error("{file}: {reason}")]
-    BadManifest {
-        /// The file.
-        file: String,
-        /// Why.
-        reason: String,
-    },
+    /// Manifests cannot be read.
+    #[error("{0}")]
+    BadManifest(#[from] ManifestError),
     /// No such pod, node, container or object.
     #[error("{what} does not exist in lab {lab}")]
     NotFound {
@@ -224,7 +220,7 @@ impl LabError {
                 StoreError::Corrupt { .. } => "store/corrupt",
             },
             Self::BadObject { code, .. } => code,
-            Self::BadManifest { .. } => "lab/bad-manifest",
+            Self::BadManifest(error) => error.code(),
             Self::NotFound { .. } => "lab/not-found",
             Self::Usage(_) => "lab/usage",
             Self::Start { .. } => "lab/cannot-start",
@@ -233,7 +229,7 @@ impl LabError {
         .to_owned()
     }
 
-    /// What to try; empty when there is nothing better to say than the message.
+    /// What to try.
     pub fn help(&self) -> String {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
@@ -257,13 +253,39 @@ impl LabError {
             Self::Store(StoreError::Unavailable { .. }) => {
                 "is the lab up? `heddle lab status` shows it".into()
             }
+            Self::Store(error) => error.help().into(),
+            Self::BadManifest(error) => error.help().into(),
+            Self::BadObject { field, help, .. } if help.is_empty() => {
+                format!("correct {field} in the manifest; nothing was changed")
+            }
             Self::Timeout { help, .. }
             | Self::NotFound { help, .. }
             | Self::BadObject { help, .. } => help.clone(),
+            Self::Config { .. } => {
+                "correct the setting; `heddle lab up --help` names the flags, docs/lab.md a file's keys"
+                    .into()
+            }
+            Self::Usage(_) => "`heddle lab --help` names the commands and their arguments".into(),
+            Self::Host { .. } => {
+                "a lab needs Linux 6.1 or newer with cgroup2, bpffs and network namespaces".into()
+            }
+            Self::File { path, .. } => format!(
+                "see that {} is there, may be used, and that its file system has room",
+                path.display()
+            ),
+            Self::System { .. } | Self::Network { .. } => {
+                "the kernel's own words are above; `heddle lab down` removes what is half made".into()
+            }
+            Self::ProcessEnded { .. } => {
+                "its log is in the lab's logs folder, under /run/heddle/labs".into()
+            }
+            Self::Cni { plugin, .. } => format!(
+                "see what {plugin} says above; `heddle status --node NODE` shows how the node is"
+            ),
             Self::Start { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 "pods use the host's file system: is the program installed and in PATH?".into()
             }
-            _ => String::new(),
+            Self::Start { .. } => "may the program be executed, and is the pod still there?".into(),
         }
     }
 
@@ -276,6 +298,8 @@ impl LabError {
                 format!("lab/{lab}")
             }
             Self::NotFound { what, .. } => what.clone(),
+            Self::Config { origin, .. } => origin.clone(),
+            Self::File { path, .. } => path.display().to_string(),
             _ => String::new(),
         }
     }
@@ -291,6 +315,9 @@ impl LabError {
 
     /// True for a wrong command line (exit code 2).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::BadName { .. })
+        matches!(
+            self,
+            Self::Usage(_) | Self::BadName { .. } | Self::Config { .. }
+        )
     }
 }

@@ -1,6 +1,7 @@
 //! `heddle lab get`: objects by kind, name, namespace and labels.
 
 use crate::LabError;
+use crate::label;
 use crate::paths::Lab;
 use heddle_kube::store::{Kind, Object, Store, StoreError};
 use heddle_model::NamespacedName;
@@ -15,6 +16,9 @@ pub fn kind(word: &str) -> Result<Kind, LabError> {
         "deploy" => Some(Kind::Deployment),
         "netpol" | "networkpolicies" => Some(Kind::NetworkPolicy),
         "cnp" | "ciliumnetworkpolicies" => Some(Kind::CiliumNetworkPolicy),
+        "ccnp" | "ciliumclusterwidenetworkpolicies" => Some(Kind::CiliumClusterwideNetworkPolicy),
+        "clusternetworkpolicies" => Some(Kind::ClusterNetworkPolicy),
+        "svc" => Some(Kind::Service),
         "ciliumid" | "ciliumidentities" => Some(Kind::CiliumIdentity),
         "cep" => Some(Kind::CiliumEndpoint),
         _ => Kind::ALL.into_iter().find(|kind| {
@@ -78,7 +82,11 @@ impl Labels {
                 (term, Test::Exists)
             };
             let key = key.trim();
-            if key.is_empty() || key.contains([' ', '(', ')', ',']) {
+            let values = match &test {
+                Test::In(values) | Test::NotIn(values) => values.as_slice(),
+                Test::Exists | Test::Absent => &[],
+            };
+            if !label::is_key(key) || !values.iter().all(|value| label::is_value(value)) {
                 return Err(wrong());
             }
             tests.push((key.to_owned(), test));
@@ -200,7 +208,15 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(Labels::parse("app in web").is_err());
-        assert!(Labels::parse("=x").is_err());
+        for wrong in [
+            "app in web",
+            "=x",
+            "a==b==c",
+            "a=b c",
+            "app in (a b)",
+            "a/b/=c",
+        ] {
+            assert!(Labels::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

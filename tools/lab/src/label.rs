@@ -32,21 +32,29 @@ pub fn parse(text: &str) -> Result<Edit, LabError> {
         Edit::Set(key, value) => (key, value.as_str()),
         Edit::Remove(key) => (key, ""),
     };
-    let name = key.rsplit('/').next().unwrap_or_default();
-    let fits = |text: &str| {
-        text.len() <= 63
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-    };
-    if !fits(name) || !(value.is_empty() || fits(value)) {
+    if !is_key(key) || !is_value(value) {
         return Err(LabError::Usage(format!(
             "{text:?} is no label (letters, digits, -, _ and .)"
         )));
     }
     Ok(edit)
+}
+
+/// True for a label's key: a name, and before it perhaps a domain and a slash.
+pub(crate) fn is_key(key: &str) -> bool {
+    let name = key.rsplit('/').next().unwrap_or_default();
+    !name.is_empty() && is_value(name)
+}
+
+/// True for a label's value, which may be empty.
+pub(crate) fn is_value(text: &str) -> bool {
+    let fits = text.len() <= 63
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.ends_with(|c: char| c.is_ascii_alphanumeric());
+    text.is_empty() || fits
 }
 
 /// Changes labels; the object as it is then, and whether it changed.

@@ -1,9 +1,11 @@
 //! Manifests that are to be applied, checked before anything is changed.
 
 use crate::LabError;
+use crate::config::CniChain;
+use crate::pod::capabilities::PORT_MAPPINGS;
 use crate::pod::spec::{self, is_dns_label, is_dns_subdomain};
 use heddle_kube::manifest::{self, Manifest};
-use heddle_kube::policy::Severity;
+use heddle_kube::policy::{Severity, parse_cidr_group};
 use heddle_kube::store::Kind;
 use heddle_model::NamespacedName;
 use serde_json::{Value, json};
@@ -11,11 +13,16 @@ use std::path::PathBuf;
 
 /// Kinds that people apply, in the order in which they are: what others lean on first, and policy
 /// before the pods that it is about.
-pub const APPLIED: [Kind; 6] = [
+pub const APPLIED: [Kind; 11] = [
     Kind::Namespace,
     Kind::Node,
+    Kind::CiliumCIDRGroup,
+    Kind::Service,
+    Kind::EndpointSlice,
     Kind::NetworkPolicy,
     Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
     Kind::Deployment,
     Kind::Pod,
 ];
@@ -35,27 +42,18 @@ pub struct Checked {
     pub warnings: Vec<String>,
 }
 
-/// Reads and checks files, folders and `-`; every problem of every object is reported.
-pub fn read(paths: &[PathBuf], namespace: &str) -> Result<Vec<Checked>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadObject {
-            code: error.code().to_owned(),
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            document: 0,
-            object: String::new(),
-            field: String::new(),
-            reason: error.to_string(),
-            help: error.help().to_owned(),
-        }]
-    })?;
+/// Reads and checks files, folders and `-` for a lab with these plugins; every problem of every object is
+/// reported.
+pub fn read(
+    paths: &[PathBuf],
+    namespace: &str,
+    plugins: &CniChain,
+) -> Result<Vec<Checked>, Vec<LabError>> {
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut checked = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
-        match check(manifest, namespace) {
+        match check(manifest, namespace, plugins) {
             Ok(object) => checked.push(object),
             Err(found) => problems.extend(found),
         }
@@ -77,16 +75,7 @@ pub fn read_names(
     paths: &[PathBuf],
     namespace: &str,
 ) -> Result<Vec<(Kind, NamespacedName)>, Vec<LabError>> {
-    let manifests = manifest::read(paths).map_err(|error| {
-        vec![LabError::BadManifest {
-            file: paths
-                .iter()
-                .map(|path| path.display().to_string())
-                .collect::<Vec<_>>()
-                .join(" "),
-            reason: error.to_string(),
-        }]
-    })?;
+    let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut names = Vec::new();
     let mut problems = Vec::new();
     for manifest in &manifests {
@@ -180,7 +169,11 @@ fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedNam
     Ok((kind, NamespacedName::new(own, name)))
 }
 
-fn check(manifest: &Manifest, namespace: &str) -> Result<Checked, Vec<LabError>> {
+fn check(
+    manifest: &Manifest,
+    namespace: &str,
+    plugins: &CniChain,
+) -> Result<Checked, Vec<LabError>> {
     let (kind, name) = identify(manifest, namespace).map_err(|error| vec![error])?;
     let wrong = Wrong {
         manifest,
@@ -203,11 +196,18 @@ fn check(manifest: &Manifest, namespace: &str) -> Result<Checked, Vec<LabError>>
             // Kubernetes sets it on every namespace; policies select by it.
             label["kubernetes.io/metadata.name"] = json!(name.name);
         }
-        Kind::Pod => check_pod(&value, "", &wrong, &mut errors, &mut warnings),
-        Kind::Deployment => check_deployment(&value, &wrong, &mut errors, &mut warnings),
-        Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
-            check_policy(&value, &wrong, &mut errors, &mut warnings);
+        Kind::Pod => check_pod(&value, "", &wrong, plugins, &mut errors, &mut warnings),
+        Kind::Deployment => check_deployment(&value, &wrong, plugins, &mut errors, &mut warnings),
+        Kind::CiliumCIDRGroup => {
+            for problem in parse_cidr_group(&value).err().into_iter().flatten() {
+                errors.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help));
+            }
         }
+        Kind::Service => warnings.push(format!(
+            "{}: only policies that name it look at it; a lab does not balance load yet",
+            wrong.object
+        )),
+        _ if kind.is_policy() => check_policy(&value, &wrong, &mut errors, &mut warnings),
         _ => {}
     }
     if !errors.is_empty() {
@@ -245,14 +245,20 @@ fn check_pod(
     pod: &Value,
     at: &str,
     wrong: &Wrong<'_>,
+    plugins: &CniChain,
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
+    let host_network = pod["spec"]["hostNetwork"] == true;
     for problem in spec::parse(pod, at).1 {
+        // On the node's own network a port is the node's already.
+        if problem.code == spec::HOST_PORT && (host_network || plugins.can(PORT_MAPPINGS)) {
+            continue;
+        }
         if problem.warning {
             warnings.push(format!(
-                "{}: {}: {}",
-                wrong.object, problem.field, problem.reason
+                "{}: {}: {}; {}",
+                wrong.object, problem.field, problem.reason, problem.help
             ));
         } else {
             errors.push(wrong.at(problem.code, &problem.field, problem.reason, &problem.help));
@@ -263,6 +269,7 @@ fn check_pod(
 fn check_deployment(
     value: &Value,
     wrong: &Wrong<'_>,
+    plugins: &CniChain,
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
@@ -271,7 +278,8 @@ fn check_deployment(
         let reason = format!("{} is not a number from 0", spec["replicas"]);
         errors.push(wrong.at("lab/invalid", "spec.replicas", reason, ""));
     }
-    check_pod(&spec["template"], "spec.template.", wrong, errors, warnings);
+    let template = &spec["template"];
+    check_pod(template, "spec.template.", wrong, plugins, errors, warnings);
     let labels = &spec["template"]["metadata"]["labels"];
     let selector = spec["selector"]["matchLabels"].as_object();
     if selector.is_none_or(|selector| selector.is_empty()) {
@@ -303,7 +311,7 @@ fn check_policy(
     errors: &mut Vec<LabError>,
     warnings: &mut Vec<String>,
 ) {
-    for problem in heddle_kube::policy::parse(value, None).problems {
+    for problem in heddle_kube::policy::parse(value).problems {
         match problem.severity {
             Severity::Warning => {
                 warnings.push(format!(
@@ -326,7 +334,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.yaml");
         std::fs::write(&path, yaml).unwrap();
-        read(&[path], "default")
+        read(&[path], "default", &CniChain::default())
     }
 
     #[test]
@@ -348,7 +356,7 @@ mod tests {
     fn a_wrong_object_is_named_by_file_document_and_field() {
         for (yaml, document, field) in [
             (
-                "apiVersion: v1\nkind: Service\nmetadata: {name: s}\n",
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: s}\n",
                 1,
                 "kind",
             ),

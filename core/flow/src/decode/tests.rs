@@ -43,8 +43,12 @@ impl Resolver for Shop {
     fn interface(&self, index: u32) -> Option<String> {
         (index == 12).then(|| "hd7".to_owned())
     }
-    fn match_type(&self, _: u32, _: Direction, _: u32) -> u32 {
-        2
+    fn match_type(&self, asked: &Asked) -> u32 {
+        match (asked.endpoint, asked.protocol, asked.port) {
+            (7, 6, 5_432) => 2,
+            (7, 1, 8) => 1,
+            _ => 0,
+        }
     }
 }
 
@@ -176,6 +180,28 @@ fn an_allowed_connection_names_the_policies_of_both_directions() {
     assert!(flow.ingress_allowed_by.is_empty(), "cookie 0: not enforced");
     assert_eq!(flow.is_reply, Some(false));
     assert_eq!(flow.drop_reason, 0);
+}
+
+#[test]
+fn the_policys_question_is_about_the_request_though_the_packet_may_be_the_reply() {
+    let reply = Event {
+        kind: EVENT_VERDICT,
+        reason: 0,
+        flags: EVENT_REPLY,
+        egress_cookie: 3,
+        source_port: 5_432,
+        destination_port: 40_000,
+        ..denied()
+    };
+    assert_eq!(flow_of(&reply).policy_match_type, 2);
+    let pong = Event {
+        protocol: 1,
+        tcp_flags_or_icmp_type: 0,
+        source_port: 0,
+        destination_port: 0,
+        ..reply
+    };
+    assert_eq!(flow_of(&pong).policy_match_type, 1);
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(super) async fn status(
         warnings.push(format!("not ready: {reason}"));
     }
     warnings.extend(lock(&agent.notices).values().cloned());
+    warnings.extend(flows.and_then(FlowSource::warning));
     let datapath = Arc::clone(&agent.datapath);
     let (features, maps) = blocking(move || (datapath.features(), datapath.map_use())).await;
     let maps = maps.unwrap_or_else(|error| {
@@ -53,6 +54,7 @@ pub(super) async fn status(
                 ledger
                     .policies
                     .refused()
+                    .chain(ledger.named.refused())
                     .map(|(object, problem)| {
                         format!(
                             "{object} is refused: [{}] {}: {}",

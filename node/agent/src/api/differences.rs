@@ -5,7 +5,6 @@ use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint};
-use heddle_policy::CidrScope;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,11 +65,10 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .collect();
     for (id, pod, identity) in wished {
         let object = format!("{id} ({pod})");
-        let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
         let facts = ledger
             .endpoints
             .get(&id)
-            .and_then(|endpoint| ledger.wished_facts(endpoint, &covering));
+            .and_then(|endpoint| ledger.wished_facts(endpoint));
         match realised.get(&id) {
             None => {
                 findings.add("endpoint", &object, "present", &true, &false);
@@ -104,8 +102,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
 }
 
 fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
-    let covering = |prefix: IpNet, scope: CidrScope| ledger.engine.cidr_covering(prefix, scope);
-    let wished = ledger.ipcache.wished(&covering);
+    let wished = ledger.ipcache.wished();
     let realised: BTreeMap<IpNet, PeerRow> = ledger
         .datapath
         .peers()?

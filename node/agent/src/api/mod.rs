@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -40,6 +40,9 @@ pub trait FlowSource: Send + Sync {
 
     /// Numbers about the source for `status`.
     fn status(&self) -> Value;
+
+    /// What an operator should know about the source right now.
+    fn warning(&self) -> Option<String>;
 }
 
 /// Binds the agent's socket, root-only; a leftover of a former run is replaced.
@@ -115,7 +118,7 @@ async fn converse(
             }
         };
         if request.method == "observe" {
-            stream_flows(flows.as_deref(), request.params, &mut writing).await?;
+            stream_flows(flows.as_deref(), request.params, &mut reading, &mut writing).await?;
             continue;
         }
         let answer = match answer(agent, flows.as_deref(), request).await {
@@ -135,11 +138,14 @@ async fn say(writing: &mut (impl AsyncWriteExt + Unpin), value: &Value) -> std::
     }
 }
 
+/// Streams flows until the past has been told, or until who follows hangs up or asks something else.
 async fn stream_flows(
     flows: Option<&dyn FlowSource>,
     params: Value,
+    reading: &mut (impl AsyncBufRead + Unpin),
     writing: &mut (impl AsyncWriteExt + Unpin),
 ) -> std::io::Result<()> {
+    let follow = params["follow"] == true;
     let begun = match flows {
         Some(flows) => flows.observe(params),
         None => Err(ApiError::new(
@@ -151,10 +157,40 @@ async fn stream_flows(
         Ok(lines) => lines,
         Err(error) => return say(writing, &json!({ "error": error })).await,
     };
-    while let Some(line) = lines.recv().await {
+    // The past has an end by itself; a following may never have a line that would find the peer gone.
+    let mut left = std::pin::pin!(async {
+        if follow {
+            heard(reading).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let line = tokio::select! {
+            () = &mut left => break,
+            line = lines.recv() => line,
+        };
+        let Some(line) = line else { break };
         say(writing, &json!({ "result": line })).await?;
     }
     say(writing, &json!({ "end": true })).await
+}
+
+/// Returns when the peer has hung up, or has begun another question, which stays to be read.
+async fn heard(reading: &mut (impl AsyncBufRead + Unpin)) {
+    loop {
+        let blank = match reading.fill_buf().await {
+            Ok([]) | Err(_) => return,
+            Ok(bytes) => bytes
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count(),
+        };
+        if blank == 0 {
+            return;
+        }
+        reading.consume(blank);
+    }
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, ApiError> {

@@ -34,6 +34,20 @@ pub(crate) enum Step {
 }
 
 impl Step {
+    /// Its name in metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Leased => "address",
+            Self::Recorded => "record",
+            Self::Identified => "identity",
+            Self::LinkMade => "link",
+            Self::InForce => "policy",
+            Self::Published => "publish",
+            Self::Attached => "attach",
+            Self::Committed => "commit",
+        }
+    }
+
     /// Every step, in order.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 8] = [
@@ -52,6 +66,29 @@ impl Step {
 const PATIENCE_SECONDS: u64 = 30;
 /// Seconds for a pod to appear in the store: the runtime may know it before the agent does.
 const POD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Tells how long each step of an ADD takes.
+struct Clock<'a> {
+    agent: &'a Agent,
+    last: Instant,
+}
+
+impl<'a> Clock<'a> {
+    fn start(agent: &'a Agent) -> Self {
+        Self {
+            agent,
+            last: Instant::now(),
+        }
+    }
+
+    async fn reach(&mut self, step: Step) -> Result<(), ApiError> {
+        let now = Instant::now();
+        let took = now.duration_since(self.last);
+        self.agent.metrics.cni_step(step.name(), took);
+        self.last = now;
+        self.agent.reach(step).await
+    }
+}
 
 impl Agent {
     /// Attaches a container's interface. The same request again gives the same answer.
@@ -151,6 +188,7 @@ impl Agent {
         record: &mut Record,
         deadline: Instant,
     ) -> Result<Attachment, ApiError> {
+        let mut clock = Clock::start(self);
         let id = self
             .on_ledger(crate::ledger::Ledger::take_id)
             .await
@@ -183,14 +221,14 @@ impl Agent {
         record.ipv4 = lease.ipv4;
         record.ipv6 = lease.ipv6;
         record.generation = lease.generation;
-        self.reach(Step::Leased).await?;
+        clock.reach(Step::Leased).await?;
 
         self.save(record).await?;
-        self.reach(Step::Recorded).await?;
+        clock.reach(Step::Recorded).await?;
 
         let (identity, labels) = self.identify(record, deadline).await?;
         record.identity = identity.0;
-        self.reach(Step::Identified).await?;
+        clock.reach(Step::Identified).await?;
 
         let link = self.make_link(record).await?;
         record.link = Some(LinkRecord {
@@ -198,27 +236,27 @@ impl Agent {
             mac: link.mac,
             host_mac: link.host_mac,
         });
-        self.reach(Step::LinkMade).await?;
+        clock.reach(Step::LinkMade).await?;
 
         let endpoint = LocalEndpoint::new(record.clone(), identity, labels);
         self.bring_into_force(endpoint).await?;
-        self.reach(Step::InForce).await?;
+        clock.reach(Step::InForce).await?;
 
         self.publish(record, deadline).await?;
-        self.reach(Step::Published).await?;
+        clock.reach(Step::Published).await?;
 
         let datapath = Arc::clone(&self.datapath);
         let (id, ifindex) = (record.endpoint, link.ifindex);
         blocking(move || datapath.attach(id, ifindex))
             .await
             .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))?;
-        self.reach(Step::Attached).await?;
+        clock.reach(Step::Attached).await?;
 
         let attachment = attachment(record, &link);
         record.attachment = Some(attachment.clone());
         record.phase = Phase::Attached;
         self.save(record).await?;
-        self.reach(Step::Committed).await?;
+        clock.reach(Step::Committed).await?;
         let committed = record.clone();
         self.on_ledger(move |ledger| {
             if let Some(endpoint) = ledger.endpoints.get_mut(&committed.endpoint) {

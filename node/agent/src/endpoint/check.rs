@@ -16,12 +16,13 @@ impl Agent {
             container_id: params.container_id.clone(),
             interface: params.interface.clone(),
         };
-        let known = self
-            .on_ledger(move |ledger| {
+        let wished = || {
+            let key = key.clone();
+            self.on_ledger(move |ledger| {
                 let endpoint = ledger.by_key(&key)?;
                 Some((endpoint.record.clone(), endpoint.facts.clone()))
             })
-            .await;
+        };
         let failed = |what: String| {
             ApiError::new(
                 error_codes::CHECK_FAILED,
@@ -32,7 +33,9 @@ impl Agent {
             )
             .help("recreate the pod's sandbox")
         };
-        let (record, facts) = known.ok_or_else(|| failed("it is not attached".to_owned()))?;
+        let (record, mut facts) = wished()
+            .await
+            .ok_or_else(|| failed("it is not attached".to_owned()))?;
         if record.netns != params.netns {
             return Err(failed(format!(
                 "it was attached in namespace {}, not {}",
@@ -47,20 +50,29 @@ impl Agent {
                 "it has the addresses {has:?}, the previous result says {told:?}"
             )));
         }
-        let datapath = Arc::clone(&self.datapath);
-        let realised = blocking(move || datapath.endpoints())
-            .await
-            .map_err(|error| super::kernel_failure(&error))?;
-        match realised
-            .into_iter()
-            .find(|it| it.facts.endpoint == record.endpoint)
-        {
-            None => Err(failed("the kernel does not have it".to_owned())),
-            Some(it) if !it.attached => Err(failed("its programs are not attached".to_owned())),
-            Some(it) if facts.as_ref() != Some(&it.facts) => Err(failed(
-                "the kernel's facts about it differ (see `heddle diff`)".to_owned(),
-            )),
-            Some(_) => Ok(()),
+        loop {
+            let datapath = Arc::clone(&self.datapath);
+            let realised = blocking(move || datapath.endpoints())
+                .await
+                .map_err(|error| super::kernel_failure(&error))?;
+            let it = realised
+                .into_iter()
+                .find(|it| it.facts.endpoint == record.endpoint)
+                .ok_or_else(|| failed("the kernel does not have it".to_owned()))?;
+            if !it.attached {
+                return Err(failed("its programs are not attached".to_owned()));
+            }
+            if facts.as_ref() == Some(&it.facts) {
+                return Ok(());
+            }
+            // A change of labels or policy between the two looks is no fault; each round needs another.
+            let now = wished().await.and_then(|(_, facts)| facts);
+            if now == facts {
+                return Err(failed(
+                    "the kernel's facts about it differ (see `heddle diff`)".to_owned(),
+                ));
+            }
+            facts = now;
         }
     }
 }

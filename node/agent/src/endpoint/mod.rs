@@ -126,9 +126,7 @@ impl Addresses {
     /// Not synced to the disk: a power failure ends every pod, and then no address needs a rest.
     fn keep(&self, mut snapshot: Snapshot) -> std::io::Result<()> {
         snapshot.leases.clear();
-        let temporary = self.path.with_extension("tmp");
-        std::fs::write(&temporary, serde_json::to_vec(&snapshot)?)?;
-        std::fs::rename(&temporary, &self.path)
+        heddle_cni::pending::replace_file(&self.path, &serde_json::to_vec(&snapshot)?)
     }
 
     /// Counts of a family: (family, total, used, resting, free).

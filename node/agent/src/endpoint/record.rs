@@ -1,6 +1,6 @@
 //! What the agent keeps on disk about each endpoint, so that a crash between any two steps leaks nothing.
 
-use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
+use heddle_cni::pending::{file_stem, make_private_directory, replace_file};
 use heddle_cni::protocol::Attachment;
 use heddle_model::NamespacedName;
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,8 @@ pub(crate) struct DamagedRecord {
     pub(crate) named: Option<(u16, AttachmentKey)>,
 }
 
-/// The directory of endpoint files.
+/// The directory of endpoint files. They are not synced to the disk: they have to outlive the agent, and
+/// after a power failure there is no pod for them to be about.
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     directory: PathBuf,
@@ -115,15 +116,14 @@ impl Records {
 
     pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
         let content = serde_json::to_vec(record)?;
-        write_durably(&self.path(record.endpoint, &record.key), &content)
+        replace_file(&self.path(record.endpoint, &record.key), &content)
     }
 
     pub(crate) fn remove(&self, endpoint: u16, key: &AttachmentKey) -> io::Result<()> {
         match fs::remove_file(self.path(endpoint, key)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        fs::File::open(&self.directory)?.sync_all()
     }
 
     /// Every record. A damaged file is set aside beside the others, never deleted.

@@ -19,6 +19,8 @@ use tokio::sync::watch;
 
 /// Least time between two lines about lost events of one kind (reference 4.3).
 const LOSS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long `status` warns after drop events were left out.
+const SAMPLING_MEMORY: Duration = Duration::from_secs(60);
 /// Records an observer takes from the ring at once.
 const BATCH: usize = 256;
 /// Pause after the kernel's events could not be read.
@@ -59,6 +61,12 @@ pub struct HubStatus {
     pub seen_flows: u64,
     /// Observers connected now.
     pub observers: usize,
+    /// Events lost on their way from the kernel since the start.
+    pub lost: u64,
+    /// Drops since the start that the kernel counted but did not report, to bound their rate.
+    pub sampled: u64,
+    /// True when some of them are younger than a minute.
+    pub sampling_now: bool,
     /// Why the kernel's events cannot be read right now.
     pub problem: Option<String>,
 }
@@ -107,6 +115,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     seen: u64,
+    lost: u64,
+    sampled: u64,
+    last_sampled: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -189,6 +200,11 @@ impl FlowHub {
             max_flows: self.shared.capacity as u64,
             seen_flows: state.seen,
             observers: self.shared.progress.receiver_count(),
+            lost: state.lost,
+            sampled: state.sampled,
+            sampling_now: state
+                .last_sampled
+                .is_some_and(|last| last.elapsed() < SAMPLING_MEMORY),
             problem: state.problem.clone(),
         }
     }
@@ -239,9 +255,18 @@ impl Reader {
             events.clear();
             match self.datapath.poll_events(self.poll, &mut events) {
                 Ok((ring_full, sampled)) => {
-                    lock(&self.shared.state).problem = None;
                     self.shared.metrics.sampled(sampled);
-                    self.lose(LossSource::PerfEventRingBuffer, ring_full + sampled);
+                    {
+                        let mut state = lock(&self.shared.state);
+                        state.problem = None;
+                        state.lost += ring_full;
+                        state.sampled += sampled;
+                        if sampled > 0 {
+                            state.last_sampled = Some(Instant::now());
+                        }
+                    }
+                    // What was left out on purpose is counted, and not lost.
+                    self.lose(LossSource::PerfEventRingBuffer, ring_full);
                     self.take(&events);
                 }
                 Err(error) => self.complain(&error.to_string()),

@@ -1,8 +1,10 @@
 //! Flows: kernel events are decoded, remembered and handed to those who observe.
 
+mod devices;
 mod hub;
 mod ring;
 #[cfg(test)]
 pub(crate) mod simulated;
 
+pub(crate) use devices::Devices;
 pub use hub::{FlowHub, HubOptions, HubStatus, Observation, ObserveError};

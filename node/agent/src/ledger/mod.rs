@@ -1,6 +1,7 @@
 //! Everything the agent knows and wishes, behind one lock; what changes in it is brought into the kernel
 //! by [`Ledger::reconcile`].
 
+mod facts;
 mod observe;
 mod policies;
 mod reconcile;
@@ -11,22 +12,19 @@ mod transition;
 use crate::config::{AgentConfig, Fabric};
 use crate::directory::{Directory, EndpointInfo, Listing};
 use crate::endpoint::record::{AttachmentKey, Record};
-use crate::ipcache::{Base, Ipcache};
+use crate::ipcache::{self, Base, Ipcache};
 use heddle_datapath::{Datapath, DatapathError, Facts};
 use heddle_kube::store::{Kind, Object};
 use heddle_model::{Identity, LabelSet, NamespacedName};
-use heddle_policy::{CidrScope, CompiledPolicy, Engine};
+use heddle_policy::{CidrChange, CidrScope, CompiledPolicy, Engine};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(crate) use facts::NamedFacts;
 pub(crate) use observe::string_map;
 pub(crate) use policies::PolicyTable;
-pub(crate) use transition::CidrGeneration;
-
-/// File in the state directory: which number stands for which policy CIDR.
-const CIDRS_FILE: &str = "policy-cidrs.json";
 
 /// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
 pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::MAX_ENDPOINTS - 1) as u16;
@@ -120,6 +118,7 @@ pub(crate) struct Ledger {
     pub(crate) datapath: Arc<dyn Datapath>,
     pub(crate) engine: Engine,
     pub(crate) policies: PolicyTable,
+    pub(crate) named: NamedFacts,
     pub(crate) ipcache: Ipcache,
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) nodes: BTreeMap<String, NodeView>,
@@ -136,9 +135,8 @@ pub(crate) struct Ledger {
     last_id: u16,
     /// Identities whose compiled policy may have changed.
     touched: BTreeSet<Identity>,
-    policies_changed: bool,
-    /// CIDR identities that the kernel's ipcache has.
-    cidrs: CidrGeneration,
+    /// CIDR changes that are not in the ipcache yet.
+    cidr_changes: Vec<CidrChange>,
     ranges_changed: bool,
     routes: Option<Vec<(IpNet, IpAddr)>>,
     /// Local endpoints whose labels have to be looked at again.
@@ -164,25 +162,15 @@ impl Ledger {
     ) -> Result<Self, DatapathError> {
         let rows = datapath.peers()?;
         let mut engine = Engine::new();
-        let written_down = CidrGeneration::of_file(&config.state_dir.join(CIDRS_FILE), &rows);
-        let (cidrs, numbers) = match written_down {
-            Some(cidrs) => {
-                let numbers = cidrs.assignments();
-                (cidrs, numbers)
-            }
-            None => {
-                let cidrs = CidrGeneration::of_rows(&rows);
-                let numbers = cidrs.proved();
-                (cidrs, numbers)
-            }
-        };
-        for one in numbers {
-            engine.restore_cidr(one.prefix, one.scope, one.identity);
+        engine.stage_cidrs();
+        for (prefix, scope, identity) in ipcache::borne(&rows) {
+            engine.restore_cidr(prefix, scope, identity);
         }
         let mut ipcache = Ipcache::default();
         ipcache.restore(rows);
         Ok(Self {
             policies: PolicyTable::new(&config.state_dir),
+            named: NamedFacts::default(),
             config,
             directory,
             datapath,
@@ -199,8 +187,7 @@ impl Ledger {
             ids: BTreeSet::new(),
             last_id: 0,
             touched: BTreeSet::new(),
-            policies_changed: true,
-            cidrs,
+            cidr_changes: Vec::new(),
             ranges_changed: true,
             routes: None,
             relabel: BTreeSet::new(),
@@ -273,9 +260,16 @@ impl Ledger {
             .set_labels(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
         self.directory.set_endpoint(id, Some(endpoint.info()));
         self.endpoints.insert(id, endpoint);
+        self.attend();
         for address in addresses {
             self.refresh_host(address);
         }
+    }
+
+    /// Only what touches this node's endpoints is worth its time.
+    fn attend(&mut self) {
+        let here = self.endpoints.values().map(|it| it.identity).collect();
+        self.engine.attend(Some(here));
     }
 
     /// An endpoint's labels changed.
@@ -307,6 +301,7 @@ impl Ledger {
         }
         self.directory.set_endpoint(id, None);
         self.relabel.remove(&id);
+        self.attend();
         Some(endpoint)
     }
 
@@ -316,6 +311,11 @@ impl Ledger {
             Some((base, listing)) => (Some(base), Some(listing)),
             None => (None, None),
         };
+        let touched = match base.filter(|base| base.in_cluster) {
+            Some(base) => self.engine.set_address(address.into(), base.identity),
+            None => self.engine.remove_address(address.into()),
+        };
+        self.touched.extend(touched);
         self.ipcache.set_host(address, base);
         self.directory.set_address(address, listing);
     }
@@ -406,14 +406,10 @@ impl Ledger {
     }
 
     /// The facts that an endpoint's programs should have.
-    pub(crate) fn wished_facts(
-        &self,
-        endpoint: &LocalEndpoint,
-        covering: &dyn Fn(IpNet, CidrScope) -> Identity,
-    ) -> Option<Facts> {
+    pub(crate) fn wished_facts(&self, endpoint: &LocalEndpoint) -> Option<Facts> {
         let link = endpoint.record.link.as_ref()?;
         let cidr = |address: Option<IpAddr>| match address {
-            Some(address) => covering(IpNet::from(address), CidrScope::InCluster),
+            Some(address) => self.ipcache.cidr(address.into(), CidrScope::InCluster),
             None => Identity::UNKNOWN,
         };
         Some(Facts {

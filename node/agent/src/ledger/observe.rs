@@ -52,15 +52,22 @@ impl Ledger {
                 let node = node_view(&object.value);
                 self.set_node(object.name.name, Some(node));
             }
-            Kind::Pod => self.set_pod(object),
-            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => self.set_policy_object(&object),
+            Kind::Pod => {
+                let workload = heddle_kube::pod::workload(&object.value);
+                self.directory.set_workload(&object.name, workload);
+                self.set_pod(object);
+            }
+            Kind::CiliumCIDRGroup => self.set_cidr_group(&object),
+            Kind::Service => self.set_service(&object),
+            Kind::EndpointSlice => self.set_slice(&object),
+            kind if kind.is_policy() => self.set_policy_object(&object),
             Kind::CiliumIdentity => {
                 if let Some((identity, labels)) = identity_of(&object) {
                     self.set_identity(identity, labels);
                 }
             }
             Kind::CiliumEndpoint => self.set_remote(object),
-            Kind::Deployment | Kind::IdentityClaim => {}
+            _ => {}
         }
     }
 
@@ -70,17 +77,19 @@ impl Ledger {
             Kind::Node => self.set_node(name.name.clone(), None),
             Kind::Pod => {
                 self.pods.remove(name);
+                self.directory.set_workload(name, None);
             }
-            Kind::NetworkPolicy | Kind::CiliumNetworkPolicy => {
-                self.remove_policy_object(kind, name, revision);
-            }
+            Kind::CiliumCIDRGroup => self.remove_cidr_group(&name.name, revision),
+            Kind::Service => self.remove_service(name, revision),
+            Kind::EndpointSlice => self.remove_slice(name, revision),
+            kind if kind.is_policy() => self.remove_policy_object(kind, name, revision),
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
                     self.remove_identity(Identity(number));
                 }
             }
             Kind::CiliumEndpoint => self.remove_remote(name),
-            Kind::Deployment | Kind::IdentityClaim => {}
+            _ => {}
         }
     }
 

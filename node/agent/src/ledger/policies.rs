@@ -119,7 +119,6 @@ impl Ledger {
         for policy in policies {
             self.touched.extend(self.engine.set_policy(policy));
         }
-        self.policies_changed = true;
         known.ids = ids.into_iter().collect();
         known.accepted = Some(content);
     }
@@ -182,7 +181,6 @@ impl Ledger {
             for id in &known.ids {
                 self.touched.extend(self.engine.remove_policy(id));
             }
-            self.policies_changed = true;
         }
         self.policy_revision = self.policy_revision.max(revision);
     }

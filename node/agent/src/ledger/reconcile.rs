@@ -1,15 +1,18 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
-use super::transition::{CidrGeneration, with_aliases};
-use super::{CIDRS_FILE, Ledger};
-use crate::directory::PolicyListing;
+use super::Ledger;
+use super::transition::with_fresh;
+use crate::directory::{PolicyListing, Shapes};
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
-use heddle_policy::{CidrScope, CompiledPolicy, Direction};
+use heddle_policy::{CompiledPolicy, Direction};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// Policies that the error about one which does not fit names.
+const NAMED_LARGEST: usize = 3;
 
 impl Ledger {
     /// Brings the kernel to what is wished. What fails is kept in `failures` and tried again next time;
@@ -20,27 +23,7 @@ impl Ledger {
         }
         self.failures.clear();
         self.take_in_ranges();
-        let former = self.cidrs.clone();
-        let wished_cidrs = if std::mem::take(&mut self.policies_changed) {
-            let assignments = self.engine.cidrs();
-            let generation = CidrGeneration::of(&assignments);
-            self.ipcache.set_assignments(assignments);
-            generation
-        } else {
-            former.clone()
-        };
-        self.compile_touched();
-
-        if wished_cidrs == former {
-            // No number changes its meaning: policies first, so that an address never bears an
-            // identity that a policy does not know yet.
-            self.write_policies(&[]);
-            let covering = |prefix: IpNet, scope: CidrScope| wished_cidrs.covering(prefix, scope);
-            self.write_peers(&covering);
-            self.write_facts(&covering);
-        } else {
-            self.change_generation(&former, &wished_cidrs);
-        }
+        self.bring_into_force();
         self.write_routes();
         let done = self.failures.is_empty();
         if done {
@@ -52,55 +35,65 @@ impl Ledger {
         done
     }
 
-    /// The five steps of [`super::transition`].
-    fn change_generation(&mut self, former: &CidrGeneration, wished: &CidrGeneration) {
-        self.keep_cidrs(&wished.and(former));
-        // 1. What is in force, extended so that new numbers mean what their addresses meant.
-        let entering = wished.aliases_in(former);
-        let ids: Vec<u16> = self.endpoints.keys().copied().collect();
-        for id in &ids {
-            let extended = self.endpoints.get(id).and_then(|endpoint| {
-                let present = endpoint.policy.as_ref()?;
-                with_aliases(present, &entering)
-            });
-            if let Some(extended) = extended {
-                self.write_policy(*id, Arc::new(extended));
-            }
+    /// The order of [`heddle_policy::Engine::stage_cidrs`]: at no step does an address bear a number that a
+    /// policy in force has no or the wrong rows for. What fails ends it there; the next call goes on.
+    fn bring_into_force(&mut self) {
+        self.take_cidr_changes();
+        self.extend_policies();
+        if !self.failures.is_empty() {
+            return;
         }
-        // 2. Addresses bear the numbers of both generations.
-        let both = |prefix: IpNet, scope: CidrScope| wished.covering_either(former, prefix, scope);
-        self.ipcache.keep_policy_prefixes(former.all_prefixes());
-        self.write_peers(&both);
-        self.write_facts(&both);
-        // 3. The new policies, with old numbers meaning what the new policy says.
-        self.write_policies(&former.aliases_in(wished));
-        // 4. Addresses bear the new numbers only.
-        self.ipcache.forget_policy_prefixes();
-        let covering = |prefix: IpNet, scope: CidrScope| wished.covering(prefix, scope);
-        self.write_peers(&covering);
-        self.write_facts(&covering);
-        // 5. The new policies alone.
-        self.write_policies(&[]);
+        self.write_addresses();
+        if !self.failures.is_empty() {
+            return;
+        }
+        self.compile_touched();
+        self.write_policies();
+        if !self.failures.is_empty() {
+            return;
+        }
+        let touched = self.engine.settle_cidrs();
+        self.touched.extend(touched);
+        self.take_cidr_changes();
+        self.write_addresses();
         if self.failures.is_empty() {
-            self.cidrs = wished.clone();
-            self.keep_cidrs(wished);
-        } else {
-            // Try all of it again; each step only writes what is missing.
-            self.policies_changed = true;
+            self.compile_touched();
+            self.write_policies();
         }
     }
 
-    /// Writes down which number stands for which prefix: after a restart the kernel's rows alone would
-    /// not tell for every one. Not synced to the disk: a power failure empties the kernel's maps too.
-    fn keep_cidrs(&self, generation: &CidrGeneration) {
-        let path = self.config.state_dir.join(CIDRS_FILE);
-        let temporary = path.with_extension("tmp");
-        let written = serde_json::to_vec(&generation.assignments())
-            .map_err(std::io::Error::from)
-            .and_then(|content| std::fs::write(&temporary, content))
-            .and_then(|()| std::fs::rename(&temporary, &path));
-        if let Err(error) = written {
-            tracing::warn!(path = %path.display(), %error, "the numbers of policy CIDRs may change at the next restart");
+    fn take_cidr_changes(&mut self) {
+        let changes = self.engine.take_cidr_changes();
+        for change in &changes {
+            self.ipcache.change_cidr(change);
+        }
+        self.cidr_changes.extend(changes);
+    }
+
+    /// Gives the policies in force rows for the numbers that addresses are about to bear.
+    fn extend_policies(&mut self) {
+        if !self.cidr_changes.iter().any(|change| change.fresh) {
+            return;
+        }
+        let extended: Vec<_> = self
+            .endpoints
+            .iter()
+            .filter_map(|(id, endpoint)| {
+                let present = endpoint.policy.as_ref()?;
+                Some((*id, with_fresh(present, &self.cidr_changes)?))
+            })
+            .collect();
+        for (id, policy) in extended {
+            self.write_policy(id, Arc::new(policy));
+        }
+    }
+
+    /// Writes the ipcache and the facts of endpoints.
+    fn write_addresses(&mut self) {
+        self.write_peers();
+        self.write_facts();
+        if self.failures.is_empty() {
+            self.cidr_changes.clear();
         }
     }
 
@@ -109,6 +102,14 @@ impl Ledger {
             return;
         }
         let ranges = self.ranges();
+        let former: BTreeSet<IpNet> = self.ipcache.ranges().map(|(prefix, _)| prefix).collect();
+        for gone in former.iter().filter(|prefix| !ranges.contains_key(prefix)) {
+            self.touched.extend(self.engine.remove_address(*gone));
+        }
+        for (prefix, base) in ranges.iter().filter(|(_, base)| base.in_cluster) {
+            let touched = self.engine.set_address(*prefix, base.identity);
+            self.touched.extend(touched);
+        }
         self.ipcache.set_ranges(ranges);
         let gateways: Vec<IpAddr> = self.gateways().collect();
         for gateway in gateways {
@@ -146,6 +147,7 @@ impl Ledger {
                     .filter(|cookie| *cookie != 0)
                     .map(|cookie| (cookie, self.engine.rules_of(cookie)))
                     .collect(),
+                shapes: Shapes::of(&policy),
             };
             self.directory.set_policy(id, listing);
             if let Some(endpoint) = self.endpoints.get_mut(&id) {
@@ -154,19 +156,14 @@ impl Ledger {
         }
     }
 
-    /// Puts every endpoint's wished policy in force, extended by `aliases`.
-    fn write_policies(&mut self, aliases: &[(Identity, Identity)]) {
+    /// Puts every endpoint's wished policy in force.
+    fn write_policies(&mut self) {
         let due: Vec<(u16, Arc<CompiledPolicy>)> = self
             .endpoints
             .iter()
             .filter_map(|(id, endpoint)| {
                 let wished = endpoint.wished.as_ref()?;
-                let target = if aliases.is_empty() {
-                    Arc::clone(wished)
-                } else {
-                    with_aliases(wished, aliases).map_or_else(|| Arc::clone(wished), Arc::new)
-                };
-                (endpoint.policy.as_ref() != Some(&target)).then_some((*id, target))
+                (endpoint.policy.as_ref() != Some(wished)).then(|| (*id, Arc::clone(wished)))
             })
             .collect();
         for (id, policy) in due {
@@ -186,21 +183,46 @@ impl Ledger {
             }
             Err(error) => {
                 let object = format!("endpoint {id} ({})", endpoint.record.pod);
-                tracing::error!(endpoint = id, pod = %endpoint.record.pod, %error, "policy not in force");
-                endpoint.failure = Some(error.to_string());
-                // The kernel may have the old one or the new one.
-                endpoint.policy = None;
-                self.failures.insert(object, error.to_string());
+                let mut reason = error.to_string();
+                if matches!(error, DatapathError::MapFull { .. }) {
+                    // One that does not fit was not begun: what was in force is in force.
+                    let identity = endpoint.identity;
+                    reason.push_str(&self.largest_policies(identity));
+                } else {
+                    // The kernel may have the old one or the new one.
+                    endpoint.policy = None;
+                }
+                if let Some(endpoint) = self.endpoints.get_mut(&id)
+                    && endpoint.failure.as_ref() != Some(&reason)
+                {
+                    tracing::error!(endpoint = id, %object, %reason, "policy not in force");
+                    endpoint.failure = Some(reason.clone());
+                }
+                self.failures.insert(object, reason);
             }
         }
     }
 
-    fn write_facts(&mut self, covering: &dyn Fn(IpNet, CidrScope) -> Identity) {
+    /// Who makes the policy of an identity large.
+    fn largest_policies(&mut self, identity: Identity) -> String {
+        let mut by_policy = self.engine.rows_by_policy(identity);
+        by_policy.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+        let named = by_policy.iter().take(NAMED_LARGEST);
+        let named: Vec<String> = named
+            .map(|(policy, rows)| format!("{policy} ({rows} rows)"))
+            .collect();
+        format!(
+            "; the former policy stays; the largest parts are {}",
+            named.join(", ")
+        )
+    }
+
+    fn write_facts(&mut self) {
         let due: Vec<_> = self
             .endpoints
             .iter()
             .filter_map(|(id, endpoint)| {
-                let facts = self.wished_facts(endpoint, covering)?;
+                let facts = self.wished_facts(endpoint)?;
                 (endpoint.facts.as_ref() != Some(&facts)).then_some((*id, facts))
             })
             .collect();
@@ -221,8 +243,8 @@ impl Ledger {
         }
     }
 
-    fn write_peers(&mut self, covering: &dyn Fn(IpNet, CidrScope) -> Identity) {
-        let changes = self.ipcache.changes(covering);
+    fn write_peers(&mut self) {
+        let changes = self.ipcache.changes();
         let mut done = true;
         if !changes.set.is_empty() {
             match self.datapath.set_peers(&changes.set) {
@@ -277,6 +299,9 @@ impl Ledger {
 
     /// True when something is wished that is not in force, as far as the ledger knows.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.failures.is_empty() || !self.touched.is_empty() || !self.relabel.is_empty()
+        !self.failures.is_empty()
+            || !self.touched.is_empty()
+            || !self.cidr_changes.is_empty()
+            || !self.relabel.is_empty()
     }
 }

@@ -41,6 +41,7 @@ labels! {
     FlowLabels { r#type: &'static str, subtype: &'static str, verdict: &'static str }
     DropLabels { reason: &'static str, protocol: &'static str }
     SourceLabels { source: &'static str }
+    StepLabels { step: &'static str }
     CniLabels { command: &'static str, outcome: &'static str }
     StateLabels { endpoint_state: String }
     IdentityLabels { r#type: &'static str }
@@ -106,6 +107,7 @@ pub struct Metrics {
     lost: Family<SourceLabels, Counter>,
     sampled: Counter,
     cni: Family<CniLabels, Histogram>,
+    cni_steps: Family<StepLabels, Histogram>,
     endpoints: Family<StateLabels, Gauge>,
     known_states: Mutex<Vec<String>>,
     policies: Gauge,
@@ -151,6 +153,7 @@ impl Metrics {
             lost: Family::default(),
             sampled: Counter::default(),
             cni: Family::new_with_constructor(histogram),
+            cni_steps: Family::new_with_constructor(histogram),
             endpoints: Family::default(),
             known_states: Mutex::default(),
             policies: Gauge::default(),
@@ -197,6 +200,11 @@ impl Metrics {
             "heddle_cni_request_duration_seconds",
             "Time that CNI requests took in the agent",
             self.cni.clone(),
+        );
+        registry.register(
+            "heddle_cni_add_step_duration_seconds",
+            "Time that each step of a CNI ADD took",
+            self.cni_steps.clone(),
         );
         registry.register(
             "cilium_endpoint_state",
@@ -317,7 +325,7 @@ impl Metrics {
             .inc_by(number);
     }
 
-    /// Counts drop events that the kernel left out to bound their rate (they are counted as lost too).
+    /// Counts drop events that the kernel left out to bound their rate.
     pub fn sampled(&self, number: u64) {
         self.sampled.inc_by(number);
     }
@@ -329,6 +337,13 @@ impl Metrics {
                 command: command.name(),
                 outcome: if succeeded { "success" } else { "failure" },
             })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a step of an ADD and the time it took.
+    pub(crate) fn cni_step(&self, step: &'static str, took: Duration) {
+        self.cni_steps
+            .get_or_create(&StepLabels { step })
             .observe(took.as_secs_f64());
     }
 

@@ -21,6 +21,17 @@ use std::{
 
 static BEDS: AtomicU32 = AtomicU32::new(0);
 
+/// The datapath, which there is except while it is reopened.
+pub struct Opened(Option<KernelDatapath>);
+
+impl std::ops::Deref for Opened {
+    type Target = KernelDatapath;
+
+    fn deref(&self) -> &KernelDatapath {
+        self.0.as_ref().expect("an open datapath")
+    }
+}
+
 /// A node and its datapath; removed when dropped.
 pub struct Bed {
     name: String,
@@ -28,7 +39,7 @@ pub struct Bed {
     number: u8,
     settings: Settings,
     pin: PathBuf,
-    pub datapath: KernelDatapath,
+    pub datapath: Opened,
 }
 
 /// A pod on it.
@@ -155,7 +166,7 @@ impl Bed {
         ));
         let mut settings = Settings::new(&pin, "eth0");
         change(&mut settings);
-        let datapath = open(&name, settings.clone());
+        let datapath = Opened(Some(open(&name, settings.clone())));
         let bed = Self {
             name,
             router,
@@ -228,7 +239,9 @@ impl Bed {
 
     /// Closes the datapath and opens it anew, as an agent that restarts does.
     pub fn reopen(&mut self) {
-        self.datapath = open(&self.name, self.settings.clone());
+        // One at a time, as on a node.
+        self.datapath.0 = None;
+        self.datapath.0 = Some(open(&self.name, self.settings.clone()));
     }
 
     /// Runs work in the node's namespace (sysctls and netlink of an ADD are the node's).

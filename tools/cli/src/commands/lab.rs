@@ -347,6 +347,14 @@ fn failure(error: LabError) -> Failure {
         .exit(exit)
 }
 
+/// The failure of a question, not of a deed: without its lab there is nothing to answer from.
+fn unanswered(failure: Failure) -> Failure {
+    if failure.code == "lab/unknown-lab" {
+        return failure.exit(NO_DATA);
+    }
+    failure
+}
+
 /// Prints all but the last problem; the last is the command's failure.
 fn failures(mut problems: Vec<LabError>) -> Failure {
     let last = problems.pop();
@@ -354,7 +362,7 @@ fn failures(mut problems: Vec<LabError>) -> Failure {
         failure(problem).report();
     }
     last.map_or_else(
-        || Failure::new("lab/no-objects", "there is nothing to do"),
+        || Failure::new("lab/no-objects", "there is nothing to do").help("name a manifest"),
         failure,
     )
 }
@@ -480,7 +488,7 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let (mut config, origin) = match &args.config {
         Some(path) => (
-            LabConfig::read(path).map_err(failure)?,
+            LabConfig::read(path).map_err(|error| failure(error).exit(USAGE))?,
             path.display().to_string(),
         ),
         None => (LabConfig::default(), "command line".to_owned()),
@@ -510,12 +518,13 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
 
 async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
-    let objects = manifests::read(&args.filename, &args.namespace).map_err(failures)?;
+    let plugins = heddle_lab::config::record(&lab).map_err(failure)?.cni;
+    let objects = manifests::read(&args.filename, &args.namespace, &plugins).map_err(failures)?;
     if objects.is_empty() {
-        return Err(Failure::new(
-            "lab/no-objects",
-            "the manifests hold no object",
-        ));
+        return Err(
+            Failure::new("lab/no-objects", "the manifests hold no object")
+                .help("each document is a mapping that starts with apiVersion and kind"),
+        );
     }
     for warning in objects.iter().flat_map(|object| &object.warnings) {
         eprintln!("warning: {warning}");
@@ -576,7 +585,7 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
             missing.push(label);
         }
     }
-    if !args.no_wait {
+    if !args.no_wait && missing.len() < targets.len() {
         deletion.finish(&lab, args.timeout).await.map_err(failure)?;
     }
     if missing.is_empty() || args.ignore_not_found {
@@ -590,23 +599,21 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn run_get(args: GetArgs) -> Result<ExitCode, Failure> {
-    let (lab, store) = args.which.existing()?;
-    let json = args.output == Output::Json;
-    let fail = |error| failure(error).json(json);
-    let kind = get::kind(&args.kind).map_err(fail)?;
+    let (lab, store) = args.which.existing().map_err(unanswered)?;
+    let kind = get::kind(&args.kind).map_err(failure)?;
     if let Some(name) = &args.name {
         let (namespace, name) = pod_name(&args.namespace, name);
         let object = get::one(&lab, &store, kind, namespace, name)
             .await
-            .map_err(fail)?;
+            .map_err(failure)?;
         show::one(&object, args.output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let labels = get::Labels::parse(&args.selector).map_err(fail)?;
+    let labels = get::Labels::parse(&args.selector).map_err(failure)?;
     let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
     let objects = get::many(&store, kind, namespace, &labels)
         .await
-        .map_err(fail)?;
+        .map_err(failure)?;
     show::many(kind, &objects, args.output, args.all_namespaces)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -634,10 +641,9 @@ async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
 async fn run_status(args: StatusArgs) -> Result<ExitCode, Failure> {
     let lab = args.which.name()?;
     let store = Client::new(lab.store_socket());
-    let json = args.output == Output::Json;
     let report = status::look(&lab, &store)
         .await
-        .map_err(|error| failure(error).json(json))?;
+        .map_err(|error| unanswered(failure(error)))?;
     show::status(&report, args.output)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -659,6 +665,6 @@ fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         Err(LabError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
         }
-        other => done(other),
+        other => done(other).map_err(unanswered),
     }
 }

@@ -4,9 +4,12 @@ mod check;
 mod cluster;
 mod decide;
 mod entries;
+mod impact;
 mod labels;
+mod lint;
 mod matrix;
 mod peer;
+mod probe;
 
 use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
@@ -90,6 +93,8 @@ pub(crate) enum Command {
     Matrix(matrix::Matrix),
     /// A pod's compiled entries with the rules they come from.
     Entries(entries::Entries),
+    /// Which verdicts a change of the manifests changes, both ways: exit code 1 when any does.
+    Impact(impact::Impact),
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -98,5 +103,6 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Decide(command) => command.run(),
         Command::Matrix(command) => command.run(),
         Command::Entries(command) => command.run(),
+        Command::Impact(command) => command.run(),
     }
 }

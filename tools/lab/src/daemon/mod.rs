@@ -14,6 +14,7 @@ use crate::mirror::Mirror;
 use crate::paths::Lab;
 use crate::pod::cni::{self, Chain};
 use crate::pod::output;
+use crate::pod::runtime::Runtime;
 use crate::pod::spec;
 use crate::pod::status::condition;
 use crate::pod::worker::{self, Context, NodePlace, blocking};
@@ -23,15 +24,19 @@ use heddle_model::NamespacedName;
 use processes::Processes;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Kinds that the daemon acts on.
 const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Deployment];
 /// Between looks at an agent that is not ready, and at one that is.
 const LOOK: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+/// Between two STATUS of plugins that cannot serve, and of plugins that can.
+const ASK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// The kubelet's reason for a node whose network cannot serve new pods.
+const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
 /// Between retries of what the store refused.
 const TICK: Duration = Duration::from_secs(1);
 /// How long the store may take to answer after its start.
@@ -40,14 +45,20 @@ const STORE_DEADLINE: Duration = Duration::from_secs(20);
 /// Runs a lab's daemon; the body of the hidden command `heddle lab daemon`.
 pub async fn run(lab: Lab) -> Result<(), LabError> {
     let record = Arc::new(config::record(&lab)?);
-    let processes = Processes::prepare(&lab, &record)?;
+    let version = match &record.cni.cni_version {
+        Some(version) => version.clone(),
+        None => cni::common_version(&plugin_folders(&record), &record.cni.plugins)
+            .await
+            .to_owned(),
+    };
+    let processes = Processes::prepare(&lab, &record, &version)?;
     processes.start_store().await?;
     let store: Arc<dyn Store> = Arc::new(Client::new(lab.store_socket()));
     let _serving = server::serve(&lab, processes.clone())?;
     wait_for_store(&*store).await?;
     create_cluster(&record, &*store).await?;
     processes.start_others().await?;
-    let mut daemon = Daemon::new(lab, record, store, processes);
+    let mut daemon = Daemon::new(lab, record, &version, store, processes);
     daemon.serve().await
 }
 
@@ -84,7 +95,7 @@ async fn create_cluster(record: &LabRecord, store: &dyn Store) -> Result<(), Lab
         let name = NamespacedName::new("", &attachment.host);
         let status = json!({
             "addresses": topology::node_addresses(&attachment),
-            "conditions": [condition(&Value::Null, "Ready", false, "AgentNotReady", "the agent starts")],
+            "conditions": [condition(&Value::Null, "Ready", false, NETWORK_NOT_READY, "the agent starts")],
         });
         store.patch_status(Kind::Node, &name, status).await?;
     }
@@ -113,6 +124,7 @@ impl Daemon {
     fn new(
         lab: Lab,
         record: Arc<LabRecord>,
+        cni_version: &str,
         store: Arc<dyn Store>,
         processes: Arc<Processes>,
     ) -> Self {
@@ -120,7 +132,7 @@ impl Daemon {
             .into_iter()
             .filter(|attachment| record.nodes.contains(&attachment.host))
             .map(|attachment| {
-                let place = node_place(&lab, &record, &attachment);
+                let place = node_place(&lab, &record, cni_version, &attachment);
                 (attachment.host, Arc::new(place))
             })
             .collect();
@@ -141,10 +153,10 @@ impl Daemon {
     async fn serve(&mut self) -> Result<(), LabError> {
         let mut events = self.store.watch(&KINDS);
         let (readiness_sender, mut readiness) = mpsc::channel(64);
-        for node in self.record.nodes.clone() {
-            tokio::spawn(look_at_agent(
+        for node in self.nodes.values() {
+            tokio::spawn(look_at_node(
                 self.lab.clone(),
-                node,
+                Arc::clone(node),
                 self.processes.clone(),
                 readiness_sender.clone(),
             ));
@@ -195,7 +207,7 @@ impl Daemon {
     }
 
     async fn note_readiness(&mut self, node: &str, ready: bool, why: &str) {
-        tracing::info!(node, ready, why, "agent");
+        tracing::info!(node, ready, why, "network");
         self.ready.insert(node.to_owned(), ready);
         let name = NamespacedName::new("", node);
         let old = self
@@ -203,7 +215,11 @@ impl Daemon {
             .objects
             .get(&(Kind::Node, name.clone()))
             .map_or(Value::Null, |object| object.value["status"].clone());
-        let reason = if ready { "AgentReady" } else { "AgentNotReady" };
+        let reason = if ready {
+            "AgentReady"
+        } else {
+            NETWORK_NOT_READY
+        };
         let status = json!({"conditions": [condition(&old, "Ready", ready, reason, why)]});
         if let Err(error) = self.store.patch_status(Kind::Node, &name, status).await {
             tracing::warn!(node, %error, "the node's condition is not written");
@@ -434,8 +450,8 @@ fn grace(pod: &Object) -> Duration {
     }
 }
 
-fn node_place(lab: &Lab, record: &LabRecord, attachment: &Attachment) -> NodePlace {
-    let name = &attachment.host;
+/// Where a node's plugins are looked for.
+fn plugin_folders(record: &LabRecord) -> Vec<PathBuf> {
     let mut folders: Vec<_> = record
         .executable
         .parent()
@@ -445,6 +461,16 @@ fn node_place(lab: &Lab, record: &LabRecord, attachment: &Attachment) -> NodePla
     folders.extend(record.cni.bin_dirs.iter().cloned());
     // Where Kubernetes and Debian's containernetworking-plugins keep plugins.
     folders.extend(["/opt/cni/bin", "/usr/lib/cni"].map(Into::into));
+    folders
+}
+
+fn node_place(
+    lab: &Lab,
+    record: &LabRecord,
+    cni_version: &str,
+    attachment: &Attachment,
+) -> NodePlace {
+    let name = &attachment.host;
     NodePlace {
         namespace: lab.host_namespace(name),
         addresses: attachment
@@ -453,37 +479,58 @@ fn node_place(lab: &Lab, record: &LabRecord, attachment: &Attachment) -> NodePla
             .map(|a| a.addr().to_string())
             .collect(),
         cgroup: record.node_cgroup(name),
-        chain: Chain {
-            configuration: cni::configuration(&lab.agent_socket(name), &record.cni.plugins),
-            folders,
+        runtime: Runtime::new(Chain {
+            configuration: cni::configuration(
+                &lab.agent_socket(name),
+                cni_version,
+                &record.cni.plugins,
+            ),
+            folders: plugin_folders(record),
             node_namespace: lab.host_namespace(name),
             cgroup: Some(record.node_cgroup(name).join("cni")),
-        },
+        }),
         name: name.clone(),
     }
 }
 
-/// Says each change of an agent's readiness.
-async fn look_at_agent(
+/// Says each change of a node's readiness: its agent's, and what its plugins answer to STATUS. Plugins
+/// that have come back are told what is attached, so that they remove the rest.
+async fn look_at_node(
     lab: Lab,
-    node: String,
+    node: Arc<NodePlace>,
     processes: Arc<Processes>,
     says: mpsc::Sender<(String, bool, String)>,
 ) {
-    let mut last: Option<bool> = None;
+    let mut last: Option<(bool, String)> = None;
+    let mut asked: Option<Instant> = None;
     loop {
-        let (ready, why) = match agent_client::status(&lab, &node).await {
-            Ok(status) if status["ready"] == true => (true, String::new()),
-            Ok(_) => (false, "the agent is not ready yet".to_owned()),
-            Err(error) => (false, error.to_string()),
+        let agent = match agent_client::status(&lab, &node.name).await {
+            Ok(status) if status["ready"] == true => Ok(()),
+            Ok(_) => Err("the agent is not ready yet".to_owned()),
+            Err(error) => Err(error.to_string()),
         };
-        processes.set_ready(&node, ready);
-        if last != Some(ready) {
-            last = Some(ready);
-            if says.send((node.clone(), ready, why)).await.is_err() {
-                return;
+        let was_ready = last.as_ref().is_some_and(|(ready, _)| *ready);
+        let patience = if was_ready { ASK.1 } else { ASK.0 };
+        // The agent's word is cheap and quick; the plugins' counts.
+        if agent.is_ok() != was_ready || asked.is_none_or(|asked| asked.elapsed() >= patience) {
+            asked = Some(Instant::now());
+            let answer = node.runtime.status().await;
+            let (ready, why) = match (&answer, &agent) {
+                (Err(error), _) => (false, error.to_string()),
+                (Ok(()), Err(why)) => (false, why.clone()),
+                (Ok(()), Ok(())) => (true, String::new()),
+            };
+            processes.set_ready(&node.name, agent.is_ok());
+            if last.as_ref() != Some(&(ready, why.clone())) {
+                last = Some((ready, why.clone()));
+                if says.send((node.name.clone(), ready, why)).await.is_err() {
+                    return;
+                }
+                if ready && let Err(error) = node.runtime.collect_garbage().await {
+                    tracing::warn!(node = node.name, %error, "what a former runtime left is not removed yet");
+                }
             }
         }
-        tokio::time::sleep(if ready { LOOK.1 } else { LOOK.0 }).await;
+        tokio::time::sleep(if agent.is_ok() { LOOK.1 } else { LOOK.0 }).await;
     }
 }

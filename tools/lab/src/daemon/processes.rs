@@ -73,7 +73,11 @@ pub struct Processes {
 
 impl Processes {
     /// Writes the processes' configurations and makes their cgroups; nothing is started yet.
-    pub fn prepare(lab: &Lab, record: &LabRecord) -> Result<Arc<Self>, LabError> {
+    pub fn prepare(
+        lab: &Lab,
+        record: &LabRecord,
+        cni_version: &str,
+    ) -> Result<Arc<Self>, LabError> {
         let group = record.cgroup();
         let mut recipes = vec![Recipe {
             name: "store".into(),
@@ -120,7 +124,8 @@ impl Processes {
                     reason,
                 })?;
             files::write_json(&config, &settings)?;
-            let conflist = cni::configuration(&lab.agent_socket(node), &record.cni.plugins);
+            let conflist =
+                cni::configuration(&lab.agent_socket(node), cni_version, &record.cni.plugins);
             files::write_json(&folder.join(cni::CONFIGURATION), &conflist)?;
             cgroup::create(&record.node_cgroup(node).join("cni"))?;
             recipes.push(Recipe {

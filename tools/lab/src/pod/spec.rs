@@ -56,7 +56,21 @@ pub struct Port {
     pub number: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// The port of the node that leads to it.
+    pub host: Option<HostPort>,
 }
+
+/// A port of the node that leads to a container's port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPort {
+    /// Its number.
+    pub number: u16,
+    /// The node's address; empty for all.
+    pub address: String,
+}
+
+/// Code of the warning about a host port, which only a chained plugin can make.
+pub const HOST_PORT: &str = "pod/host-port";
 
 /// How a probe asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -557,23 +571,38 @@ fn read_ports(reader: &mut Reader, container: &Map<String, Value>, at: &str) -> 
                 "use TCP, UDP or SCTP",
             );
         }
-        if port
-            .get("hostPort")
-            .is_some_and(|value| value.as_u64() != Some(0) && !value.is_null())
-        {
-            reader.unsupported(
-                &format!("{path}.hostPort"),
-                "hostPort yet: nothing listens on the node's address",
-                true,
-            );
-        }
+        let host = read_host_port(reader, port, &path);
         ports.push(Port {
+            host,
             name: reader.text(port, "name", &path).unwrap_or_default(),
             number,
             protocol,
         });
     }
     ports
+}
+
+fn read_host_port(reader: &mut Reader, port: &Map<String, Value>, at: &str) -> Option<HostPort> {
+    let field = format!("{at}.hostPort");
+    let given = reader.number(port, "hostPort", at, 0);
+    let Ok(number) = u16::try_from(given) else {
+        reader.error(&field, format!("{given} is not a port"), "use 1 to 65535");
+        return None;
+    };
+    if number == 0 {
+        return None;
+    }
+    reader.problem(
+        HOST_PORT,
+        &field,
+        "nothing listens on the node's address: no CNI plugin of this lab maps ports".to_owned(),
+        "add the portmap plugin to the lab's configuration (cni.plugins)",
+        true,
+    );
+    Some(HostPort {
+        number,
+        address: reader.text(port, "hostIP", at).unwrap_or_default(),
+    })
 }
 
 /// Fields of a pod that an environment variable may take.

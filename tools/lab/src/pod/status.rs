@@ -15,6 +15,8 @@ pub struct Report {
     pub addresses: Vec<String>,
     /// Why there is no network yet; empty when there is.
     pub network: String,
+    /// What a plugin's CHECK found wrong; empty when it found nothing.
+    pub check: String,
 }
 
 /// The phase of a pod whose containers are in these states.
@@ -107,8 +109,14 @@ pub fn status(
         ("ContainersReady", ready, reason, message.clone()),
         ("Ready", ready, reason, message),
     ];
+    // Said only where there is something to say: Kubernetes has no such condition.
+    let check = (!report.check.is_empty()).then(|| {
+        let message = report.check.clone();
+        ("NetworkChecked", false, "CheckFailed", message)
+    });
     let conditions: Vec<Value> = conditions
         .into_iter()
+        .chain(check)
         .map(|(kind, good, reason, message)| condition(previous, kind, good, reason, &message))
         .collect();
     let mut status = json!({
@@ -219,6 +227,7 @@ mod tests {
             init: Vec::new(),
             addresses: vec!["10.0.0.5".into(), "fd00::5".into()],
             network: String::new(),
+            check: String::new(),
         }
     }
 

@@ -6,8 +6,10 @@ use crate::config::LabRecord;
 use crate::files;
 use crate::namespace;
 use crate::paths::{Lab, namespace_path};
-use crate::pod::cni::{self, Attachment, Chain};
+use crate::pod::capabilities;
+use crate::pod::cni::{self, Attachment};
 use crate::pod::container::{self, Ending, Phase, State, Surroundings};
+use crate::pod::runtime::Runtime;
 use crate::pod::sandbox::{self, SandboxRecord};
 use crate::pod::spec::{self, PodSpec, RestartPolicy};
 use crate::pod::status::{self, Report};
@@ -35,8 +37,8 @@ pub struct NodePlace {
     pub addresses: Vec<String>,
     /// Its cgroup.
     pub cgroup: PathBuf,
-    /// Its CNI plugins.
-    pub chain: Chain,
+    /// What attaches its pods.
+    pub runtime: Runtime,
 }
 
 /// What a pod's worker needs.
@@ -80,6 +82,7 @@ pub async fn run(context: Context, pod: Object, mut end: End) {
             init: vec![State::creating(); spec.init.len()],
             addresses: Vec::new(),
             network: "the pod's network is being made".into(),
+            check: String::new(),
         },
         written: pod.value["status"].clone(),
         attachment: None,
@@ -205,7 +208,7 @@ impl Worker {
             let name = self.network.clone();
             blocking(move || namespace::create(&name)).await?;
             let id = container_id()?;
-            let attachment = Attachment::of_pod(
+            let mut attachment = Attachment::of_pod(
                 &id,
                 &namespace_path(&self.network),
                 (
@@ -214,10 +217,15 @@ impl Worker {
                     &self.spec.uid,
                 ),
             );
+            attachment.capabilities = capabilities::of(&self.spec);
             self.attachment = Some(attachment.clone());
-            let result = self.context.node.chain.add(&attachment).await?;
-            self.report.addresses = cni::addresses(&result);
-            self.result = Some(result);
+            let attached = self.context.node.runtime.attach(&attachment).await?;
+            self.report.addresses = cni::addresses(&attached.result);
+            self.result = Some(attached.result);
+            self.report.check = attached.complaint.unwrap_or_default();
+            if !self.report.check.is_empty() {
+                tracing::warn!(pod = %self.spec.name, node = self.context.node.name, "{}", self.report.check);
+            }
             if self.report.addresses.is_empty() {
                 return Err(LabError::Cni {
                     verb: "ADD",
@@ -399,8 +407,8 @@ impl Worker {
             match self
                 .context
                 .node
-                .chain
-                .delete(attachment, self.result.as_ref())
+                .runtime
+                .detach(attachment, self.result.as_ref())
                 .await
             {
                 Ok(()) => {

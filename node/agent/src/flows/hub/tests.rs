@@ -177,18 +177,41 @@ async fn what_the_kernel_lost_is_a_line_of_its_own() {
     let mut observation = bench.observe(json!({
         "follow": true, "whitelist": [{"verdict": ["FORWARDED"]}],
     }));
-    bench.kernel.lose(5, 2);
+    bench.kernel.lose(0, 2);
+    bench.kernel.lose(5, 0);
     let line = next(&mut observation).await.unwrap();
     let Line::LostEvents(lost) = &line.line else {
         panic!("{line:?}");
     };
     assert_eq!(
         (lost.source, lost.num_events_lost),
-        (LossSource::PerfEventRingBuffer, 7)
+        (LossSource::PerfEventRingBuffer, 5)
     );
     let text = bench.metrics.render().unwrap();
-    assert!(text.contains("hubble_lost_events_total{source=\"perf_event_ring_buffer\"} 7"));
+    assert!(text.contains("hubble_lost_events_total{source=\"perf_event_ring_buffer\"} 5"));
+}
+
+#[tokio::test]
+async fn what_the_kernel_left_out_on_purpose_is_counted_and_not_called_lost() {
+    let bench = bench(15);
+    let mut observation = bench.observe(json!({"follow": true}));
+    bench.kernel.lose(0, 2);
+    bench.kernel.send(&events(1..2));
+    assert_eq!(port(&next(&mut observation).await.unwrap()), 1);
+    let status = bench.hub.status();
+    assert_eq!(
+        (status.lost, status.sampled, status.sampling_now),
+        (0, 2, true)
+    );
+    let text = bench.metrics.render().unwrap();
+    assert!(text.contains("hubble_lost_events_total{source=\"perf_event_ring_buffer\"} 0"));
     assert!(text.contains("heddle_events_sampled_total 2"));
+    let source = Arc::new(bench.hub);
+    let warning = crate::api::FlowSource::warning(&source).unwrap();
+    assert!(
+        warning.contains("2 were counted but not shown"),
+        "{warning}"
+    );
 }
 
 #[tokio::test]

@@ -1,13 +1,19 @@
 //! `heddle policy check`: every problem, with file, document, field and fix.
 
-use super::{Files, Output, cluster, say};
+use super::{
+    Files, Output,
+    cluster::{self, Cluster, Placement},
+    lint::{self, Written},
+    say,
+};
 use crate::failure::{FINDINGS, Failure};
 use clap::Args;
 use heddle_kube::{
     manifest::{self, Manifest},
-    policy::{self, CidrGroups, Problem, Severity},
+    policy::{self, CidrGroup, Problem, Severity},
 };
 use serde::Serialize;
+use serde_json::Value;
 use std::{collections::BTreeMap, process::ExitCode};
 
 /// Kinds that say nothing about policy, but may stand beside it.
@@ -77,7 +83,11 @@ pub(super) fn object(manifest: &Manifest) -> String {
     let kind = cluster::kind(manifest);
     let name = heddle_kube::pod::name(&manifest.value);
     match kind {
-        "Namespace" | "Node" | "CiliumClusterwideNetworkPolicy" | "CiliumCIDRGroup" => {
+        "Namespace"
+        | "Node"
+        | "CiliumClusterwideNetworkPolicy"
+        | "ClusterNetworkPolicy"
+        | "CiliumCIDRGroup" => {
             format!("{kind} {}", name.name)
         }
         _ => format!("{kind} {name}"),
@@ -95,6 +105,8 @@ impl Check {
             }
         }
         let policies = examine(&manifests, &mut problems);
+        // What refuses a policy goes first, in the order of the files; then what is only worth a look.
+        problems.sort_by_key(|problem| problem.severity);
         let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
         let report = Report {
             errors: count(Severity::Error),
@@ -129,74 +141,20 @@ fn unread(path: &std::path::Path, error: &manifest::ManifestError) -> Finding {
 
 /// Looks at every object; returns the number of policies among them.
 fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
-    let mut policies = 0;
+    // By manifest, so that what is found at the end still stands with its object.
+    let mut found: Vec<Vec<Problem>> = vec![Vec::new(); manifests.len()];
+    let mut read = Read::default();
     let mut seen: BTreeMap<String, &Manifest> = BTreeMap::new();
-    let mut groups = CidrGroups::new();
-    for manifest in manifests {
-        if cluster::kind(manifest) == "CiliumCIDRGroup" {
-            match policy::parse_cidr_group(&manifest.value) {
-                Ok((name, group)) => {
-                    groups.insert(name, group);
-                }
-                Err(found) => {
-                    problems.extend(found.into_iter().map(|p| Finding::of(manifest, p)));
-                }
-            }
-        }
-    }
-    for manifest in manifests {
-        let kind = cluster::kind(manifest);
-        let note = |severity, code: &'static str, field: &str, message: String, help: &str| {
-            let problem = Problem {
-                severity,
-                code,
-                field: field.to_owned(),
-                message,
-                help: help.to_owned(),
-            };
-            Finding::of(manifest, problem)
-        };
-        if policy::policy_id(&manifest.value).is_some() {
-            policies += 1;
-            let parsed = policy::parse(&manifest.value, Some(&groups));
-            problems.extend(
-                parsed
-                    .problems
-                    .into_iter()
-                    .map(|problem| Finding::of(manifest, problem)),
-            );
-        } else if kind.contains("NetworkPolicy") {
-            problems.push(note(
-                Severity::Error,
-                "policy/unsupported-kind",
-                "kind",
-                format!("{kind} is not enforced yet, so it is refused"),
-                "use NetworkPolicy, CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy",
-            ));
-        } else if !QUIET.contains(&kind) && kind != "CiliumCIDRGroup" {
-            problems.push(note(
-                Severity::Warning,
-                "manifest/ignored-kind",
-                "kind",
-                format!("{kind} says nothing about policy and is not looked at"),
-                "check the kind's spelling, or leave the object out",
-            ));
-        }
-        let named = manifest
+    for (at, manifest) in manifests.iter().enumerate() {
+        look_at(manifest, at, &mut read, &mut found[at]);
+        let name = manifest
             .value
             .pointer("/metadata/name")
-            .is_some_and(|name| name.as_str().is_some_and(|name| !name.is_empty()));
-        if !named && policy::policy_id(&manifest.value).is_none() && QUIET.contains(&kind) {
-            problems.push(note(
-                Severity::Error,
-                "manifest/missing-name",
-                "metadata.name",
-                "the object has no name".to_owned(),
-                "give it one under metadata.name",
-            ));
-        }
-        if named && let Some(first) = seen.insert(object(manifest), manifest) {
-            problems.push(note(
+            .and_then(Value::as_str);
+        if name.is_some_and(|name| !name.is_empty())
+            && let Some(first) = seen.insert(object(manifest), manifest)
+        {
+            found[at].push(note(
                 Severity::Warning,
                 "manifest/duplicate",
                 "metadata.name",
@@ -208,7 +166,112 @@ fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
             ));
         }
     }
-    policies
+    let policies = read.policies.iter().map(|written| written.policy.clone());
+    match Cluster::with_policies(
+        manifests,
+        policies.collect(),
+        read.groups,
+        &Placement::default(),
+    ) {
+        Ok(cluster) => {
+            for (at, problem) in lint::lint(&read.policies, &cluster) {
+                found[at].push(problem);
+            }
+        }
+        Err(failure) => problems.push(Finding {
+            severity: Severity::Error,
+            code: failure.code,
+            file: String::new(),
+            document: 0,
+            object: failure.object,
+            field: failure.field,
+            message: failure.message,
+            help: failure.help,
+        }),
+    }
+    for (manifest, found) in manifests.iter().zip(found) {
+        problems.extend(
+            found
+                .into_iter()
+                .map(|problem| Finding::of(manifest, problem)),
+        );
+    }
+    read.count
+}
+
+/// What was read on the way.
+#[derive(Default)]
+struct Read<'a> {
+    policies: Vec<Written<'a>>,
+    groups: Vec<CidrGroup>,
+    /// Policies, accepted or not.
+    count: usize,
+}
+
+fn note(
+    severity: Severity,
+    code: &'static str,
+    field: &str,
+    message: String,
+    help: &str,
+) -> Problem {
+    Problem {
+        severity,
+        code,
+        field: field.to_owned(),
+        message,
+        help: help.to_owned(),
+    }
+}
+
+fn look_at<'a>(manifest: &'a Manifest, at: usize, read: &mut Read<'a>, found: &mut Vec<Problem>) {
+    let kind = cluster::kind(manifest);
+    if policy::policy_id(&manifest.value).is_some() {
+        read.count += 1;
+        let parsed = policy::parse(&manifest.value);
+        found.extend(parsed.problems);
+        read.policies.extend(parsed.policy.map(|policy| Written {
+            manifest: at,
+            object: &manifest.value,
+            policy,
+        }));
+        return;
+    }
+    if kind == "CiliumCIDRGroup" {
+        match policy::parse_cidr_group(&manifest.value) {
+            Ok(group) => read.groups.push(group),
+            Err(problems) => found.extend(problems),
+        }
+    } else if kind.contains("NetworkPolicy") {
+        found.push(note(
+            Severity::Error,
+            "policy/unsupported-kind",
+            "kind",
+            format!("{kind} is not enforced yet, so it is refused"),
+            "use NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy or ClusterNetworkPolicy",
+        ));
+    } else if !QUIET.contains(&kind) {
+        found.push(note(
+            Severity::Warning,
+            "manifest/ignored-kind",
+            "kind",
+            format!("{kind} says nothing about policy and is not looked at"),
+            "check the kind's spelling, or leave the object out",
+        ));
+    } else if manifest
+        .value
+        .pointer("/metadata/name")
+        .and_then(Value::as_str)
+        .is_none_or(str::is_empty)
+    {
+        found.push(note(
+            Severity::Error,
+            "manifest/missing-name",
+            "metadata.name",
+            "the object has no name".to_owned(),
+            "give it one under metadata.name",
+        ));
+    }
 }
 
 fn print(report: &Report) -> Result<(), Failure> {
@@ -217,15 +280,16 @@ fn print(report: &Report) -> Result<(), Failure> {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        let mut place = finding.file.clone();
-        if finding.document > 0 {
-            place.push_str(&format!(", document {}", finding.document));
-        }
-        for part in [&finding.object, &finding.field] {
-            if !part.is_empty() {
-                place.push_str(&format!(", {part}"));
-            }
-        }
+        let document = match finding.document {
+            0 => String::new(),
+            number => format!("document {number}"),
+        };
+        let place: Vec<&str> = [&finding.file, &document, &finding.object, &finding.field]
+            .into_iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        let place = place.join(", ");
         say(&format!(
             "{severity}[{}]: {place}: {}\n  help: {}",
             finding.code, finding.message, finding.help

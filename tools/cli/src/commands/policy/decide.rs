@@ -4,6 +4,7 @@ use super::{
     Files, Output,
     cluster::Cluster,
     peer::{Family, Named, common_family},
+    probe::word,
     say, usage,
 };
 use crate::failure::{FINDINGS, Failure, NO_DATA};
@@ -205,13 +206,6 @@ fn print(
     print_direction("ingress of the destination", &decision.ingress)
 }
 
-const fn word(verdict: EntryVerdict) -> &'static str {
-    match verdict {
-        EntryVerdict::Allow => "allow",
-        EntryVerdict::Deny => "deny",
-    }
-}
-
 fn print_direction(title: &str, part: &DirectionDecision) -> Result<(), Failure> {
     let why = match part.because {
         Because::Rule => "a rule allows it",
@@ -223,6 +217,9 @@ fn print_direction(title: &str, part: &DirectionDecision) -> Result<(), Failure>
     say(&format!("  {title}: {}, {why}", word(part.verdict)))?;
     for rule in &part.rules {
         say(&format!("    by {rule}"))?;
+    }
+    for rule in &part.passed {
+        say(&format!("    passed on by {rule}"))?;
     }
     for policy in &part.isolated_by {
         say(&format!("    isolated by {policy}"))?;

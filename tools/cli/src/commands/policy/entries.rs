@@ -6,6 +6,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{CidrScope, Engine, Entry, EntryVerdict, RuleRef, protocol};
+use ipnet::IpNet;
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -81,6 +82,8 @@ impl Entries {
             ));
         }
         let identity = pod.identity;
+        let node = pod.node;
+        tell_addresses(&mut cluster, node);
         let compiled = cluster.engine.compile(identity);
         let stance = |enforced| if enforced { "enforced" } else { "open" };
         let answer = Answer {
@@ -98,6 +101,30 @@ impl Entries {
             print(&answer)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Who is at which address, as the node sees it: rows depend on it where rules that pass meet addresses.
+fn tell_addresses(cluster: &mut Cluster, node: usize) {
+    for range in &cluster.pod_ranges {
+        cluster.engine.set_address(*range, Identity::UNMANAGED);
+    }
+    for (position, known) in cluster.nodes.iter().enumerate() {
+        let identity = if position == node {
+            Identity::HOST
+        } else {
+            Identity::REMOTE_NODE
+        };
+        for address in &known.addresses {
+            cluster.engine.set_address(IpNet::from(*address), identity);
+        }
+    }
+    for pod in cluster.pods.iter().filter(|pod| !pod.host_network) {
+        for address in &pod.addresses {
+            cluster
+                .engine
+                .set_address(IpNet::from(*address), pod.identity);
+        }
     }
 }
 

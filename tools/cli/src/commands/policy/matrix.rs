@@ -4,15 +4,16 @@ use super::{
     Files,
     cluster::Cluster,
     labels,
-    peer::{Family, Named, Peer, common_family},
-    unwritable, usage,
+    peer::{Named, common_family},
+    probe::{Answers, Probe, word},
+    unwritable,
 };
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
-use heddle_model::{Identity, Selector};
-use heddle_policy::{CidrScope, Direction, EntryVerdict, Party, Traffic, protocol};
+use heddle_model::Selector;
+use heddle_policy::EntryVerdict;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     io::{BufWriter, Write},
     process::ExitCode,
 };
@@ -51,67 +52,6 @@ pub(crate) struct Matrix {
     output: MatrixOutput,
 }
 
-/// One probe.
-struct Probe {
-    given: String,
-    protocol: u8,
-    port: PortOf,
-    /// The family that it needs.
-    family: Option<Family>,
-}
-
-enum PortOf {
-    Number(u16),
-    Name(String),
-}
-
-impl Probe {
-    fn parse(given: &str) -> Result<Self, Failure> {
-        let refuse = || {
-            usage(
-                "usage/probe",
-                format!("{given:?} is not a probe"),
-                "probes look like TCP/80, UDP/53, SCTP/9, TCP/http, ICMP/8, ICMPv6/128",
-            )
-        };
-        let (name, port) = given.split_once('/').ok_or_else(refuse)?;
-        let protocol = protocol::number(name).ok_or_else(refuse)?;
-        let family = match protocol {
-            protocol::ICMP => Some(Family::V4),
-            protocol::ICMPV6 => Some(Family::V6),
-            _ => None,
-        };
-        let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-        let port = match (family, digits) {
-            (Some(_), _) => PortOf::Number(port.parse::<u8>().map_err(|_| refuse())?.into()),
-            (None, true) => match port.parse::<u16>() {
-                Ok(number) if number > 0 => PortOf::Number(number),
-                _ => return Err(refuse()),
-            },
-            (None, false) if port.is_empty() => return Err(refuse()),
-            (None, false) => PortOf::Name(port.to_owned()),
-        };
-        Ok(Self {
-            given: given.to_owned(),
-            protocol,
-            port,
-            family,
-        })
-    }
-
-    /// What goes to this destination; `None` when it does not have the named port.
-    fn traffic(&self, cluster: &Cluster, to: Peer) -> Option<Traffic> {
-        let port = match &self.port {
-            PortOf::Number(port) => *port,
-            PortOf::Name(name) => to.named_port(cluster, self.protocol, name)?,
-        };
-        Some(Traffic {
-            protocol: self.protocol,
-            port,
-        })
-    }
-}
-
 /// One cell.
 struct Cell<'a> {
     from: &'a Named,
@@ -124,13 +64,6 @@ struct Cell<'a> {
 impl Cell<'_> {
     fn verdict(&self) -> EntryVerdict {
         self.egress.max(self.ingress)
-    }
-}
-
-const fn word(verdict: EntryVerdict) -> &'static str {
-    match verdict {
-        EntryVerdict::Allow => "allow",
-        EntryVerdict::Deny => "deny",
     }
 }
 
@@ -181,43 +114,6 @@ impl Matrix {
     }
 }
 
-/// Answers, remembered by what policy can tell apart: thousands of pods are few kinds of pods.
-struct Answers<'a> {
-    cluster: &'a Cluster,
-    known: HashMap<(Kind, Kind, Traffic), (EntryVerdict, EntryVerdict)>,
-}
-
-/// All that a policy can see of an end: its identity, and the longest policy CIDR around its address.
-type Kind = (Identity, Identity, bool);
-
-impl Answers<'_> {
-    fn kind(&self, party: &Party) -> Kind {
-        let scope = if party.in_cluster {
-            CidrScope::InCluster
-        } else {
-            CidrScope::World
-        };
-        let cidr = party.prefix.map_or(Identity::UNKNOWN, |prefix| {
-            self.cluster.engine.cidr_covering(prefix, scope)
-        });
-        (party.identity, cidr, party.in_cluster)
-    }
-
-    fn ask(&mut self, from: &Party, to: &Party, traffic: Traffic) -> (EntryVerdict, EntryVerdict) {
-        let key = (self.kind(from), self.kind(to), traffic);
-        if let Some(answer) = self.known.get(&key) {
-            return *answer;
-        }
-        let engine = &self.cluster.engine;
-        let answer = (
-            engine.verdict(from, to, Direction::Egress, traffic),
-            engine.verdict(to, from, Direction::Ingress, traffic),
-        );
-        self.known.insert(key, answer);
-        answer
-    }
-}
-
 /// Calls `each` for every cell, sources outermost, then destinations, then probes.
 fn cells<'a>(
     cluster: &Cluster,
@@ -226,10 +122,7 @@ fn cells<'a>(
     targets: &'a [Named],
     mut each: impl FnMut(Cell<'a>) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
-    let mut answers = Answers {
-        cluster,
-        known: HashMap::new(),
-    };
+    let mut answers = Answers::of(cluster);
     for from in sources {
         for to in targets {
             let common = common_family(cluster, from, to);

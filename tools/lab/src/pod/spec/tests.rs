@@ -88,8 +88,10 @@ fn a_host_port_is_a_warning() {
             "ports": [{"containerPort": 80, "hostPort": 8080}]}]})),
         "spec.template.",
     );
-    assert!(parsed.is_some());
     assert!(problems[0].warning);
+    assert_eq!(problems[0].code, HOST_PORT);
+    let port = &parsed.unwrap().containers[0].ports[0];
+    assert_eq!(port.host.as_ref().unwrap().number, 8080);
     assert_eq!(
         problems[0].field,
         "spec.template.spec.containers[0].ports[0].hostPort"

@@ -1,13 +1,8 @@
-//! A cluster as manifests describe it: nodes, pods with addresses and identities, and a policy engine.
+//! Nodes and pods: who there is, where, with which address and identity.
 
-use super::{Failure, check};
-use heddle_kube::{
-    manifest::Manifest,
-    pod,
-    policy::{self, CidrGroups, Severity},
-};
+use super::{CLUSTER, Cluster, Failure, Holder, Node, Placement, Pod, check, kind, of_kind};
+use heddle_kube::{manifest::Manifest, pod};
 use heddle_model::{Identity, LabelFilter, LabelSet, NamespacedName};
-use heddle_policy::Engine;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::{
@@ -15,175 +10,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// The cluster's name in identity labels.
-const CLUSTER: &str = "default";
 /// The node that pods run on when nothing names one.
 const ONLY_NODE: &str = "node-1";
 /// Pods of one workload at most; more is a slip of the finger.
 const MOST_REPLICAS: u64 = 10_000;
 
-/// A node.
-pub(super) struct Node {
-    pub(super) name: String,
-    /// One per family, given or assigned.
-    pub(super) addresses: Vec<IpAddr>,
-    pod_ranges: Vec<IpNet>,
-}
-
-/// A pod.
-pub(super) struct Pod {
-    pub(super) name: NamespacedName,
-    /// Position among the nodes.
-    pub(super) node: usize,
-    /// Primary first; its node's for a host-network pod.
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) host_network: bool,
-    /// 0 for a host-network pod: it depends on who looks.
-    pub(super) identity: Identity,
-    /// Its own labels, as written.
-    pub(super) labels: BTreeMap<String, String>,
-    /// `http=TCP/8080,...`
-    pub(super) named_ports: String,
-}
-
-/// What stands at an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Holder {
-    Pod(usize),
-    Node(usize),
-    /// In a pod range, but no pod's.
-    Unmanaged,
-    /// Outside the cluster.
-    World,
-}
-
-/// The cluster.
-pub(super) struct Cluster {
-    pub(super) nodes: Vec<Node>,
-    pub(super) pods: Vec<Pod>,
-    pub(super) engine: Engine,
-    by_name: BTreeMap<NamespacedName, usize>,
-    by_address: BTreeMap<IpAddr, Holder>,
-    pod_ranges: Vec<IpNet>,
-}
-
-/// The manifest's kind.
-pub(super) fn kind(manifest: &Manifest) -> &str {
-    manifest
-        .value
-        .get("kind")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-}
-
-fn of_kind<'a>(
-    manifests: &'a [Manifest],
-    wanted: &'static str,
-) -> impl Iterator<Item = &'a Manifest> {
-    manifests
-        .iter()
-        .filter(move |manifest| kind(manifest) == wanted)
-}
-
 impl Cluster {
-    /// Builds the cluster; a policy with an error is refused, and with it the question.
-    pub(super) fn build(manifests: &[Manifest]) -> Result<Self, Failure> {
-        let mut cluster = Self {
-            nodes: Vec::new(),
-            pods: Vec::new(),
-            engine: Engine::new(),
-            by_name: BTreeMap::new(),
-            by_address: BTreeMap::new(),
-            pod_ranges: Vec::new(),
-        };
-        cluster.set_policies(manifests)?;
-        let objects = pods_of(manifests)?;
-        cluster.add_nodes(manifests, &objects);
-        cluster.add_pods(manifests, &objects)?;
-        cluster.assign_addresses()?;
-        Ok(cluster)
-    }
-
-    pub(super) fn pod(&self, name: &NamespacedName) -> Option<usize> {
-        self.by_name.get(name).copied()
-    }
-
-    pub(super) fn node(&self, name: &str) -> Option<usize> {
-        self.nodes.iter().position(|node| node.name == name)
-    }
-
-    /// What stands at an address.
-    pub(super) fn holder(&self, address: IpAddr) -> Holder {
-        if let Some(holder) = self.by_address.get(&address) {
-            *holder
-        } else if self.pod_ranges.iter().any(|range| range.contains(&address)) {
-            Holder::Unmanaged
-        } else {
-            Holder::World
-        }
-    }
-
-    fn set_policies(&mut self, manifests: &[Manifest]) -> Result<(), Failure> {
-        let refuse = |manifest: &Manifest, problems: Vec<policy::Problem>| {
-            let mut errors = problems
-                .into_iter()
-                .filter(|problem| problem.severity == Severity::Error);
-            let first = errors.next();
-            let more = errors.count();
-            let Some(first) = first else {
-                return Failure::new("policy/refused", "a policy is refused")
-                    .object(check::object(manifest));
-            };
-            let rest = match more {
-                0 => String::new(),
-                1 => " (and one more error: see `heddle policy check`)".to_owned(),
-                more => format!(" (and {more} more errors: see `heddle policy check`)"),
-            };
-            Failure::new(
-                first.code,
-                format!(
-                    "{}, document {}, {}, {}: {}{rest}",
-                    manifest.file,
-                    manifest.document,
-                    check::object(manifest),
-                    first.field,
-                    first.message
-                ),
-            )
-            .object(check::object(manifest))
-            .field(first.field)
-            .help(first.help)
-        };
-        let mut groups = CidrGroups::new();
-        for manifest in of_kind(manifests, "CiliumCIDRGroup") {
-            let (name, group) = policy::parse_cidr_group(&manifest.value)
-                .map_err(|problems| refuse(manifest, problems))?;
-            groups.insert(name, group);
-        }
-        for manifest in manifests {
-            if policy::policy_id(&manifest.value).is_none() {
-                if kind(manifest).contains("NetworkPolicy") {
-                    return Err(Failure::new(
-                        "policy/unsupported-kind",
-                        format!("{} is not enforced yet", check::object(manifest)),
-                    )
-                    .object(check::object(manifest))
-                    .help("leave it out, or write it as a CiliumNetworkPolicy"));
-                }
-                continue;
-            }
-            let parsed = policy::parse(&manifest.value, Some(&groups));
-            match parsed.policy {
-                Some(policy) => {
-                    self.engine.set_policy(policy);
-                }
-                None => return Err(refuse(manifest, parsed.problems)),
-            }
-        }
-        Ok(())
-    }
-
-    fn add_nodes(&mut self, manifests: &[Manifest], pods: &BTreeMap<NamespacedName, Value>) {
+    pub(super) fn add_nodes(
+        &mut self,
+        manifests: &[Manifest],
+        pods: &BTreeMap<NamespacedName, Value>,
+        before: &Placement,
+    ) {
         let mut named: BTreeMap<String, Node> = BTreeMap::new();
         let bare = |name: &str| Node {
             name: name.to_owned(),
@@ -223,6 +61,11 @@ impl Cluster {
             .flat_map(|n| n.addresses.clone())
             .collect();
         for (position, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(addresses) = before.nodes.get(&node.name)
+                && node.addresses.is_empty()
+            {
+                node.addresses = addresses.clone();
+            }
             if node.addresses.is_empty() {
                 let mut number = position as u32 + 1;
                 while taken.contains(&node_address(number)) {
@@ -241,19 +84,18 @@ impl Cluster {
         }
     }
 
-    fn add_pods(
+    pub(super) fn add_pods(
         &mut self,
-        manifests: &[Manifest],
         objects: &BTreeMap<NamespacedName, Value>,
+        before: &Placement,
     ) -> Result<(), Failure> {
-        let namespaces: BTreeMap<String, &Value> = of_kind(manifests, "Namespace")
-            .map(|manifest| (pod::name(&manifest.value).name, &manifest.value))
-            .collect();
         let filter = LabelFilter::default();
         let mut next_node = 0;
         let mut sets: BTreeMap<LabelSet, Vec<usize>> = BTreeMap::new();
         for (name, object) in objects {
-            let node = match pod::node(object).and_then(|name| self.node(name)) {
+            let known = before.pods.get(name);
+            let named = pod::node(object).or(known.map(|(node, _)| node.as_str()));
+            let node = match named.and_then(|name| self.node(name)) {
                 Some(node) => node,
                 None => {
                     next_node += 1;
@@ -265,7 +107,11 @@ impl Cluster {
             let addresses = if host_network {
                 self.nodes[node].addresses.clone()
             } else {
-                pod::addresses(object)
+                let given = pod::addresses(object);
+                match known {
+                    Some((_, addresses)) if given.is_empty() => addresses.clone(),
+                    _ => given,
+                }
             };
             if !host_network {
                 for address in &addresses {
@@ -284,9 +130,9 @@ impl Cluster {
                         .help("correct status.podIPs, or leave it out to have one assigned"));
                     }
                 }
-                let namespace = namespaces.get(&name.namespace).map(|n| pod::labels(n));
-                let labels =
-                    pod::identity_labels(object, namespace.unwrap_or_default(), CLUSTER, &filter);
+                let namespace = self.namespaces.get(&name.namespace).into_iter().flatten();
+                let namespace = namespace.map(|(key, value)| (key.as_str(), value.as_str()));
+                let labels = pod::identity_labels(object, namespace, CLUSTER, &filter);
                 sets.entry(labels).or_default().push(position);
             }
             self.by_name.insert(name.clone(), position);
@@ -305,6 +151,7 @@ impl Cluster {
                 } else {
                     pod::named_ports(object)
                 },
+                ports: pod::declared_ports(object),
             });
         }
         // Label sets in their own order, so that the same manifests always give the same numbers.
@@ -331,7 +178,7 @@ impl Cluster {
 
     /// Gives pods without addresses one of each family, from their node's pod ranges, or from blocks of
     /// 10.244.0.0/16 and fd10:244::/48 when it has none.
-    fn assign_addresses(&mut self) -> Result<(), Failure> {
+    pub(super) fn assign_addresses(&mut self) -> Result<(), Failure> {
         let mut ranges: Vec<Vec<IpNet>> = self
             .nodes
             .iter()
@@ -393,7 +240,7 @@ impl Cluster {
 }
 
 /// The pods, those of workloads included: `NAME-0`, `NAME-1`, ... for each replica.
-fn pods_of(manifests: &[Manifest]) -> Result<BTreeMap<NamespacedName, Value>, Failure> {
+pub(super) fn pods_of(manifests: &[Manifest]) -> Result<BTreeMap<NamespacedName, Value>, Failure> {
     let mut pods = BTreeMap::new();
     for manifest in manifests {
         match kind(manifest) {

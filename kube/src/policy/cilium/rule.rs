@@ -1,0 +1,351 @@
+//! One entry of `ingress`, `ingressDeny`, `egress` or `egressDeny`.
+
+use super::{
+    super::{
+        fields::Field,
+        kubernetes::warn_of_names_towards_addresses,
+        names,
+        problems::Problems,
+        selectors::{Labels, requirements},
+    },
+    Scope,
+    peers::{entity, outside},
+};
+use crate::policy::ports::cidr;
+use heddle_policy::{Peer, Peers, Ports, Rule, Section};
+use serde_json::{Map, Value};
+
+/// Fields of a rule that are checked and not enforced yet.
+#[derive(Default)]
+pub(super) struct Unsupported(pub(super) Vec<String>);
+
+impl Unsupported {
+    /// One error for the rule, with every such field named (never half-applied).
+    fn tell(self, rule: &Field<'_>, problems: &mut Problems) {
+        let Some(first) = self.0.first() else { return };
+        let short: Vec<String> = self
+            .0
+            .iter()
+            .map(|path| {
+                let tail = path.strip_prefix(rule.path.as_str()).unwrap_or(path);
+                format!("`{}`", tail.trim_start_matches('.'))
+            })
+            .collect();
+        let (listed, more) = short.split_at(short.len().min(8));
+        let mut listed = listed.join(", ");
+        if !more.is_empty() {
+            listed.push_str(&format!(" and {} more", more.len()));
+        }
+        let are = if short.len() == 1 { "is" } else { "are" };
+        problems.error(
+            "policy/unsupported-yet",
+            first.clone(),
+            format!("{listed} {are} not enforced yet, so the policy is refused"),
+            help_for(first),
+        );
+    }
+}
+
+/// What to write until the field is enforced.
+fn help_for(path: &str) -> &'static str {
+    let name = path.rsplit('.').next().unwrap_or(path);
+    match name.split('[').next().unwrap_or(name) {
+        "toFQDNs" => "write the addresses as toCIDR until DNS names are enforced",
+        "fromGroups" => "write the addresses as fromCIDRSet",
+        "toGroups" => "write the addresses as toCIDRSet",
+        "fromNodes" => "use fromEntities: [host, remote-node]",
+        "toNodes" => "use toEntities: [host, remote-node]",
+        "mode" => "remove it until mutual authentication is enforced",
+        "rules" => "remove the L7 rules until they are enforced; the ports alone are",
+        "protocol" => "a rule without toPorts covers every protocol",
+        _ => "remove it until it is enforced",
+    }
+}
+
+impl Scope<'_> {
+    pub(super) fn rule(
+        &self,
+        field: &Field<'_>,
+        section: Section,
+        index: usize,
+        problems: &mut Problems,
+    ) -> Option<Rule> {
+        let names = Names::of(section);
+        if !field.object(&names.known(), names.elsewhere(), problems) {
+            return None;
+        }
+        let mut unsupported = Unsupported::default();
+        refuse_requires(field, names.requires, names.peers[0], problems);
+        let terms = self.terms(field, &names, &mut unsupported, problems);
+        let ports = self.ports(field, section, &mut unsupported, problems);
+        if let Some(found) = field.get("authentication") {
+            authentication(&found, &mut unsupported, problems);
+        }
+        let peers = match (terms, &ports) {
+            (Some(terms), _) => Peers::Terms(terms),
+            // A rule that says nothing selects nothing (reference E3); with ports it is about anybody (E7).
+            (None, Ports::All) => Peers::Terms(Vec::new()),
+            (None, Ports::Only(_)) => Peers::Any,
+        };
+        warn_of_names_towards_addresses(field, section, &peers, &ports, problems);
+        if names.deny && field.value.as_object().is_some_and(Map::is_empty) {
+            problems.warning(
+                "policy/empty-deny",
+                field.path.clone(),
+                "an empty deny denies nobody by name, but what no rule allows is denied from now on",
+                "to deny everybody write the entity all; without a deny leave the list out",
+            );
+        }
+        unsupported.tell(field, problems);
+        Some(Rule {
+            section,
+            index: u32::try_from(index).ok()?,
+            action: section.action(),
+            name: None,
+            peers,
+            ports,
+        })
+    }
+
+    /// The terms of every peer list that is there; `None` when there is none.
+    fn terms(
+        &self,
+        field: &Field<'_>,
+        names: &Names,
+        unsupported: &mut Unsupported,
+        problems: &mut Problems,
+    ) -> Option<Vec<Peer>> {
+        let mut terms: Option<Vec<Peer>> = None;
+        let mut kinds: Vec<&str> = Vec::new();
+        for &name in names.peers {
+            let Some(listed) = field.list(name, problems) else {
+                continue;
+            };
+            let terms = terms.get_or_insert_default();
+            if listed.is_empty() {
+                problems.warning(
+                    "policy/empty-list",
+                    field.path_of(name),
+                    "an empty list of peers selects nobody",
+                    "leave it out to mean anybody on the ports of the rule, or name peers",
+                );
+                continue;
+            }
+            kinds.push(name);
+            match name {
+                "toFQDNs" | "fromGroups" | "toGroups" | "fromNodes" | "toNodes" => {
+                    unsupported.0.push(field.path_of(name));
+                }
+                _ => {}
+            }
+            for item in &listed {
+                match name {
+                    "fromEndpoints" | "toEndpoints" => terms.extend(self.endpoint(item, problems)),
+                    "fromEntities" | "toEntities" => terms.extend(entity(item, problems)),
+                    "fromCIDR" | "toCIDR" => {
+                        terms.extend(cidr(item, true, problems).map(|b| outside(b, Vec::new())));
+                    }
+                    "fromCIDRSet" | "toCIDRSet" => terms.extend(self.cidr_set(item, problems)),
+                    "toServices" => terms.extend(self.service(item, problems)),
+                    "toFQDNs" => names::check_match(item, problems),
+                    "fromNodes" | "toNodes" => {
+                        requirements(item, Labels::Object, problems);
+                    }
+                    _ => group(item, problems),
+                }
+            }
+        }
+        if let [one, another, ..] = kinds.as_slice() {
+            problems.error(
+                "policy/combined-peers",
+                field.path.clone(),
+                format!("combining {one} and {another} in one rule is not supported"),
+                "write them as two rules",
+            );
+        }
+        terms
+    }
+}
+
+/// The fields of a rule in one section.
+struct Names {
+    peers: &'static [&'static str],
+    requires: &'static str,
+    deny: bool,
+}
+
+impl Names {
+    const fn of(section: Section) -> Self {
+        let deny = matches!(section, Section::IngressDeny | Section::EgressDeny);
+        match section {
+            Section::Ingress | Section::IngressDeny => Self {
+                peers: &[
+                    "fromEndpoints",
+                    "fromEntities",
+                    "fromCIDR",
+                    "fromCIDRSet",
+                    "fromGroups",
+                    "fromNodes",
+                ],
+                requires: "fromRequires",
+                deny,
+            },
+            Section::Egress => Self {
+                peers: &[
+                    "toEndpoints",
+                    "toEntities",
+                    "toCIDR",
+                    "toCIDRSet",
+                    "toGroups",
+                    "toNodes",
+                    "toServices",
+                    "toFQDNs",
+                ],
+                requires: "toRequires",
+                deny,
+            },
+            Section::EgressDeny => Self {
+                peers: &[
+                    "toEndpoints",
+                    "toEntities",
+                    "toCIDR",
+                    "toCIDRSet",
+                    "toGroups",
+                    "toNodes",
+                    "toServices",
+                ],
+                requires: "toRequires",
+                deny,
+            },
+        }
+    }
+
+    fn known(&self) -> Vec<&'static str> {
+        let mut known = self.peers.to_vec();
+        known.extend([self.requires, "toPorts", "icmps"]);
+        if !self.deny {
+            known.push("authentication");
+        }
+        known
+    }
+
+    const fn elsewhere(&self) -> &'static [(&'static str, &'static str)] {
+        if self.deny {
+            &[
+                (
+                    "authentication",
+                    "authentication stands in allow rules; a deny needs none",
+                ),
+                (
+                    "toFQDNs",
+                    "names stand in allow rules; deny addresses with toCIDR",
+                ),
+            ]
+        } else {
+            &[]
+        }
+    }
+}
+
+/// `fromRequires` and `toRequires` are gone from the API; the same is said by more labels per peer.
+fn refuse_requires(field: &Field<'_>, name: &str, peers: &str, problems: &mut Problems) {
+    let Some(found) = field.get(name) else { return };
+    problems.error(
+        "policy/removed-field",
+        found.path.clone(),
+        format!("`{name}` is not part of the API any more, so the policy is refused"),
+        match rewritten(found.value, field.value.get(peers)) {
+            Some(text) => format!("put its labels into every peer: {peers}: {text}"),
+            None => format!("put its labels into every selector of {peers}"),
+        },
+    );
+}
+
+/// Every peer selector with every requirement added; `None` when that would be no line to read.
+fn rewritten(requires: &Value, peers: Option<&Value>) -> Option<String> {
+    let requires = requires.as_array()?;
+    let everybody = [Value::Object(Map::new())];
+    let peers = match peers.and_then(Value::as_array) {
+        Some(list) if !list.is_empty() => list.as_slice(),
+        _ => everybody.as_slice(),
+    };
+    if peers.len() > 4 || requires.len() > 4 {
+        return None;
+    }
+    let mut found = Vec::new();
+    for peer in peers {
+        let mut merged = peer.as_object()?.clone();
+        for required in requires {
+            merge(&mut merged, required.as_object()?)?;
+        }
+        found.push(Value::Object(merged));
+    }
+    let text = Value::Array(found).to_string();
+    (text.len() <= 400).then_some(text)
+}
+
+/// Adds a selector's requirements to another's; labels that differ cannot both hold in `matchLabels`.
+fn merge(into: &mut Map<String, Value>, from: &Map<String, Value>) -> Option<()> {
+    if let Some(labels) = from.get("matchLabels") {
+        let all = into
+            .entry("matchLabels")
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()?;
+        for (key, value) in labels.as_object()? {
+            if all
+                .insert(key.clone(), value.clone())
+                .is_some_and(|before| before != *value)
+            {
+                return None;
+            }
+        }
+    }
+    if let Some(expressions) = from.get("matchExpressions") {
+        into.entry("matchExpressions")
+            .or_insert_with(|| Value::Array(Vec::new()))
+            .as_array_mut()?
+            .extend(expressions.as_array()?.iter().cloned());
+    }
+    Some(())
+}
+
+fn authentication(field: &Field<'_>, unsupported: &mut Unsupported, problems: &mut Problems) {
+    if !field.object(&["mode"], &[], problems) {
+        return;
+    }
+    let Some(mode) = field.get("mode") else {
+        field.missing("mode", "write mode: required", problems);
+        return;
+    };
+    let modes = ["disabled", "required", "test-always-fail"];
+    match mode.one_of(&modes, "policy/invalid-authentication", "a mode", problems) {
+        // Without mutual authentication there is nothing to disable.
+        Some("disabled") | None => {}
+        Some(_) => unsupported.0.push(mode.path),
+    }
+}
+
+/// Security groups of a cloud.
+fn group(field: &Field<'_>, problems: &mut Problems) {
+    if !field.object(&["aws"], &[], problems) {
+        return;
+    }
+    let Some(aws) = field.get("aws") else { return };
+    let lists = ["securityGroupsIds", "securityGroupsNames"];
+    if !aws.object(&["labels", lists[0], lists[1], "region"], &[], problems) {
+        return;
+    }
+    for name in lists {
+        for item in aws.list(name, problems).unwrap_or_default() {
+            item.text(problems);
+        }
+    }
+    if let Some(region) = aws.get("region") {
+        region.text(problems);
+    }
+    if let Some(labels) = aws.get("labels")
+        && !labels.value.is_object()
+    {
+        labels.wrong_type("an object", problems);
+    }
+}

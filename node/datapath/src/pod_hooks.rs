@@ -1,0 +1,184 @@
+//! Programs on pods' links: in force at once, by tcx soon after.
+//!
+//! To put a program on a tcx hook takes an RCU grace period (10 ms and more), during which nobody on the
+//! machine can change any link. So a new pod's link first gets clsact filters, which take none. When no pod
+//! has come for a moment, a thread attaches the same programs by tcx and removes the filters. A tcx
+//! program's verdict is final, so each packet meets one of the two, and there is no moment without.
+
+use crate::{
+    DatapathError,
+    attach::{self, Attachment, Hook},
+    maps::lock,
+    netlink::Netlink,
+};
+use aya::Ebpf;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// How long no pod must have come before links are settled.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What the callers and the thread share.
+struct Shared {
+    object: Arc<Mutex<Ebpf>>,
+    hook: Hook,
+    links: PathBuf,
+    netlink: Netlink,
+    /// Interfaces that have clsact filters and are to have tcx links.
+    pending: Mutex<BTreeSet<String>>,
+    /// Held while a link is settled, so that it is not removed meanwhile.
+    settling: Mutex<()>,
+}
+
+/// Attaches programs to pods' links.
+pub(crate) struct PodHooks {
+    shared: Arc<Shared>,
+    /// Wakes the thread; dropped first, which ends it.
+    wake: Option<mpsc::SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A pod's programs: what leaves the pod comes in by the host side of its link.
+fn programs(interface: &str) -> [Attachment<'_>; 2] {
+    [("from_pod", true), ("to_pod", false)].map(|(program, ingress)| Attachment {
+        program,
+        interface,
+        ingress,
+    })
+}
+
+impl PodHooks {
+    /// To be called in the node's network namespace.
+    pub(crate) fn open(
+        object: Arc<Mutex<Ebpf>>,
+        hook: Hook,
+        links: &Path,
+    ) -> Result<Self, DatapathError> {
+        let shared = Arc::new(Shared {
+            object,
+            hook,
+            links: links.to_owned(),
+            netlink: Netlink::open()?,
+            pending: Mutex::default(),
+            settling: Mutex::default(),
+        });
+        let (wake, woken) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("pod-hooks".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.settle_when_quiet(&woken)
+            })
+            .map_err(|error| DatapathError::Failed {
+                doing: "start thread",
+                object: "pod-hooks".to_owned(),
+                reason: error.to_string(),
+            })?;
+        Ok(Self {
+            shared,
+            wake: Some(wake),
+            thread: Some(thread),
+        })
+    }
+
+    /// Puts a pod's programs in force on the host side of its link, or in the place of those there.
+    pub(crate) fn attach(&self, interface: &str) -> Result<(), DatapathError> {
+        let shared = &self.shared;
+        if shared.hook == Hook::Clsact || shared.is_settled(interface) {
+            return shared.attach(shared.hook, interface);
+        }
+        shared.attach(Hook::Clsact, interface)?;
+        lock(&shared.pending).insert(interface.to_owned());
+        // A thread that has been woken already waits for quiet anyway.
+        let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
+        Ok(())
+    }
+
+    /// Whether a link has a pod's programs.
+    pub(crate) fn is_attached(&self, interface: &str) -> bool {
+        self.shared.hook == Hook::Clsact
+            || self.shared.is_settled(interface)
+            || lock(&self.shared.pending).contains(interface)
+    }
+
+    /// Forgets a link that is about to be removed: nothing is attached to it afterwards.
+    pub(crate) fn forget(&self, interface: &str) {
+        let _settling = lock(&self.shared.settling);
+        lock(&self.shared.pending).remove(interface);
+    }
+}
+
+impl Drop for PodHooks {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that settles pods' links ended early");
+        }
+    }
+}
+
+impl Shared {
+    fn is_settled(&self, interface: &str) -> bool {
+        programs(interface)
+            .iter()
+            .all(|what| what.pin(&self.links).exists())
+    }
+
+    fn attach(&self, hook: Hook, interface: &str) -> Result<(), DatapathError> {
+        let mut object = lock(&self.object);
+        programs(interface)
+            .into_iter()
+            .try_for_each(|what| attach::attach(&mut object, hook, &self.links, what))
+    }
+
+    fn settle_when_quiet(&self, woken: &mpsc::Receiver<()>) {
+        while woken.recv().is_ok() {
+            loop {
+                match woken.recv_timeout(QUIET) {
+                    Ok(()) => continue,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                }
+                if self.settle_until_woken(woken) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Settles one link after the other; false when a pod came in between.
+    fn settle_until_woken(&self, woken: &mpsc::Receiver<()>) -> bool {
+        let mut refused = BTreeSet::new();
+        let done = loop {
+            let _settling = lock(&self.settling);
+            let Some(interface) = lock(&self.pending).pop_first() else {
+                break true;
+            };
+            if let Err(error) = self.settle(&interface) {
+                tracing::warn!(%interface, %error, "the link keeps its clsact filters, which enforce the same");
+                refused.insert(interface);
+            }
+            if woken.try_recv().is_ok() {
+                break false;
+            }
+        };
+        // To be tried again when the next pod has come.
+        lock(&self.pending).append(&mut refused);
+        done
+    }
+
+    fn settle(&self, interface: &str) -> Result<(), DatapathError> {
+        let Some(link) = self.netlink.link(interface)? else {
+            return Ok(());
+        };
+        self.attach(Hook::Tcx, interface)?;
+        self.netlink.remove_clsact(link.index)
+    }
+}

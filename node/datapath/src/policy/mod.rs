@@ -1,0 +1,266 @@
+//! Policy maps: one for all endpoints with equal policies.
+//!
+//! Maps stand in slots, and an endpoint's binding names its slot. A new policy is written into a spare map
+//! that no packet reads, and takes effect when the binding changes. To put a map
+//! *into* a slot, the kernel waits until every program that runs has ended (an RCU grace period, 10 ms and
+//! more), and a map that was left may be emptied only after such a wait; a thread of its own does both, so
+//! that nobody else waits.
+
+mod rows;
+mod slots;
+
+use crate::{
+    DatapathError, RealisedPolicy,
+    maps::{Maps, PolicyMap, lock, refused},
+};
+use heddle_abi::{MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_SLOT_NONE, PolicyBinding, map_names};
+use heddle_policy::compiled::{CompiledPolicy, Entry};
+use slots::{Slot, Slots};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, mpsc},
+    thread::JoinHandle,
+};
+
+/// A map that endpoints have.
+struct InUse {
+    map: PolicyMap,
+    entries: Arc<[Entry]>,
+    endpoints: usize,
+}
+
+/// What is in force.
+#[derive(Default)]
+struct Bound {
+    by_endpoint: HashMap<u16, u32>,
+    by_slot: HashMap<u32, InUse>,
+    by_entries: HashMap<Arc<[Entry]>, u32>,
+}
+
+/// The policies of a node's endpoints.
+pub(crate) struct Policies {
+    maps: Arc<Maps>,
+    max_entries: u32,
+    bound: Mutex<Bound>,
+    slots: Arc<Slots>,
+    /// Wakes the keeper; dropped first, which ends it.
+    wake: Option<mpsc::SyncSender<()>>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+impl Policies {
+    /// Takes over what is bound, and starts the keeper of spare maps.
+    pub(crate) fn open(maps: &Arc<Maps>, max_entries: u32) -> Result<Self, DatapathError> {
+        let mut bound = Bound::default();
+        for endpoint in 1..MAX_ENDPOINTS as u16 {
+            let slot = binding(maps, endpoint)?.slot();
+            if slot != POLICY_SLOT_NONE {
+                bound.by_endpoint.insert(endpoint, slot);
+            }
+        }
+        let slots = Arc::new(Slots::new(Arc::clone(maps), max_entries));
+        for (slot, map) in slots.take_over()? {
+            let endpoints = bound.by_endpoint.values().filter(|of| **of == slot).count();
+            if endpoints == 0 {
+                slots.retire(Slot { number: slot, map });
+                continue;
+            }
+            let entries: Arc<[Entry]> = rows::read(&map)?.into();
+            bound.by_entries.insert(Arc::clone(&entries), slot);
+            let in_use = InUse {
+                map,
+                entries,
+                endpoints,
+            };
+            bound.by_slot.insert(slot, in_use);
+        }
+        let (wake, woken) = mpsc::sync_channel(1);
+        let keeper = std::thread::Builder::new()
+            .name("policy-slots".to_owned())
+            .spawn({
+                let slots = Arc::clone(&slots);
+                move || slots.keep(&woken)
+            })
+            .map_err(|error| DatapathError::Failed {
+                doing: "start thread",
+                object: "policy-slots".to_owned(),
+                reason: error.to_string(),
+            })?;
+        let policies = Self {
+            maps: Arc::clone(maps),
+            max_entries,
+            bound: Mutex::new(bound),
+            slots,
+            wake: Some(wake),
+            keeper: Some(keeper),
+        };
+        policies.wake();
+        Ok(policies)
+    }
+
+    fn wake(&self) {
+        // A keeper that has been woken already looks at everything.
+        let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
+    }
+
+    /// Puts a policy in force for an endpoint.
+    pub(crate) fn set(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        let mut bound = lock(&self.bound);
+        let entries = policy.entries.as_slice();
+        let present = bound.by_endpoint.get(&endpoint);
+        if present
+            .and_then(|slot| bound.by_slot.get(slot))
+            .is_some_and(|present| *present.entries == *entries)
+        {
+            return Ok(());
+        }
+        if entries.len() as u64 > u64::from(self.max_entries) {
+            return Err(DatapathError::MapFull {
+                map: map_names::POLICIES,
+                entries: entries.len() as u64,
+                max: u64::from(self.max_entries),
+            });
+        }
+        let number = match bound.by_entries.get(entries) {
+            Some(number) => *number,
+            None => {
+                let mut slot = self.slots.spare()?;
+                if let Err(error) = rows::fill(&mut slot.map, entries) {
+                    self.slots.retire(slot);
+                    self.wake();
+                    return Err(error);
+                }
+                bound.enter(slot, entries.into())
+            }
+        };
+        let outcome = self.bind(&mut bound, endpoint, number);
+        self.wake();
+        outcome
+    }
+
+    /// Leaves an endpoint id without a policy: nothing passes.
+    pub(crate) fn clear(&self, endpoint: u16) -> Result<(), DatapathError> {
+        let mut bound = lock(&self.bound);
+        let outcome = self.bind(&mut bound, endpoint, POLICY_SLOT_NONE);
+        self.wake();
+        outcome
+    }
+
+    /// Binds an endpoint to a slot, and retires the maps that nobody has then.
+    fn bind(&self, bound: &mut Bound, endpoint: u16, slot: u32) -> Result<(), DatapathError> {
+        // After a failure nobody knows which of the two maps packets read: both stay.
+        self.write_binding(endpoint, slot)?;
+        if let Some(left) = bound.rebind(endpoint, slot) {
+            self.slots.retire(left);
+        }
+        Ok(())
+    }
+
+    /// Slot first, then generation: the kernel promises no more than that one write follows the other, and
+    /// a packet that takes an answer of the new map for the old one's asks again after the second.
+    fn write_binding(&self, endpoint: u16, slot: u32) -> Result<(), DatapathError> {
+        let present = binding(&self.maps, endpoint)?.generation();
+        // 0 means "never asked" in a connection's entry.
+        let next = present.checked_add(1).unwrap_or(1);
+        let mut bindings = lock(&self.maps.bindings);
+        for generation in [present, next] {
+            bindings
+                .set(u32::from(endpoint), PolicyBinding::new(slot, generation), 0)
+                .map_err(refused("bind policy of endpoint", endpoint.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Rows of the largest policy in force.
+    pub(crate) fn largest(&self) -> usize {
+        let bound = lock(&self.bound);
+        let sizes = bound.by_slot.values().map(|it| it.entries.len());
+        sizes.max().unwrap_or(0)
+    }
+
+    /// Slots that hold a map in force, or one that was left a moment ago; and how many there may be.
+    pub(crate) fn slots_in_use(&self) -> (u64, u64) {
+        let in_use = lock(&self.bound).by_slot.len() + self.slots.retired();
+        (in_use as u64, u64::from(MAX_POLICY_SLOTS - 1))
+    }
+
+    /// An endpoint's policy as the kernel holds it.
+    pub(crate) fn read(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
+        // Under the lock, so that the map is not emptied meanwhile.
+        let _bound = lock(&self.bound);
+        let binding = binding(&self.maps, endpoint)?;
+        let entries = match binding.slot() {
+            POLICY_SLOT_NONE => None,
+            slot => slots::map_in(&self.maps, slot)?
+                .map(|map| rows::read(&map))
+                .transpose()?,
+        };
+        Ok(RealisedPolicy {
+            generation: binding.generation(),
+            entries,
+        })
+    }
+}
+
+impl Drop for Policies {
+    fn drop(&mut self) {
+        self.wake = None;
+        // Whoever opens the maps next must find nobody at work on them.
+        if let Some(keeper) = self.keeper.take()
+            && keeper.join().is_err()
+        {
+            tracing::error!("the keeper of spare policy maps ended early");
+        }
+    }
+}
+
+impl Bound {
+    /// Takes in a map that no endpoint has yet.
+    fn enter(&mut self, slot: Slot, entries: Arc<[Entry]>) -> u32 {
+        self.by_entries.insert(Arc::clone(&entries), slot.number);
+        let in_use = InUse {
+            map: slot.map,
+            entries,
+            endpoints: 0,
+        };
+        self.by_slot.insert(slot.number, in_use);
+        slot.number
+    }
+
+    /// Notes an endpoint's new slot; the map that nobody has any more.
+    fn rebind(&mut self, endpoint: u16, slot: u32) -> Option<Slot> {
+        let former = match slot {
+            POLICY_SLOT_NONE => self.by_endpoint.remove(&endpoint),
+            _ => self.by_endpoint.insert(endpoint, slot),
+        };
+        if let Some(now) = self.by_slot.get_mut(&slot) {
+            now.endpoints += 1;
+        }
+        let former = former?;
+        if let Some(before) = self.by_slot.get_mut(&former) {
+            before.endpoints -= 1;
+        }
+        self.leave(former)
+    }
+
+    /// Takes out a map that nobody has.
+    fn leave(&mut self, slot: u32) -> Option<Slot> {
+        if self.by_slot.get(&slot)?.endpoints > 0 {
+            return None;
+        }
+        let left = self.by_slot.remove(&slot)?;
+        if self.by_entries.get(&left.entries) == Some(&slot) {
+            self.by_entries.remove(&left.entries);
+        }
+        Some(Slot {
+            number: slot,
+            map: left.map,
+        })
+    }
+}
+
+fn binding(maps: &Maps, endpoint: u16) -> Result<PolicyBinding, DatapathError> {
+    lock(&maps.bindings)
+        .get(&u32::from(endpoint), 0)
+        .map_err(refused("read binding of endpoint", endpoint.to_string()))
+}

@@ -1,0 +1,113 @@
+//! `heddle policy impact`: which verdicts a change of the manifests changes, both ways, and why.
+
+mod change;
+mod compare;
+mod draw;
+mod show;
+
+use super::{
+    Files,
+    cluster::{Cluster, Placement},
+    peer::Named,
+    probe::Probe,
+};
+use crate::failure::{FINDINGS, Failure};
+use clap::{Args, ValueEnum};
+use heddle_kube::manifest;
+use std::{path::PathBuf, process::ExitCode};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ImpactOutput {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For a merge request.
+    Markdown,
+}
+
+#[derive(Args)]
+pub(crate) struct Impact {
+    #[command(flatten)]
+    files: Files,
+    /// Manifests that are added, or take the place of those with their kind, namespace and name.
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "remove")]
+    change: Vec<PathBuf>,
+    /// Objects that are taken away: KIND/NAMESPACE/NAME, or KIND/NAME for those without a namespace.
+    #[arg(long, value_name = "OBJECT", num_args = 1..)]
+    remove: Vec<String>,
+    /// What to try, as for matrix; by default the ports that policies and pods name, one that none names, and
+    /// ICMP/8.
+    #[arg(long, value_name = "PROBE", num_args = 1..)]
+    probe: Vec<String>,
+    /// Who joins the pods, as for matrix; by default world, nodes, and an address of every CIDR that policies name.
+    #[arg(long, value_name = "PEER", num_args = 1..)]
+    peer: Vec<String>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: ImpactOutput,
+}
+
+/// The two clusters that are compared, and what else the reader should know.
+struct Sides {
+    before: Cluster,
+    after: Cluster,
+    notes: Vec<String>,
+}
+
+impl Impact {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let json = self.output == ImpactOutput::Json;
+        self.answer().map_err(|failure| failure.json(json))
+    }
+
+    fn answer(self) -> Result<ExitCode, Failure> {
+        let current = self.files.read()?;
+        let change = manifest::read(&self.change)
+            .map_err(|error| Failure::new(error.code(), error.to_string()).help(error.help()))?;
+        let changed = change::apply(&current, change, &self.remove)?;
+        let before = Cluster::build_beside(&current, &Placement::default())?;
+        let after = Cluster::build_beside(&changed, &before.placement())?;
+        let mut sides = Sides {
+            before,
+            after,
+            notes: Vec::new(),
+        };
+        let probes = if self.probe.is_empty() {
+            draw::probes(&mut sides)?
+        } else {
+            let given = self.probe.iter().map(|probe| Probe::parse(probe));
+            given.collect::<Result<Vec<_>, _>>()?
+        };
+        let peers = if self.peer.is_empty() {
+            draw::peers(&mut sides)
+        } else {
+            self.peer.clone()
+        };
+        let peers = peers
+            .iter()
+            .map(|given| {
+                Ok((
+                    Named::parse(&sides.before, given)?,
+                    Named::parse(&sides.after, given)?,
+                ))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let report = compare::compare(&sides, &peers, &probes);
+        let report = show::Report {
+            sides: &sides,
+            probes: &probes,
+            outcome: report,
+        };
+        match self.output {
+            ImpactOutput::Table => report.table()?,
+            ImpactOutput::Json => report.json()?,
+            ImpactOutput::Markdown => report.markdown()?,
+        }
+        Ok(ExitCode::from(if report.outcome.changes.is_empty() {
+            0
+        } else {
+            FINDINGS
+        }))
+    }
+}

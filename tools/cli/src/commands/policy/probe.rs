@@ -1,0 +1,135 @@
+//! Probes, and their answers for whole kinds of pods at once.
+
+use super::{
+    cluster::Cluster,
+    peer::{Family, Peer},
+    usage,
+};
+use crate::failure::Failure;
+use heddle_model::Identity;
+use heddle_policy::{CidrScope, Direction, EntryVerdict, Party, Traffic, protocol};
+use std::collections::HashMap;
+
+/// One probe.
+#[derive(Clone)]
+pub(super) struct Probe {
+    /// As it is written.
+    pub(super) given: String,
+    protocol: u8,
+    port: PortOf,
+    /// The family that it needs.
+    pub(super) family: Option<Family>,
+}
+
+#[derive(Clone)]
+enum PortOf {
+    Number(u16),
+    Name(String),
+}
+
+impl Probe {
+    /// Reads `TCP/80`, `TCP/http`, `ICMP/8`.
+    pub(super) fn parse(given: &str) -> Result<Self, Failure> {
+        let refuse = || {
+            usage(
+                "usage/probe",
+                format!("{given:?} is not a probe"),
+                "probes look like TCP/80, UDP/53, SCTP/9, TCP/http, ICMP/8, ICMPv6/128",
+            )
+        };
+        let (name, port) = given.split_once('/').ok_or_else(refuse)?;
+        let protocol = protocol::number(name).ok_or_else(refuse)?;
+        let family = match protocol {
+            protocol::ICMP => Some(Family::V4),
+            protocol::ICMPV6 => Some(Family::V6),
+            _ => None,
+        };
+        let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
+        let port = match (family, digits) {
+            (Some(_), _) => PortOf::Number(port.parse::<u8>().map_err(|_| refuse())?.into()),
+            (None, true) => match port.parse::<u16>() {
+                Ok(number) if number > 0 => PortOf::Number(number),
+                _ => return Err(refuse()),
+            },
+            (None, false) if port.is_empty() => return Err(refuse()),
+            (None, false) => PortOf::Name(port.to_owned()),
+        };
+        Ok(Self {
+            given: given.to_owned(),
+            protocol,
+            port,
+            family,
+        })
+    }
+
+    /// What goes to this destination; `None` when it does not have the named port.
+    pub(super) fn traffic(&self, cluster: &Cluster, to: Peer) -> Option<Traffic> {
+        let port = match &self.port {
+            PortOf::Number(port) => *port,
+            PortOf::Name(name) => to.named_port(cluster, self.protocol, name)?,
+        };
+        Some(Traffic {
+            protocol: self.protocol,
+            port,
+        })
+    }
+}
+
+/// A verdict in a word.
+pub(super) const fn word(verdict: EntryVerdict) -> &'static str {
+    match verdict {
+        EntryVerdict::Allow => "allow",
+        EntryVerdict::Deny => "deny",
+    }
+}
+
+/// Answers, remembered by what policy can tell apart: thousands of pods are few kinds of pods.
+pub(super) struct Answers<'a> {
+    cluster: &'a Cluster,
+    known: HashMap<(Kind, Kind, Traffic), (EntryVerdict, EntryVerdict)>,
+}
+
+/// All that a policy can see of an end: its identity, and the longest policy CIDR around its address.
+pub(super) type Kind = (Identity, Identity, bool);
+
+impl<'a> Answers<'a> {
+    pub(super) fn of(cluster: &'a Cluster) -> Self {
+        Self {
+            cluster,
+            known: HashMap::new(),
+        }
+    }
+
+    /// What policy can see of an end.
+    pub(super) fn kind(&self, party: &Party) -> Kind {
+        let scope = if party.in_cluster {
+            CidrScope::InCluster
+        } else {
+            CidrScope::World
+        };
+        let cidr = party.prefix.map_or(Identity::UNKNOWN, |prefix| {
+            self.cluster.engine.cidr_covering(prefix, scope)
+        });
+        (party.identity, cidr, party.in_cluster)
+    }
+
+    /// The verdicts of egress and ingress.
+    pub(super) fn ask(
+        &mut self,
+        from: &Party,
+        to: &Party,
+        traffic: Traffic,
+    ) -> (EntryVerdict, EntryVerdict) {
+        let key = (self.kind(from), self.kind(to), traffic);
+        if let Some(answer) = self.known.get(&key) {
+            return *answer;
+        }
+        let engine = &self.cluster.engine;
+        let answer = (
+            engine.verdict(from, to, Direction::Egress, traffic),
+            engine.verdict(to, from, Direction::Ingress, traffic),
+        );
+        self.known.insert(key, answer);
+        answer
+    }
+}

@@ -1,0 +1,123 @@
+//! What every command does alike: errors, their JSON, exit codes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn heddle(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(arguments)
+        // A lab that nobody has.
+        .env("HEDDLE_LAB", "manners-no-such-lab")
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("heddle runs")
+}
+
+/// Each command line that fails, with its exit code and the code of its error.
+const FAILURES: [(&[&str], i32, &str); 12] = [
+    (&["status"], 3, "lab/unknown-lab"),
+    (&["endpoint", "list"], 3, "lab/unknown-lab"),
+    (&["observe"], 3, "lab/unknown-lab"),
+    (&["diff"], 3, "lab/unknown-lab"),
+    (&["lab", "status"], 3, "lab/unknown-lab"),
+    (&["lab", "get", "pods"], 3, "lab/unknown-lab"),
+    (
+        &["status", "--socket", "/nowhere/agent.sock"],
+        3,
+        "agent/unreachable",
+    ),
+    (&["status", "--nonsense"], 2, "usage/unknown-argument"),
+    (&["nonsense"], 2, "usage/unknown-command"),
+    (&["lab", "get"], 2, "usage/missing-argument"),
+    (
+        &[
+            "policy",
+            "decide",
+            "-f",
+            "/nowhere.yaml",
+            "--from",
+            "a/b",
+            "--to",
+            "a/c",
+            "--port",
+            "80",
+            "--protocol",
+            "TCP",
+        ],
+        1,
+        "manifest/unreadable",
+    ),
+    (
+        &["policy", "entries", "-f", "/nowhere.yaml", "--pod", "a/b"],
+        1,
+        "manifest/unreadable",
+    ),
+];
+
+/// The same, of commands that show no object and so have no `-o`.
+const OTHERS: [(&[&str], i32, &str); 3] = [
+    (&["lab", "logs", "pod"], 3, "lab/unknown-lab"),
+    (&["lab", "up", "--families", "5"], 2, "lab/bad-config"),
+    (&["lab", "up", "--config", "/nowhere.yaml"], 2, "lab/file"),
+];
+
+#[test]
+fn an_error_in_json_always_has_its_five_keys() {
+    for (line, exit, code) in FAILURES {
+        let json = if line[0] == "observe" {
+            "jsonpb"
+        } else {
+            "json"
+        };
+        let output = heddle(&[line, &["-o", json]].concat());
+        assert_eq!(output.status.code(), Some(exit), "{line:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{line:?}: {output:?}");
+        let said: Value = serde_json::from_slice(&output.stderr)
+            .unwrap_or_else(|error| panic!("{line:?}: {error}: {output:?}"));
+        let error = said["error"].as_object().unwrap();
+        assert_eq!(error["code"], code, "{line:?}: {said}");
+        assert!(error["message"].is_string(), "{said}");
+        for key in ["object", "field", "help"] {
+            let value = error.get(key).unwrap_or_else(|| panic!("no {key}: {said}"));
+            let said_something = value.as_str().is_some_and(|text| !text.is_empty());
+            assert!(value.is_null() || said_something, "{key}: {said}");
+        }
+        assert_eq!(error.len(), 5, "{said}");
+    }
+}
+
+#[test]
+fn an_error_for_people_has_its_code_and_what_to_try() {
+    for (line, exit, code) in FAILURES.into_iter().chain(OTHERS) {
+        let output = heddle(line);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{line:?}: {said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(
+            lines[0].starts_with(&format!("error[{code}]: ")),
+            "{line:?}: {said}"
+        );
+        assert!(lines[1].starts_with("help: "), "{line:?}: {said}");
+        assert_eq!(lines.len(), 2, "{line:?}: {said}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for line in [&["--help"][..], &["--version"], &["lab", "up", "--help"]] {
+        let output = heddle(line);
+        assert_eq!(output.status.code(), Some(0), "{line:?}");
+        assert!(
+            !output.stdout.is_empty() && output.stderr.is_empty(),
+            "{line:?}"
+        );
+    }
+    let alone = heddle(&[]);
+    assert_eq!(alone.status.code(), Some(2));
+    assert!(
+        String::from_utf8(alone.stderr)
+            .unwrap()
+            .contains("Usage: heddle")
+    );
+}
