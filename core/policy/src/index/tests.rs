@@ -3,6 +3,7 @@
 use super::*;
 use heddle_model::{LabelFilter, NamespacedName, Selector};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// A pod of one of three namespaces with some labels, or a reserved identity.
 fn label_sets() -> impl Strategy<Value = LabelSet> {
