@@ -7,11 +7,12 @@
 #   PREFIX            where `make install` installs (/usr/local)
 #   BENCH, OUT        which benchmarks to run (all), and where their JSON lines go (bench.jsonl)
 #   SETS              policy sets of test-policy-live (100)
+#   FUZZ_SECONDS      how long each fuzz target runs (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test test-policy-live bench build install fmt lint deny
+.PHONY: help setup lab down test test-policy-live fuzz bench build install fmt lint deny
 
 PREFIX ?= /usr/local
 OUT ?= bench.jsonl
@@ -38,6 +39,10 @@ test: ## Everything CI runs (root for the tests with real packets)
 test-policy-live: ## Real connections against policy sets drawn by seed: 100 of them, or SETS=number (root)
 	@scripts/setup.sh test
 	@HEDDLE_POLICY_SETS="$(SETS)" scripts/test.sh policy-live
+
+fuzz: ## Fuzz the parsers of policies, manifests and selectors, FUZZ_SECONDS each (60)
+	@scripts/setup.sh build
+	@fuzz/run.sh
 
 bench: ## Paired, interleaved benchmarks; BENCH=name chooses, OUT=file.jsonl keeps the results (root)
 	@scripts/setup.sh bench

@@ -74,7 +74,8 @@ fn consider(
     cookie: &mut u32,
 ) {
     if let Some(row) = map.get(key) {
-        if row.precedence >= *precedence {
+        // At a tie the narrower key, asked first, gives the rules to name.
+        if *verdict == 0 || row.precedence > *precedence {
             *precedence = row.precedence;
             *verdict = row.verdict;
             *cookie = row.cookie;

@@ -2,7 +2,7 @@
 
 use heddle_datapath::PeerRow;
 use heddle_model::Identity;
-use heddle_policy::{CidrChange, CidrScope};
+use heddle_policy::{CidrAssignment, CidrChange, CidrScope};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -92,9 +92,9 @@ pub(crate) struct Changes {
 
 impl Ipcache {
     /// Takes over what the kernel has; everything is compared at the next look.
-    pub(crate) fn restore(&mut self, rows: Vec<PeerRow>) {
-        for (prefix, scope, identity) in borne(&rows) {
-            *self.cidrs.entry(prefix).or_default().of(scope) = Some(identity);
+    pub(crate) fn restore(&mut self, rows: Vec<PeerRow>, cidrs: &[CidrAssignment]) {
+        for one in cidrs {
+            *self.cidrs.entry(one.prefix).or_default().of(one.scope) = Some(one.identity);
         }
         self.written = rows.into_iter().map(|row| (row.prefix, row)).collect();
         self.all_dirty = true;
@@ -117,6 +117,22 @@ impl Ipcache {
         if before != base {
             self.dirty.insert(IpNet::from(address));
         }
+    }
+
+    /// The CIDR identities that addresses bear, by the prefixes that policies name.
+    pub(crate) fn cidrs(&self) -> Vec<CidrAssignment> {
+        let scopes = [CidrScope::World, CidrScope::InCluster];
+        self.cidrs
+            .iter()
+            .flat_map(|(prefix, cidr)| scopes.map(|scope| (*prefix, *cidr, scope)))
+            .filter_map(|(prefix, mut cidr, scope)| {
+                Some(CidrAssignment {
+                    prefix,
+                    scope,
+                    identity: (*cidr.of(scope))?,
+                })
+            })
+            .collect()
     }
 
     /// The addresses of a prefix bear another CIDR identity.
@@ -276,18 +292,32 @@ impl Ipcache {
     }
 }
 
-/// The CIDR identities that rows say their addresses bear.
-pub(crate) fn borne(rows: &[PeerRow]) -> impl Iterator<Item = (IpNet, CidrScope, Identity)> + '_ {
-    rows.iter()
-        .filter(|row| row.cidr != Identity::UNKNOWN)
-        .map(|row| {
-            let scope = if row.in_cluster {
-                CidrScope::InCluster
-            } else {
-                CidrScope::World
-            };
-            (row.prefix, scope, row.cidr)
-        })
+/// The CIDR identities that the kernel's rows bear, as a former run wrote them down if that is what the rows
+/// say; else each row for itself.
+pub(crate) fn borne(
+    rows: &[PeerRow],
+    written_down: Option<Vec<CidrAssignment>>,
+) -> Vec<CidrAssignment> {
+    let own = |row: &PeerRow| CidrAssignment {
+        prefix: row.prefix,
+        scope: if row.in_cluster {
+            CidrScope::InCluster
+        } else {
+            CidrScope::World
+        },
+        identity: row.cidr,
+    };
+    if let Some(cidrs) = written_down {
+        let mut told = Ipcache::default();
+        told.restore(Vec::new(), &cidrs);
+        let prefixes: BTreeSet<IpNet> = rows.iter().map(|row| row.prefix).collect();
+        let agrees = |row: &PeerRow| told.cidr(row.prefix, own(row).scope) == row.cidr;
+        if rows.iter().all(agrees) && cidrs.iter().all(|one| prefixes.contains(&one.prefix)) {
+            return cidrs;
+        }
+    }
+    let rows = rows.iter().filter(|row| row.cidr != Identity::UNKNOWN);
+    rows.map(own).collect()
 }
 
 #[cfg(test)]
@@ -380,6 +410,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_down_counts_when_the_rows_agree() {
+        let row = |prefix: &str, cidr: u32| PeerRow {
+            prefix: net(prefix),
+            identity: Identity::UNMANAGED,
+            cidr: Identity(cidr),
+            node: None,
+            in_cluster: true,
+            is_node: false,
+        };
+        let rows = [
+            row("10.0.0.0/8", 7),
+            row("10.244.0.5/32", 7),
+            row("0.0.0.0/0", 0),
+        ];
+        let written = vec![CidrAssignment {
+            prefix: net("10.0.0.0/8"),
+            scope: CidrScope::InCluster,
+            identity: Identity(7),
+        }];
+        assert_eq!(borne(&rows, Some(written.clone())), written);
+        // A row that was moved since, or one that is gone: the rows know better.
+        let moved = [row("10.0.0.0/8", 8), row("10.244.0.5/32", 7)];
+        assert_eq!(borne(&moved, Some(written.clone())).len(), 2);
+        assert_eq!(borne(&rows[1..], Some(written)).len(), 1);
+        assert_eq!(borne(&rows, None).len(), 2);
+    }
+
+    #[test]
     fn rows_of_a_former_run_are_compared_and_stale_ones_removed() {
         let mut cache = cache();
         let first = cache.changes().set;
@@ -388,7 +446,7 @@ mod tests {
             prefix: net("10.244.3.3/32"),
             ..first[1].clone()
         });
-        cache.restore(rows);
+        cache.restore(rows, &[]);
         let changes = cache.changes();
         assert!(changes.set.is_empty());
         assert_eq!(changes.remove, [net("10.244.3.3/32")]);

@@ -111,7 +111,12 @@ impl KernelDatapath {
         let policies = Policies::open(&maps, settings.max_policy_entries)?;
         let hook = attach::probe(settings.force_clsact);
         let object = Arc::new(Mutex::new(object));
-        let pod_hooks = PodHooks::open(Arc::clone(&object), hook, &pins.links)?;
+        let pod_hooks = PodHooks::open(
+            Arc::clone(&object),
+            hook,
+            settings.quick_attach,
+            &pins.links,
+        )?;
         let datapath = Self {
             hook,
             object,

@@ -27,6 +27,7 @@ const QUIET: Duration = Duration::from_millis(500);
 struct Shared {
     object: Arc<Mutex<Ebpf>>,
     hook: Hook,
+    quick: bool,
     links: PathBuf,
     netlink: Netlink,
     /// Interfaces that have clsact filters and are to have tcx links.
@@ -57,11 +58,13 @@ impl PodHooks {
     pub(crate) fn open(
         object: Arc<Mutex<Ebpf>>,
         hook: Hook,
+        quick: bool,
         links: &Path,
     ) -> Result<Self, DatapathError> {
         let shared = Arc::new(Shared {
             object,
             hook,
+            quick,
             links: links.to_owned(),
             netlink: Netlink::open()?,
             pending: Mutex::default(),
@@ -89,7 +92,7 @@ impl PodHooks {
     /// Puts a pod's programs in force on the host side of its link, or in the place of those there.
     pub(crate) fn attach(&self, interface: &str) -> Result<(), DatapathError> {
         let shared = &self.shared;
-        if shared.hook == Hook::Clsact || shared.is_settled(interface) {
+        if shared.hook == Hook::Clsact || !shared.quick || shared.is_settled(interface) {
             return shared.attach(shared.hook, interface);
         }
         shared.attach(Hook::Clsact, interface)?;

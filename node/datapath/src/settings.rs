@@ -16,6 +16,9 @@ pub struct Settings {
     pub host_routing: bool,
     /// Attach by clsact even where the kernel has tcx.
     pub force_clsact: bool,
+    /// Where the kernel has tcx, attach a new pod's programs by clsact first and by tcx soon after, so that
+    /// nobody waits for the kernel. Off: by tcx at once.
+    pub quick_attach: bool,
     /// Gateway address in pods' IPv4 routes. Link-local, so that it is nobody's pod address.
     pub gateway_ipv4: Ipv4Addr,
     /// Gateway address in pods' IPv6 routes.
@@ -46,6 +49,7 @@ impl Settings {
             overlay: false,
             host_routing: true,
             force_clsact: false,
+            quick_attach: true,
             gateway_ipv4: Self::GATEWAY_IPV4,
             gateway_ipv6: Self::GATEWAY_IPV6,
             max_connections: 131_072,

@@ -57,7 +57,8 @@ fn make_targets() -> BTreeSet<String> {
         .filter_map(|line| line.split_once(':'))
         .filter(|(_, rest)| !rest.starts_with('='))
         .map(|(name, _)| name.to_owned())
-        .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()))
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
         .collect()
 }
 

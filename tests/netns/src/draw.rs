@@ -345,7 +345,10 @@ impl Draw {
         }
         match self.below(6) {
             0 => rule["toPorts"] = json!([{"ports": [{"port": "8080", "protocol": "TCP"}]}]),
-            1 => rule["toPorts"] = json!([{"ports": [{"port": "http"}]}]),
+            // Towards addresses a name means nothing, and a deny of nothing is refused.
+            1 if rule.get("toCIDR").is_none() && rule.get("toCIDRSet").is_none() => {
+                rule["toPorts"] = json!([{"ports": [{"port": "http"}]}]);
+            }
             2 => rule["toPorts"] = json!([{"ports": [{"port": "5353", "protocol": "ANY"}]}]),
             3 => {
                 rule["toPorts"] =

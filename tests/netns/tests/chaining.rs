@@ -151,6 +151,19 @@ fn what_a_pod_sends_is_limited() {
     assert!(sent.len() == 1 && sent[0] > 100_000, "{sent:?}");
 }
 
+/// A plugin that puts a qdisc of its own on the ingress of a pod's link finds the place free when programs are
+/// attached by tcx at once.
+#[test]
+fn a_plugin_may_have_the_links_ingress_qdisc() {
+    let config = format!("{CHAIN}agent: {{quickAttach: false}}\n");
+    let lab = Lab::with(&config, &["--nodes", "1", "--host-routing", "off"]);
+    lab.apply(&WEB.replace("ingress-bandwidth", "egress-bandwidth"));
+    let address = lab.addresses("web").remove(0);
+    let fetch = format!("curl -sS --max-time 3 'http://{address}:8080/bytes?n=1000' | wc -c");
+    let said = lab.on("node-1", &fetch).ok();
+    assert_eq!(said.out.trim(), "1000", "{said:?}");
+}
+
 /// Answers of a mapped port leave with the pod's own address: the redirect out of the node passes by the
 /// node's connection tracking, which knows what to turn back.
 #[test]

@@ -26,6 +26,9 @@ pub(crate) use facts::NamedFacts;
 pub(crate) use observe::string_map;
 pub(crate) use policies::PolicyTable;
 
+/// File in the state directory: which number stands for which policy CIDR.
+const CIDRS_FILE: &str = "policy-cidrs.json";
+
 /// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
 pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::MAX_ENDPOINTS - 1) as u16;
 
@@ -163,11 +166,14 @@ impl Ledger {
         let rows = datapath.peers()?;
         let mut engine = Engine::new();
         engine.stage_cidrs();
-        for (prefix, scope, identity) in ipcache::borne(&rows) {
-            engine.restore_cidr(prefix, scope, identity);
+        let written_down = std::fs::read(config.state_dir.join(CIDRS_FILE)).ok();
+        let written_down = written_down.and_then(|content| serde_json::from_slice(&content).ok());
+        let cidrs = ipcache::borne(&rows, written_down);
+        for one in &cidrs {
+            engine.restore_cidr(one.prefix, one.scope, one.identity);
         }
         let mut ipcache = Ipcache::default();
-        ipcache.restore(rows);
+        ipcache.restore(rows, &cidrs);
         Ok(Self {
             policies: PolicyTable::new(&config.state_dir),
             named: NamedFacts::default(),

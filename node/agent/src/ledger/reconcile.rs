@@ -1,8 +1,9 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
-use super::Ledger;
 use super::transition::with_fresh;
+use super::{CIDRS_FILE, Ledger};
 use crate::directory::{PolicyListing, Shapes};
+use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
 use heddle_policy::{CompiledPolicy, Direction};
@@ -92,8 +93,21 @@ impl Ledger {
     fn write_addresses(&mut self) {
         self.write_peers();
         self.write_facts();
-        if self.failures.is_empty() {
+        if self.failures.is_empty() && !self.cidr_changes.is_empty() {
             self.cidr_changes.clear();
+            self.keep_cidrs();
+        }
+    }
+
+    /// Writes down which number stands for which prefix: the kernel's rows alone do not tell for every one.
+    /// Not synced to the disk: a power failure empties the kernel's maps too.
+    fn keep_cidrs(&self) {
+        let path = self.config.state_dir.join(CIDRS_FILE);
+        let written = serde_json::to_vec(&self.ipcache.cidrs())
+            .map_err(std::io::Error::from)
+            .and_then(|content| replace_file(&path, &content));
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "the numbers of policy CIDRs may change at the next restart");
         }
     }
 

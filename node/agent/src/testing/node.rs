@@ -99,6 +99,7 @@ impl Node {
                 "fd10:244::/48".parse().unwrap(),
             ],
             host_routing: true,
+            quick_attach: true,
             metrics: None,
             address_cooldown_seconds: self.cooldown,
             flow_report_seconds: 5,

@@ -120,6 +120,7 @@ fn settings(config: &AgentConfig) -> Settings {
     Settings {
         overlay: config.fabric == Fabric::Vxlan,
         host_routing: config.host_routing,
+        quick_attach: config.quick_attach,
         max_connections: config.max_connections,
         max_policy_entries: config.max_policy_entries,
         max_ipcache_entries: config.max_ipcache_entries,
