@@ -9,6 +9,7 @@ use crate::{
     protocol,
 };
 use heddle_model::{Identity, LabelSet, Source};
+use std::fmt::{Display, Write};
 
 /// Rules named as nearest at most: enough to see what is missing, few enough to read.
 const MOST_NEAREST: usize = 8;
@@ -213,11 +214,13 @@ fn describe_ports(ports: &Ports) -> String {
     }
 }
 
-fn join(terms: impl Iterator<Item = impl std::fmt::Display>) -> String {
-    terms
-        .map(|term| term.to_string())
-        .collect::<Vec<_>>()
-        .join(", or ")
+fn join(terms: impl Iterator<Item = impl Display>) -> String {
+    let mut text = String::with_capacity(96);
+    for (at, term) in terms.enumerate() {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{}{term}", if at == 0 { "" } else { ", or " });
+    }
+    text
 }
 
 fn describe_party(party: &Party, labels: Option<&LabelSet>) -> String {
@@ -225,17 +228,25 @@ fn describe_party(party: &Party, labels: Option<&LabelSet>) -> String {
         return format!("identity {}", party.identity);
     };
     if let Some(namespace) = labels.namespace() {
-        let own: Vec<String> = labels
-            .iter()
-            .filter(|(source, key, _)| *source == Source::K8s && !key.starts_with("io."))
-            .map(|(_, key, value)| format!("{key}={value}"))
-            .collect();
-        let labels = if own.is_empty() {
-            "no labels".to_owned()
-        } else {
-            own.join(", ")
-        };
-        return format!("pod with {labels} of namespace {namespace}");
+        let mut text = String::with_capacity(192);
+        text.push_str("pod with ");
+        let mut none = true;
+        for (source, key, value) in labels.iter() {
+            if source == Source::K8s && !key.starts_with("io.") {
+                for part in [if none { "" } else { ", " }, key, "=", value] {
+                    text.push_str(part);
+                }
+                none = false;
+            }
+        }
+        for part in [
+            if none { "no labels" } else { "" },
+            " of namespace ",
+            namespace,
+        ] {
+            text.push_str(part);
+        }
+        return text;
     }
     let name = party.identity.reserved_name().unwrap_or("unknown");
     match party.prefix {

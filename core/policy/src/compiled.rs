@@ -13,9 +13,9 @@ pub enum Direction {
     Egress,
 }
 
-/// Precedence of an explicit deny.
+/// Precedence of an explicit deny of the tier Normal; those of the tier Admin are above it.
 pub const PRECEDENCE_DENY: u32 = 255 << 24;
-/// Precedence of a rule's allow.
+/// Precedence of an allow of the tier Normal; those of the tier Baseline are below it.
 pub const PRECEDENCE_ALLOW: u32 = 1 << 24;
 /// Precedence of an allow that no rule gives: nothing is enforced, or the endpoint's own node asks. Lower
 /// than a rule's, so that a rule is named where there is one.
@@ -27,7 +27,7 @@ pub const PRECEDENCE_FALLBACK: u32 = 1;
 pub enum EntryVerdict {
     /// Let it pass.
     Allow,
-    /// Stop it; wins over every allow.
+    /// Stop it.
     Deny,
 }
 
@@ -57,11 +57,11 @@ pub struct Entry {
     /// What it says.
     pub verdict: EntryVerdict,
     /// The entry of the highest precedence wins among those found for the peer's identity, for its CIDR
-    /// identity and for anybody (for each, the longest prefix): [`PRECEDENCE_DENY`],
-    /// [`PRECEDENCE_ALLOW`] or [`PRECEDENCE_FALLBACK`].
+    /// identity and for anybody (for each, the longest prefix). Entries of one precedence have one verdict.
     pub precedence: u32,
     /// Names the set of rules it comes from (see [`Engine::rules_of`](crate::Engine::rules_of)); 0 only
-    /// where no policy is enforced.
+    /// where no policy is enforced. The cookie of no rules bears the own node's allow, and the default deny
+    /// where a wider row would say otherwise.
     pub cookie: u32,
 }
 

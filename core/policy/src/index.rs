@@ -3,7 +3,7 @@
 use crate::{EndpointSelector, fast::NumberMap, link::SpecNo};
 use heddle_model::{Identity, LabelSet, Operator, Requirement, Source};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -41,7 +41,8 @@ pub(crate) struct SelectorIndex {
 /// Who bears which label: the other way around, for new selectors. One for all indexes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Bearers {
-    labels: BTreeMap<Identity, Arc<LabelSet>>,
+    labels: NumberMap<Identity, Arc<LabelSet>>,
+    identities: BTreeSet<Identity>,
     bearing: NumberMap<u64, Vec<Identity>>,
 }
 
@@ -90,21 +91,21 @@ impl Bearers {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Identity, &LabelSet)> {
-        self.labels
+        self.identities
             .iter()
-            .map(|(identity, labels)| (*identity, labels.as_ref()))
+            .filter_map(|identity| Some((*identity, self.labels.get(identity)?.as_ref())))
     }
 
     /// The cluster's own pods: every identity but the reserved ones.
     pub(crate) fn pods(&self) -> impl Iterator<Item = Identity> + '_ {
         let first = Identity::CLUSTER_FIRST;
-        self.labels.range(first..).map(|(identity, _)| *identity)
+        self.identities.range(first..).copied()
     }
 
     /// The reserved identities.
     pub(crate) fn reserved(&self) -> impl Iterator<Item = Identity> + '_ {
         let first = Identity::CLUSTER_FIRST;
-        self.labels.range(..first).map(|(identity, _)| *identity)
+        self.identities.range(..first).copied()
     }
 
     pub(crate) fn add(&mut self, identity: Identity, labels: Arc<LabelSet>, marks: &Marks) {
@@ -113,11 +114,13 @@ impl Bearers {
                 insert_sorted(self.bearing.entry(*hash).or_default(), identity);
             }
         }
+        self.identities.insert(identity);
         self.labels.insert(identity, labels);
     }
 
     pub(crate) fn remove(&mut self, identity: Identity) -> Option<Arc<LabelSet>> {
         let labels = self.labels.remove(&identity)?;
+        self.identities.remove(&identity);
         let marks = Marks::of(&labels);
         for hash in marks.labels.into_iter().flat_map(|(key, pair)| [key, pair]) {
             if let Some(list) = self.bearing.get_mut(&hash) {
@@ -409,3 +412,6 @@ fn drop_value(list: &mut Vec<SelectorNo>, number: SelectorNo) {
         list.swap_remove(at);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ pub(crate) const fn normal_place(verdict: crate::EntryVerdict) -> Place {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,26 +8,58 @@ use super::{
 };
 use crate::{
     facts::{PrefixSet, family, shorten},
+    fast::{NumberHasher, NumberMap},
     link::SpecNo,
 };
 use heddle_model::Identity;
 use ipnet::IpNet;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
 pub(super) type ClassNo = u32;
 
 /// What makes prefixes alike.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Likeness {
+    /// Of all the rest: lists of regions may be long, and are hashed and compared often.
+    digest: u64,
     pub(super) scope: CidrScope,
     pub(super) family: usize,
     /// The regions that cover them, sorted.
     pub(super) regions: Arc<[RegionNo]>,
     /// The identity of the addresses there, where rules need it (see [`Cidrs::tell_identities_apart`]).
     pub(super) base: Option<Identity>,
+}
+
+impl Likeness {
+    pub(super) fn new(
+        scope: CidrScope,
+        family: usize,
+        regions: Arc<[RegionNo]>,
+        base: Option<Identity>,
+    ) -> Self {
+        let mut hasher = NumberHasher::default();
+        (scope, family, base).hash(&mut hasher);
+        for region in regions.iter() {
+            hasher.write_u32(*region);
+        }
+        Self {
+            digest: hasher.finish(),
+            scope,
+            family,
+            regions,
+            base,
+        }
+    }
+}
+
+impl Hash for Likeness {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
+    }
 }
 
 /// Prefixes that policy cannot tell apart.
@@ -75,11 +107,11 @@ pub(crate) struct Cidrs {
     pub(super) classes: Vec<Option<Class>>,
     pub(super) free: Vec<ClassNo>,
     /// A class of each likeness that is not fresh.
-    pub(super) alike: HashMap<Likeness, ClassNo>,
+    pub(super) alike: NumberMap<Likeness, ClassNo>,
     /// The fresh classes, by where their prefixes come from.
-    pub(super) parted: HashMap<(Identity, Likeness), ClassNo>,
-    pub(super) of_region: HashMap<RegionNo, BTreeSet<ClassNo>>,
-    pub(super) live: HashMap<Identity, ClassNo>,
+    pub(super) parted: NumberMap<(Identity, Likeness), ClassNo>,
+    pub(super) of_region: NumberMap<RegionNo, BTreeSet<ClassNo>>,
+    pub(super) live: NumberMap<Identity, ClassNo>,
     pub(super) numbers: Numbers,
     /// Numbers from before a restart.
     pub(super) hints: BTreeMap<(CidrScope, IpNet), Identity>,
@@ -113,6 +145,16 @@ pub(super) const fn at(scope: CidrScope) -> usize {
         CidrScope::World => 0,
         CidrScope::InCluster => 1,
     }
+}
+
+/// The regions that are not in another list; both are sorted.
+fn without<'a>(
+    regions: &'a [RegionNo],
+    kept: &'a [RegionNo],
+) -> impl Iterator<Item = &'a RegionNo> {
+    regions
+        .iter()
+        .filter(|region| kept.binary_search(region).is_err())
 }
 
 impl Cidrs {
@@ -378,12 +420,8 @@ impl Cidrs {
         regions.sort_unstable();
         regions.dedup();
         let told_apart = scope == CidrScope::InCluster && self.by_identity && !regions.is_empty();
-        Likeness {
-            scope,
-            family: family(prefix),
-            regions: regions.into(),
-            base: told_apart.then(|| self.base(prefix)).flatten(),
-        }
+        let base = told_apart.then(|| self.base(prefix)).flatten();
+        Likeness::new(scope, family(prefix), regions.into(), base)
     }
 
     /// Brings the classes up to date. `facts` says that no rule changed, only what rules refer to: then a
@@ -579,16 +617,16 @@ impl Cidrs {
             relabelled: false,
             members: 0,
         });
-        self.link(number, touched);
+        self.link(number, &[], touched);
         number
     }
 
-    /// Puts a class into the indexes.
-    fn link(&mut self, number: ClassNo, touched: &mut BTreeSet<RegionNo>) {
+    /// Puts a class into the indexes; those of the regions in `kept` have it.
+    fn link(&mut self, number: ClassNo, kept: &[RegionNo], touched: &mut BTreeSet<RegionNo>) {
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };
-        for region in class.likeness.regions.iter() {
+        for region in without(&class.likeness.regions, kept) {
             self.of_region.entry(*region).or_default().insert(number);
             touched.insert(*region);
         }
@@ -600,11 +638,11 @@ impl Cidrs {
         }
     }
 
-    fn unlink(&mut self, number: ClassNo, touched: &mut BTreeSet<RegionNo>) {
+    fn unlink(&mut self, number: ClassNo, kept: &[RegionNo], touched: &mut BTreeSet<RegionNo>) {
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };
-        for region in class.likeness.regions.iter() {
+        for region in without(&class.likeness.regions, kept) {
             if let Some(set) = self.of_region.get_mut(region) {
                 set.remove(&number);
                 if set.is_empty() {
@@ -624,13 +662,24 @@ impl Cidrs {
 
     /// A class becomes another as a whole, and keeps its number.
     fn relabel(&mut self, number: ClassNo, goal: Likeness, touched: &mut BTreeSet<RegionNo>) {
-        self.unlink(number, touched);
+        // Rows of rules about regions that it had and has do not change, unless who lives there does.
+        let kept: Vec<RegionNo> = match self.class(number) {
+            Some(class) if class.likeness.base == goal.base => class
+                .likeness
+                .regions
+                .iter()
+                .copied()
+                .filter(|region| goal.regions.binary_search(region).is_ok())
+                .collect(),
+            _ => Vec::new(),
+        };
+        self.unlink(number, &kept, touched);
         if let Some(class) = self.classes[number as usize].as_mut() {
             class.likeness = goal;
             // Its rows still say what it was: nothing may join it before they are written.
             class.relabelled = self.staged && !self.settling;
         }
-        self.link(number, touched);
+        self.link(number, &kept, touched);
     }
 
     pub(super) fn leave(&mut self, number: ClassNo, touched: &mut BTreeSet<RegionNo>) {
@@ -639,7 +688,7 @@ impl Cidrs {
             class.members == 0
         });
         if empty {
-            self.unlink(number, touched);
+            self.unlink(number, &[], touched);
             if let Some(class) = self.classes[number as usize].take() {
                 self.live.remove(&class.number);
                 self.numbers.free(class.number);

@@ -34,12 +34,7 @@ impl Cidrs {
         if self.points[at(scope)].get(prefix).is_some() {
             return;
         }
-        let likeness = Likeness {
-            scope,
-            family: family(prefix),
-            regions: Arc::new([]),
-            base: None,
-        };
+        let likeness = Likeness::new(scope, family(prefix), Arc::new([]), None);
         let number = match known {
             Some(number) if self.class(number).is_some_and(|c| c.likeness == likeness) => number,
             Some(_) => return,
