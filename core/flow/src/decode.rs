@@ -100,7 +100,15 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
             let denied_by = match DropReason::from_number(event.reason) {
                 // No rule allowed it: the policies that isolate the endpoint are why that is a drop.
                 Some(DropReason::PolicyDenied) => resolver.isolating(event.endpoint, direction),
-                Some(DropReason::PolicyDeny) => behind(event.ingress_cookie, resolver),
+                Some(DropReason::PolicyDeny) => {
+                    let rules = behind(event.ingress_cookie, resolver);
+                    // Under a rule that passes on, default deny is a row of its own, with no rules behind it.
+                    if rules.is_empty() {
+                        resolver.isolating(event.endpoint, direction)
+                    } else {
+                        rules
+                    }
+                }
                 // Nothing is known about the direction of a packet that no policy was asked about.
                 _ => {
                     flow.is_reply = reply.then_some(true);

@@ -166,6 +166,18 @@ fn an_explicit_deny_names_the_rules_behind_its_cookie() {
 }
 
 #[test]
+fn a_default_deny_that_is_a_row_of_its_own_names_the_isolating_policies() {
+    let isolated = flow_of(&denied()).egress_denied_by;
+    assert!(!isolated.is_empty());
+    let flow = flow_of(&Event {
+        reason: 181,
+        ingress_cookie: 0,
+        ..denied()
+    });
+    assert_eq!(flow.egress_denied_by, isolated);
+}
+
+#[test]
 fn an_allowed_connection_names_the_policies_of_both_directions() {
     let flow = flow_of(&Event {
         kind: EVENT_VERDICT,
