@@ -29,7 +29,14 @@ impl Lab {
         if let Ok(mut alive) = ALIVE.lock() {
             *alive = Some((lab.heddle.clone(), lab.name.clone()));
         }
-        lab.heddle(&["lab", "up", "--nodes", "2"], "")?;
+        // Rounds follow each other faster than freed addresses come back at the default.
+        let config = std::env::temp_dir().join(format!("{}.yaml", lab.name));
+        std::fs::write(&config, "agent: {addressCooldownSeconds: 1}\n")
+            .with_context(|| format!("write {}", config.display()))?;
+        let path = config.to_string_lossy();
+        let up = lab.heddle(&["lab", "up", "--nodes", "2", "--config", &path], "");
+        std::fs::remove_file(&config)?;
+        up?;
         Ok(lab)
     }
 
