@@ -1,6 +1,6 @@
 //! What policy needs to know of Service and EndpointSlice objects.
 
-use crate::pod;
+use crate::pod::{self, list};
 use heddle_model::NamespacedName;
 use serde_json::Value;
 use std::{collections::BTreeMap, net::IpAddr};
@@ -55,13 +55,6 @@ pub fn slice_addresses(slice: &Value) -> Vec<IpAddr> {
         .flat_map(|endpoint| list(endpoint, "/addresses"))
         .filter_map(|address| address.as_str()?.parse().ok())
         .collect()
-}
-
-fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_array)
-        .map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

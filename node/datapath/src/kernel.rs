@@ -434,24 +434,7 @@ impl Datapath for KernelDatapath {
         let name = link_name(endpoint);
         self.pod_hooks.forget(&name);
         self.netlink.remove_link(&name)?;
-        for ingress in [true, false] {
-            let pin = Attachment {
-                program: "",
-                interface: &name,
-                ingress,
-            }
-            .pin(&self.pins.links);
-            match std::fs::remove_file(&pin) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(DatapathError::Failed {
-                        doing: "remove pin",
-                        object: pin.display().to_string(),
-                        reason: error.to_string(),
-                    });
-                }
-                _ => {}
-            }
-        }
+        self.pod_hooks.remove_pins(&name)?;
         lock(&self.known).remove(&endpoint);
         let mut gone = BTreeSet::new();
         let id = u32::from(endpoint);

@@ -6,6 +6,7 @@
 mod api;
 mod attach;
 mod events;
+mod keeper;
 mod kernel;
 mod maps;
 mod netlink;

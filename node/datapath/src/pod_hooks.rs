@@ -8,6 +8,7 @@
 use crate::{
     DatapathError,
     attach::{self, Attachment, Hook},
+    keeper::Keeper,
     maps::lock,
     netlink::Netlink,
 };
@@ -16,7 +17,6 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -39,9 +39,7 @@ struct Shared {
 /// Attaches programs to pods' links.
 pub(crate) struct PodHooks {
     shared: Arc<Shared>,
-    /// Wakes the thread; dropped first, which ends it.
-    wake: Option<mpsc::SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    keeper: Keeper,
 }
 
 /// A pod's programs: what leaves the pod comes in by the host side of its link.
@@ -70,23 +68,11 @@ impl PodHooks {
             pending: Mutex::default(),
             settling: Mutex::default(),
         });
-        let (wake, woken) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("pod-hooks".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || shared.settle_when_quiet(&woken)
-            })
-            .map_err(|error| DatapathError::Failed {
-                doing: "start thread",
-                object: "pod-hooks".to_owned(),
-                reason: error.to_string(),
-            })?;
-        Ok(Self {
-            shared,
-            wake: Some(wake),
-            thread: Some(thread),
-        })
+        let keeper = Keeper::start("pod-hooks", {
+            let shared = Arc::clone(&shared);
+            move |woken| shared.settle_when_quiet(&woken)
+        })?;
+        Ok(Self { shared, keeper })
     }
 
     /// Puts a pod's programs in force on the host side of its link, or in the place of those there.
@@ -97,8 +83,7 @@ impl PodHooks {
         }
         shared.attach(Hook::Clsact, interface)?;
         lock(&shared.pending).insert(interface.to_owned());
-        // A thread that has been woken already waits for quiet anyway.
-        let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
+        self.keeper.wake();
         Ok(())
     }
 
@@ -114,16 +99,22 @@ impl PodHooks {
         let _settling = lock(&self.shared.settling);
         lock(&self.shared.pending).remove(interface);
     }
-}
 
-impl Drop for PodHooks {
-    fn drop(&mut self) {
-        self.wake = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that settles pods' links ended early");
+    /// Removes the pins of a link that is gone; those that are not there are no error.
+    pub(crate) fn remove_pins(&self, interface: &str) -> Result<(), DatapathError> {
+        for pin in programs(interface).map(|what| what.pin(&self.shared.links)) {
+            match std::fs::remove_file(&pin) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DatapathError::Failed {
+                        doing: "remove pin",
+                        object: pin.display().to_string(),
+                        reason: error.to_string(),
+                    });
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod slots;
 
 use crate::{
     DatapathError, RealisedPolicy,
+    keeper::Keeper,
     maps::{Maps, PolicyMap, lock, refused},
 };
 use heddle_abi::{MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_SLOT_NONE, PolicyBinding, map_names};
@@ -18,8 +19,7 @@ use heddle_policy::compiled::{CompiledPolicy, Entry};
 use slots::{Slot, Slots};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, mpsc},
-    thread::JoinHandle,
+    sync::{Arc, Mutex},
 };
 
 /// A map that endpoints have.
@@ -43,9 +43,7 @@ pub(crate) struct Policies {
     max_entries: u32,
     bound: Mutex<Bound>,
     slots: Arc<Slots>,
-    /// Wakes the keeper; dropped first, which ends it.
-    wake: Option<mpsc::SyncSender<()>>,
-    keeper: Option<JoinHandle<()>>,
+    keeper: Keeper,
 }
 
 impl Policies {
@@ -74,33 +72,19 @@ impl Policies {
             };
             bound.by_slot.insert(slot, in_use);
         }
-        let (wake, woken) = mpsc::sync_channel(1);
-        let keeper = std::thread::Builder::new()
-            .name("policy-slots".to_owned())
-            .spawn({
-                let slots = Arc::clone(&slots);
-                move || slots.keep(&woken)
-            })
-            .map_err(|error| DatapathError::Failed {
-                doing: "start thread",
-                object: "policy-slots".to_owned(),
-                reason: error.to_string(),
-            })?;
+        let keeper = Keeper::start("policy-slots", {
+            let slots = Arc::clone(&slots);
+            move |woken| slots.keep(&woken)
+        })?;
         let policies = Self {
             maps: Arc::clone(maps),
             max_entries,
             bound: Mutex::new(bound),
             slots,
-            wake: Some(wake),
-            keeper: Some(keeper),
+            keeper,
         };
-        policies.wake();
+        policies.keeper.wake();
         Ok(policies)
-    }
-
-    fn wake(&self) {
-        // A keeper that has been woken already looks at everything.
-        let _ = self.wake.as_ref().map(|wake| wake.try_send(()));
     }
 
     /// Puts a policy in force for an endpoint.
@@ -127,14 +111,14 @@ impl Policies {
                 let mut slot = self.slots.spare()?;
                 if let Err(error) = rows::fill(&mut slot.map, entries) {
                     self.slots.retire(slot);
-                    self.wake();
+                    self.keeper.wake();
                     return Err(error);
                 }
                 bound.enter(slot, entries.into())
             }
         };
         let outcome = self.bind(&mut bound, endpoint, number);
-        self.wake();
+        self.keeper.wake();
         outcome
     }
 
@@ -142,7 +126,7 @@ impl Policies {
     pub(crate) fn clear(&self, endpoint: u16) -> Result<(), DatapathError> {
         let mut bound = lock(&self.bound);
         let outcome = self.bind(&mut bound, endpoint, POLICY_SLOT_NONE);
-        self.wake();
+        self.keeper.wake();
         outcome
     }
 
@@ -199,18 +183,6 @@ impl Policies {
             generation: binding.generation(),
             entries,
         })
-    }
-}
-
-impl Drop for Policies {
-    fn drop(&mut self) {
-        self.wake = None;
-        // Whoever opens the maps next must find nobody at work on them.
-        if let Some(keeper) = self.keeper.take()
-            && keeper.join().is_err()
-        {
-            tracing::error!("the keeper of spare policy maps ended early");
-        }
     }
 }
 
