@@ -5,8 +5,8 @@ use crate::{DatapathError, object::chain};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
-        links::{FdLink, PinnedLink},
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions,
+        links::{FdLink, Link as _, PinnedLink},
         tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
     util::KernelVersion,
@@ -161,6 +161,30 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
     // A filter stays until its interface goes; dropping the link would remove it.
     std::mem::forget(link);
     Ok(())
+}
+
+/// Removes the clsact filter of a program that is attached by tcx too; without one nothing is to be done.
+///
+/// The qdisc stays: to remove it the kernel takes the link's transmit queues out of service for a moment
+/// (`dev_deactivate` in net/sched/sch_api.c), and what the node's stack sends then is lost.
+pub(crate) fn remove_clsact_filter(what: Attachment<'_>) -> Result<(), DatapathError> {
+    let (priority, handle) = FILTER;
+    let removed =
+        SchedClassifierLink::attached(what.interface, what.direction(), priority, handle, None)
+            .map_err(|error| what.failed(&error))?
+            .detach();
+    match removed {
+        Err(ProgramError::NetlinkError(error))
+            if error.raw_os_error() != Some(nix::errno::Errno::ENOENT as i32) =>
+        {
+            Err(DatapathError::Failed {
+                doing: "remove clsact filter",
+                object: what.interface.to_owned(),
+                reason: chain(&error),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Bytes of the kernel's `struct __sk_buff`, and where the interface index stands in it (linux/bpf.h).

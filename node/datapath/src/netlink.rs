@@ -11,7 +11,6 @@ use rtnetlink::packet_route::{
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
     neighbour::NeighbourState,
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
-    tc::TcHandle,
 };
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
@@ -57,16 +56,8 @@ fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
 }
 
-/// Handle of every clsact qdisc, `ffff:` (linux/pkt_sched.h).
-const CLSACT_QDISC: TcHandle = TcHandle {
-    major: 0xffff,
-    minor: 0,
-};
-const ENOENT: i32 = 2;
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
-/// What the kernel says of a qdisc that is not there.
-const EINVAL: i32 = 22;
 const ESRCH: i32 = 3;
 
 impl Netlink {
@@ -185,23 +176,6 @@ impl Netlink {
         let message = LinkUnspec::new_with_index(index).up().build();
         self.run(|handle| async move { handle.link().change(message).execute().await })
             .map_err(failed("bring up link", index.to_string()))
-    }
-
-    /// Removes an interface's clsact qdisc with its filters; without one nothing is to be done.
-    pub(crate) fn remove_clsact(&self, index: u32) -> Result<(), DatapathError> {
-        let removed = self.run(|handle| async move {
-            let mut request = handle.qdisc().del(i32::try_from(index).unwrap_or_default());
-            let header = &mut request.message_mut().header;
-            header.parent = TcHandle::CLSACT;
-            header.handle = CLSACT_QDISC;
-            request.execute().await
-        });
-        match removed {
-            Err(error) if !is_errno(&error, ENOENT) && !is_errno(&error, EINVAL) => {
-                Err(failed("remove clsact of link", index.to_string())(error))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// A route to a prefix by an interface; one that is there is replaced.

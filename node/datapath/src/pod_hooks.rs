@@ -169,10 +169,12 @@ impl Shared {
     }
 
     fn settle(&self, interface: &str) -> Result<(), DatapathError> {
-        let Some(link) = self.netlink.link(interface)? else {
+        if self.netlink.link(interface)?.is_none() {
             return Ok(());
-        };
+        }
         self.attach(Hook::Tcx, interface)?;
-        self.netlink.remove_clsact(link.index)
+        programs(interface)
+            .into_iter()
+            .try_for_each(attach::remove_clsact_filter)
     }
 }

@@ -101,30 +101,34 @@ fn a_new_pod_is_guarded_at_once_and_by_tcx_soon_after() {
     let mut bed = Bed::new(|_| {});
     let a = bed.pod(1, 300);
     let b = bed.pod(2, 301);
-    let qdisc = |bed: &Bed| {
-        bed::said(&format!(
-            "ip netns exec {} tc qdisc show dev hd1",
-            bed.node()
-        ))
+    let filters = |bed: &Bed| {
+        ["ingress", "egress"].map(|direction| {
+            bed::said(&format!(
+                "ip netns exec {} tc filter show dev hd1 {direction}",
+                bed.node()
+            ))
+        })
     };
+    let unfiltered = |bed: &Bed| filters(bed).iter().all(|said| !said.contains("_pod"));
     let links = bed.datapath.map_directory().with_file_name("links");
     let pinned = || links.join("hd1-ingress").exists() && links.join("hd1-egress").exists();
     bed.datapath.set_policy(2, &deny_all()).unwrap();
+    assert!(filters(&bed).iter().all(|said| said.contains("_pod")));
     for address in b.addresses() {
         assert!(!bed.ping(&a, &address), "{address}");
     }
     bed.datapath.set_policy(2, &allow_all()).unwrap();
-    wait_for("tcx links, and clsact gone", || {
+    wait_for("tcx links, and filters gone", || {
         // Whichever of the two is there, packets pass as policy says.
         assert!(bed.ping(&a, &b.addresses()[0]));
-        pinned() && !qdisc(&bed).contains("clsact")
+        pinned() && unfiltered(&bed)
     });
     for round in ["settled", "reopened"] {
         for address in b.addresses() {
             assert!(bed.ping(&a, &address), "{round}: {address}");
         }
         bed.reopen();
-        assert!(!qdisc(&bed).contains("clsact"), "{round}");
+        assert!(unfiltered(&bed), "{round}: {:?}", filters(&bed));
         assert!(
             bed.datapath
                 .endpoints()
@@ -139,6 +143,30 @@ fn a_new_pod_is_guarded_at_once_and_by_tcx_soon_after() {
     bed.pod(4, 303);
     wait_for("the next pod settles", || links.join("hd4-egress").exists());
     assert!(!links.join("hd3-ingress").exists() && !links.join("hd3-egress").exists());
+}
+
+/// Packets by the node's own stack meet the link's transmit queue, which the kernel takes out of service
+/// when a qdisc comes or goes.
+#[test]
+fn a_link_that_moves_to_tcx_loses_no_packet() {
+    for host_routing in [true, false] {
+        let bed = Bed::new(|settings| settings.host_routing = host_routing);
+        let a = bed.pod(1, 300);
+        let b = bed.pod(2, 301);
+        let links = bed.datapath.map_directory().with_file_name("links");
+        let settled = || [1, 2].map(|it| links.join(format!("hd{it}-egress")).exists());
+        assert_eq!(settled(), [false; 2], "the move is still to come");
+        let said = bed::said(&format!(
+            "ip netns exec {} ping -n -q -i 0.001 -c 2500 {}",
+            a.netns,
+            b.addresses()[0]
+        ));
+        assert_eq!(settled(), [true; 2], "the move came meanwhile");
+        assert!(
+            said.contains(" 0% packet loss"),
+            "host routing {host_routing}: {said}"
+        );
+    }
 }
 
 #[test]
