@@ -2,11 +2,11 @@
 
 use crate::packet::{icmpv4_words, icmpv6_words, mac_addresses};
 use crate::record::{
-    Direction, Endpoint, Ethernet, EventType, Flow, FlowType, Icmp, Interface, Ip, IpVersion,
-    Layer4, Policy, Ports, Tcp, TcpFlags, TraceReason, Verdict, drop_reason_name, event_kind,
-    observation_name,
+    Direction, Endpoint, Ethernet, EventType, Extensions, Flow, FlowType, Icmp, Interface, Ip,
+    IpVersion, Layer4, Policy, Ports, Tcp, TcpFlags, TraceReason, Verdict, drop_reason_name,
+    event_kind, observation_name,
 };
-use crate::{Asked, Resolver, Timestamp};
+use crate::{Asked, Denied, Resolver, Timestamp};
 use heddle_abi::{
     CAPTURE_LENGTH, DIRECTION_EGRESS, DropReason, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6,
     EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT, Event,
@@ -160,7 +160,26 @@ fn deny(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut
         }
         _ => return,
     };
-    flow.is_reply = Some(is_reply(event));
+    let reply = is_reply(event);
+    flow.is_reply = Some(reply);
+    if event.reason == DropReason::PolicyDenied as u8 {
+        // The egress policy is the initiator's, and its peer the responder; in a reply they have changed sides.
+        let (peer, address) = if (direction == Direction::Egress) == reply {
+            (event.source_identity, event.source)
+        } else {
+            (event.destination_identity, event.destination)
+        };
+        let nearest = resolver.nearest(&Denied {
+            endpoint: event.endpoint,
+            direction,
+            generation: event.generation,
+            peer,
+            address: address.into(),
+            protocol: event.protocol,
+            port: asked_port(event),
+        });
+        flow.extensions = (!nearest.is_empty()).then(|| Extensions::nearest(nearest));
+    }
     flow.policy_match_type = if event.reason == DropReason::PolicyDeny as u8 {
         match_type(event, direction, event.ingress_cookie, resolver)
     } else {
@@ -185,22 +204,26 @@ const fn is_reply(event: &Event) -> bool {
 
 /// What the policy was asked about: the connection, whichever way this packet of it travels.
 fn match_type(event: &Event, direction: Direction, cookie: u32, resolver: &dyn Resolver) -> u32 {
-    let reply = is_reply(event);
-    let port = match (event.protocol, event.tcp_flags_or_icmp_type, reply) {
-        // An echo reply answers an echo request.
-        (PROTOCOL_ICMP, 0, true) => 8,
-        (PROTOCOL_ICMPV6, 129, true) => 128,
-        (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind, _) => u16::from(kind),
-        (_, _, true) => event.source_port,
-        (_, _, false) => event.destination_port,
-    };
     resolver.match_type(&Asked {
         endpoint: event.endpoint,
         direction,
         cookie,
         protocol: event.protocol,
-        port,
+        port: asked_port(event),
     })
+}
+
+/// The port or ICMP type that the policy was asked about.
+const fn asked_port(event: &Event) -> u16 {
+    let reply = is_reply(event);
+    match (event.protocol, event.tcp_flags_or_icmp_type, reply) {
+        // An echo reply answers an echo request.
+        (PROTOCOL_ICMP, 0, true) => 8,
+        (PROTOCOL_ICMPV6, 129, true) => 128,
+        (PROTOCOL_ICMP | PROTOCOL_ICMPV6, kind, _) => kind as u16,
+        (_, _, true) => event.source_port,
+        (_, _, false) => event.destination_port,
+    }
 }
 
 fn behind(cookie: u32, resolver: &dyn Resolver) -> Vec<Policy> {

@@ -333,6 +333,13 @@ fn because(flow: &Flow) -> String {
             ));
         }
     }
+    let nearest = flow.extensions.iter().flat_map(|it| &it.nearest).next();
+    if let Some(nearest) = nearest {
+        parts.push(format!(
+            "nearest {}: {} wants {}, got {}",
+            nearest.rule, nearest.failed, nearest.wanted, nearest.got
+        ));
+    }
     // Reports of established connections would repeat it every few seconds.
     if flow.event_type.kind == event_kind::POLICY_VERDICT {
         for (direction, policies) in [

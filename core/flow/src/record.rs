@@ -512,6 +512,47 @@ pub struct Flow {
     /// Policies whose ingress rules denied it, or that isolate its destination.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ingress_denied_by: Vec<Policy>,
+    /// What Hubble's record has no field for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extensions: Option<Extensions>,
+}
+
+/// Heddle's own part of a flow, in the field that Hubble's record keeps for such.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Extensions {
+    /// Names the content, as protojson wants it of an `Any`.
+    #[serde(rename = "@type")]
+    pub kind: String,
+    /// After a default deny: the allows that came nearest, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nearest: Vec<NearestAllow>,
+}
+
+impl Extensions {
+    /// The value of `@type`.
+    pub const KIND: &'static str = "heddle.dev/flow.v1.Denial";
+
+    /// What nearly allowed a denied connection.
+    pub fn nearest(nearest: Vec<NearestAllow>) -> Self {
+        Self {
+            kind: Self::KIND.to_owned(),
+            nearest,
+        }
+    }
+}
+
+/// An allow that came near, and the term of it that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NearestAllow {
+    /// The rule, as people write it: `NetworkPolicy shop/web ingress[0]`.
+    pub rule: String,
+    /// `peer`, `port`, `protocol` or `icmp`.
+    pub failed: String,
+    /// What the term asks for.
+    pub wanted: String,
+    /// What was there.
+    pub got: String,
 }
 
 impl Flow {

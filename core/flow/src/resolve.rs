@@ -1,6 +1,6 @@
 //! Who is behind an address, and which policies are behind a number in an event.
 
-use crate::record::{Direction, Policy, Workload};
+use crate::record::{Direction, NearestAllow, Policy, Workload};
 use heddle_model::NamespacedName;
 use std::net::IpAddr;
 
@@ -36,6 +36,25 @@ pub struct Asked {
     pub port: u16,
 }
 
+/// A connection that no rule allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Denied {
+    /// The endpoint whose policy it was; 0 for the node.
+    pub endpoint: u32,
+    /// Which of its two directions.
+    pub direction: Direction,
+    /// The endpoint's policy generation when it was asked.
+    pub generation: u32,
+    /// Identity number of the other end.
+    pub peer: u32,
+    /// Address of the other end.
+    pub address: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port of the responder; for ICMP the type of the request.
+    pub port: u16,
+}
+
 /// What the decoder asks about addresses and numbers. Answers must be quick: every event asks.
 pub trait Resolver: Send + Sync {
     /// Whom an address belongs to; `None` when nobody known has it.
@@ -49,6 +68,13 @@ pub trait Resolver: Send + Sync {
 
     /// The policies that isolate an endpoint of this node in a direction.
     fn isolating(&self, endpoint: u32, direction: Direction) -> Vec<Policy>;
+
+    /// The allows that came nearest to a connection that no rule allowed, by the policy that was in force then;
+    /// empty when that is not known (any more).
+    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
+        let _ = denied;
+        Vec::new()
+    }
 
     /// The name of an interface of this node.
     fn interface(&self, index: u32) -> Option<String>;

@@ -14,8 +14,12 @@ use heddle_model::LabelFilter;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+/// How often, and after what pauses, a flow asks the busy ledger what nearly allowed it.
+const EXPLAIN_TRIES: u32 = 4;
+const EXPLAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// How far the agent has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +91,23 @@ impl Agent {
             Arc::clone(&datapath),
         )
         .context("the kernel's ipcache cannot be read")?;
+        let ledger = Arc::new(Mutex::new(ledger));
+        let asked = Arc::downgrade(&ledger);
+        directory.set_explainer(move |denial| {
+            let ledger = asked.upgrade()?;
+            // Events do not wait: while the ledger is at work a flow goes without.
+            (0..EXPLAIN_TRIES).find_map(|attempt| {
+                if attempt > 0 {
+                    std::thread::sleep(EXPLAIN_PAUSE);
+                }
+                let ledger = match ledger.try_lock() {
+                    Err(TryLockError::WouldBlock) => return None,
+                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                    Ok(ledger) => ledger,
+                };
+                Some(ledger.nearest(denial))
+            })
+        });
         Ok(Self {
             identities: IdentityAllocator::new(Arc::clone(&store)),
             label_filter: config
@@ -106,7 +127,7 @@ impl Agent {
             told: Mutex::default(),
             turns: Mutex::default(),
             unfinished: Mutex::default(),
-            ledger: Arc::new(Mutex::new(ledger)),
+            ledger,
             config,
             store,
             datapath,

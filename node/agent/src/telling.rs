@@ -4,15 +4,17 @@ use crate::agent::Agent;
 use crate::api::FlowSource;
 use crate::directory::Directory;
 use crate::flows::{Devices, FlowHub};
+use crate::ledger::nearest::Denial;
 use crate::metrics::{AddressCount, IdentityCount};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_flow::{
-    Asked, Direction as FlowDirection, ObserveRequest, Peer, Policy, Resolver, Workload,
+    Asked, Denied, Direction as FlowDirection, NearestAllow, ObserveRequest, Peer, Policy,
+    Resolver, Workload,
 };
 use heddle_ipam::Family;
 use heddle_model::{Identity, IdentityScope};
-use heddle_policy::PolicyId;
 use heddle_policy::compiled::Direction;
+use heddle_policy::{Nearest, PolicyId, Term, Traffic};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -63,6 +65,9 @@ impl Agent {
         }
     }
 }
+
+/// Allows that a flow names as nearest at most.
+const MOST_NEAREST: usize = 3;
 
 /// The directory in the terms of flows.
 pub(crate) struct Names {
@@ -133,6 +138,27 @@ impl Resolver for Names {
             .collect()
     }
 
+    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
+        let (Some(direction), Ok(endpoint)) =
+            (side(denied.direction), u16::try_from(denied.endpoint))
+        else {
+            return Vec::new();
+        };
+        let denial = Denial {
+            endpoint,
+            direction,
+            generation: denied.generation,
+            peer: Identity(denied.peer),
+            address: denied.address,
+            traffic: Traffic {
+                protocol: denied.protocol,
+                port: denied.port,
+            },
+        };
+        let nearest = self.directory.nearest(&denial).into_iter();
+        nearest.take(MOST_NEAREST).map(nearest_allow).collect()
+    }
+
     fn interface(&self, index: u32) -> Option<String> {
         self.directory
             .interface(index)
@@ -152,6 +178,21 @@ impl Resolver for Names {
             asked.protocol,
             asked.port,
         )
+    }
+}
+
+fn nearest_allow(nearest: Nearest) -> NearestAllow {
+    NearestAllow {
+        rule: nearest.rule.to_string(),
+        failed: match nearest.failed {
+            Term::Peer => "peer",
+            Term::Port => "port",
+            Term::Protocol => "protocol",
+            Term::Icmp => "icmp",
+        }
+        .to_owned(),
+        wanted: nearest.wanted,
+        got: nearest.got,
     }
 }
 

@@ -195,6 +195,10 @@ pub trait Datapath: Send + Sync + 'static {
     /// Puts the node's own policy in force, in one step; `None`: the node's traffic is not judged.
     fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError>;
 
+    /// How often an endpoint's policy has changed, as events name it; 0 before its first. Endpoint 0 is the
+    /// node.
+    fn policy_generation(&self, endpoint: u16) -> Result<u32, DatapathError>;
+
     /// The node's own policy as the kernel holds it; `None` when its traffic is not judged.
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError>;
 

@@ -427,6 +427,13 @@ impl Datapath for KernelDatapath {
         }
     }
 
+    fn policy_generation(&self, endpoint: u16) -> Result<u32, DatapathError> {
+        self.policies.generation(match endpoint {
+            0 => HOST_ENDPOINT as u16,
+            pod => pod,
+        })
+    }
+
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
         let realised = self.policies.read(HOST_ENDPOINT as u16)?;
         Ok(realised.entries.is_some().then_some(realised))

@@ -171,7 +171,9 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
 
 /// The denial stands in the flows with the node as its end, and the policy that isolates it.
 fn denials_name_the_policy(lab: &Lab) {
+    let node = addresses(lab, 0).remove(0);
     eventually("the denial is told", SOON, || {
+        assert!(!lab.connects("client", &node, 9000));
         lab.flows(&["--verdict", "DROPPED", "--port", "9000"])
             .iter()
             .any(|line| {
@@ -180,6 +182,9 @@ fn denials_name_the_policy(lab: &Lab) {
                     && flow["destination"]["identity"] == 1
                     && flow["source"]["pod_name"] == "client"
                     && flow["ingress_denied_by"][0]["name"] == "edge"
+                    && flow["extensions"]["nearest"][0]["failed"] == "peer"
+                    && flow["extensions"]["nearest"][0]["rule"]
+                        == "CiliumClusterwideNetworkPolicy edge ingress[0]"
             })
     });
 }

@@ -7,6 +7,9 @@ use heddle_model::NamespacedName;
 use proptest::prelude::*;
 use serde_json::json;
 
+/// The policy generation that the resolver below knows the nearest allows of.
+const WITH_NEAREST: u32 = 44;
+
 /// Two pods of the shop, one policy per cookie.
 pub(crate) struct Shop;
 
@@ -39,6 +42,19 @@ impl Resolver for Shop {
     }
     fn isolating(&self, endpoint: u32, direction: Direction) -> Vec<Policy> {
         vec![policy(&format!("isolate-{endpoint}-{}", direction.name()))]
+    }
+    fn nearest(&self, denied: &crate::Denied) -> Vec<crate::NearestAllow> {
+        if denied.generation != WITH_NEAREST {
+            return Vec::new();
+        }
+        vec![crate::NearestAllow {
+            got: format!(
+                "{} {} {}/{}",
+                denied.address, denied.peer, denied.protocol, denied.port
+            ),
+            rule: format!("generation {}", denied.generation),
+            ..crate::NearestAllow::default()
+        }]
     }
     fn interface(&self, index: u32) -> Option<String> {
         (index == 12).then(|| "hd7".to_owned())
@@ -175,6 +191,54 @@ fn a_default_deny_that_is_a_row_of_its_own_names_the_isolating_policies() {
         ..denied()
     });
     assert_eq!(flow.egress_denied_by, isolated);
+}
+
+#[test]
+fn a_default_deny_is_asked_about_the_other_end_of_the_connection() {
+    let near = |event: &Event| {
+        let extensions = flow_of(event).extensions.expect("nearest");
+        assert_eq!(extensions.kind, crate::Extensions::KIND);
+        extensions.nearest[0].clone()
+    };
+    let out = Event {
+        generation: WITH_NEAREST,
+        ..denied()
+    };
+    let (source, destination) = (IpAddr::from(out.source), IpAddr::from(out.destination));
+    let (from, to) = (out.source_identity, out.destination_identity);
+    let port = out.destination_port;
+    let asked = near(&out);
+    assert_eq!(asked.rule, "generation 44");
+    assert_eq!(asked.got, format!("{destination} {to} 6/{port}"));
+    let inward = Event {
+        direction: DIRECTION_INGRESS,
+        ..out
+    };
+    assert_eq!(near(&inward).got, format!("{source} {from} 6/{port}"));
+    // The reply of a connection that is not allowed any more: its responder is its source.
+    let reply = Event {
+        flags: EVENT_REPLY,
+        ..out
+    };
+    let port = out.source_port;
+    assert_eq!(near(&reply).got, format!("{source} {from} 6/{port}"));
+    let explicit = Event { reason: 181, ..out };
+    assert_eq!(flow_of(&explicit).extensions, None);
+}
+
+#[test]
+fn an_audited_denial_is_told_as_one_that_passed() {
+    let flow = flow_of(&Event {
+        kind: EVENT_VERDICT,
+        flags: EVENT_AUDIT,
+        ..denied()
+    });
+    assert_eq!(flow.verdict, Verdict::Audit);
+    assert_eq!(
+        (flow.drop_reason, flow.event_type.kind),
+        (133, event_kind::POLICY_VERDICT)
+    );
+    assert_eq!(flow.egress_denied_by, flow_of(&denied()).egress_denied_by);
 }
 
 #[test]

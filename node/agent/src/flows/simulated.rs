@@ -91,6 +91,10 @@ impl Datapath for SimulatedKernel {
         unused()
     }
 
+    fn policy_generation(&self, _: u16) -> Result<u32, DatapathError> {
+        unused()
+    }
+
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
         unused()
     }

@@ -230,7 +230,7 @@ impl Ledger {
     }
 
     /// Who stands at an address or a range.
-    fn party(&self, prefix: IpNet) -> Party {
+    pub(super) fn party(&self, prefix: IpNet) -> Party {
         let known = self.directory.peer(prefix.addr());
         match known {
             Some(peer) if !peer.identity.is_world() => {

@@ -4,6 +4,7 @@
 mod audit;
 mod facts;
 mod host;
+pub(crate) mod nearest;
 mod observe;
 mod policies;
 mod reconcile;

@@ -238,6 +238,12 @@ impl Datapath for FakeDatapath {
         Ok(())
     }
 
+    fn policy_generation(&self, endpoint: u16) -> Result<u32, DatapathError> {
+        let state = self.state.lock().unwrap();
+        let held = state.kernel.policies.get(&endpoint);
+        Ok(held.map_or(0, |(generation, _)| *generation))
+    }
+
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
         let state = self.state.lock().unwrap();
         let realised = |policy: &CompiledPolicy| RealisedPolicy {

@@ -163,6 +163,11 @@ impl Policies {
         Ok(())
     }
 
+    /// How often an endpoint's policy has changed.
+    pub(crate) fn generation(&self, endpoint: u16) -> Result<u32, DatapathError> {
+        Ok(binding(&self.maps, endpoint)?.generation())
+    }
+
     /// Rows of the largest policy in force.
     pub(crate) fn largest(&self) -> usize {
         let bound = lock(&self.bound);
