@@ -96,6 +96,27 @@ pub fn declared_ports(pod: &Value) -> Vec<DeclaredPort> {
     found.into_iter().collect()
 }
 
+/// The ports of a pod that its node probes, sorted: of startup, readiness and liveness probes.
+pub fn probed_ports(pod: &Value) -> BTreeSet<u16> {
+    let declared = declared_ports(pod);
+    let number = |port: &Value| match port {
+        Value::String(name) => declared
+            .iter()
+            .find(|it| it.name == *name)
+            .map(|it| it.number),
+        port => port.as_u64().and_then(|port| u16::try_from(port).ok()),
+    };
+    list(pod, "/spec/containers")
+        .iter()
+        .chain(list(pod, "/spec/initContainers"))
+        .flat_map(|container| {
+            ["startupProbe", "readinessProbe", "livenessProbe"].map(|kind| &container[kind])
+        })
+        .flat_map(|probe| ["httpGet", "tcpSocket", "grpc"].map(|how| &probe[how]["port"]))
+        .filter_map(number)
+        .collect()
+}
+
 /// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
 /// `dns=UDP/53,http=TCP/8080`, sorted.
 pub fn named_ports(pod: &Value) -> String {

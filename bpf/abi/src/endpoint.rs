@@ -61,6 +61,8 @@ const _: () = assert!(size_of::<Endpoint>() == 64);
 pub const NODE_HOST_ROUTING: u32 = 1;
 /// Packets to other nodes' pods are encapsulated.
 pub const NODE_OVERLAY: u32 = 2;
+/// Host policies are about this node: what it sends and receives is asked of [`crate::HOST_ENDPOINT`]'s policy.
+pub const NODE_HOST_POLICY: u32 = 4;
 
 /// Facts about this node.
 #[repr(C)]

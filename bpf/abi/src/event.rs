@@ -15,6 +15,9 @@ pub const EVENT_REPLY: u8 = 1;
 pub const EVENT_IPV6: u8 = 2;
 /// The packet is an ICMP error about its connection.
 pub const EVENT_RELATED: u8 = 4;
+/// A policy denies the connection, and it passed because the endpoint's policy is on audit; `reason` says
+/// how it would have been dropped.
+pub const EVENT_AUDIT: u8 = 8;
 
 /// Bytes of the packet that an event carries at most.
 pub const CAPTURE_LENGTH: usize = 128;
@@ -73,11 +76,11 @@ pub struct Event {
     pub packet_length: u32,
     /// `EVENT_DROP`, `EVENT_TRACE` or `EVENT_VERDICT`.
     pub kind: u8,
-    /// For a drop, its [`crate::DropReason`].
+    /// For a drop and for an [`EVENT_AUDIT`], the [`crate::DropReason`].
     pub reason: u8,
     /// [`crate::DIRECTION_INGRESS`] or [`crate::DIRECTION_EGRESS`]: whose policy or hook speaks.
     pub direction: u8,
-    /// `EVENT_REPLY`, `EVENT_IPV6`, `EVENT_RELATED`.
+    /// `EVENT_REPLY`, `EVENT_IPV6`, `EVENT_RELATED`, `EVENT_AUDIT`.
     pub flags: u8,
     /// A [`TracePoint`].
     pub observation: u8,

@@ -19,11 +19,13 @@ pub use connection::{
     ConnectionVerdict, FragmentKey, FragmentPorts,
 };
 pub use drop_reason::DropReason;
-pub use endpoint::{Endpoint, MacAddress, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig};
+pub use endpoint::{
+    Endpoint, MacAddress, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig,
+};
 pub use event::{
-    CAPTURE_LENGTH, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT,
-    Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot, Sampler,
-    TracePoint, metric_index,
+    CAPTURE_LENGTH, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE,
+    EVENT_VERDICT, Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot,
+    Sampler, TracePoint, metric_index,
 };
 pub use policy::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, MAX_POLICY_SLOTS, POLICY_ANY_PORT_PREFIX,
@@ -68,6 +70,9 @@ pub mod map_names {
 
 /// Highest endpoint id plus one: the size of the per-endpoint arrays.
 pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// The node itself where policies are bound to endpoints; no pod has this id. In events the node is 0.
+pub const HOST_ENDPOINT: u32 = MAX_ENDPOINTS - 1;
 
 /// UDP port of the overlay (Cilium's VXLAN port, reference 3.4).
 pub const OVERLAY_PORT: u16 = 8472;

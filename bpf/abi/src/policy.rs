@@ -43,6 +43,9 @@ const _: () = assert!(size_of::<PolicyKey>() == 8);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PolicyBinding(u64);
 
+/// Bit of a binding whose policy is on audit; slots are far below it.
+const AUDIT: u64 = 1 << 63;
+
 impl PolicyBinding {
     /// The policy map in this slot, since the change of this number.
     #[inline(always)]
@@ -50,10 +53,27 @@ impl PolicyBinding {
         Self((slot as u64) << 32 | generation as u64)
     }
 
+    /// The same on audit, or not: what the policy denies is told and passes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn on_audit(self, audit: bool) -> Self {
+        if audit {
+            Self(self.0 | AUDIT)
+        } else {
+            Self(self.0 & !AUDIT)
+        }
+    }
+
+    /// Whether what the policy denies passes.
+    #[inline(always)]
+    pub const fn is_on_audit(self) -> bool {
+        self.0 & AUDIT != 0
+    }
+
     /// Position of the policy map in [`crate::map_names::POLICIES`]; [`POLICY_SLOT_NONE`] without one.
     #[inline(always)]
     pub const fn slot(self) -> u32 {
-        (self.0 >> 32) as u32
+        ((self.0 & !AUDIT) >> 32) as u32
     }
 
     /// 0 until the endpoint is given its first policy map, another number after each change.

@@ -13,8 +13,8 @@ use crate::{
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use heddle_abi::{
     CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
-    ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_RELATED, EVENT_REPLY,
-    NodeConfig,
+    ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_RELATED,
+    EVENT_REPLY, HOST_ENDPOINT, NodeConfig,
 };
 
 /// Lifetimes in seconds (reference 3.3).
@@ -112,22 +112,35 @@ fn hold(
         return Ok(verdict.cookie);
     }
     let mut cookie = 0;
-    if let Err(reason) = policy::ask(
+    let answer = policy::ask(
         binding,
         direction,
         peer,
         flow.packet.protocol,
         port,
         &mut cookie,
-    ) {
-        // The other direction's packets must ask again too, and be refused.
-        verdict.generation = 0;
-        flow.endpoint = endpoint;
+    );
+    if let Err(reason) = answer {
+        flow.endpoint = if endpoint == HOST_ENDPOINT {
+            0
+        } else {
+            endpoint
+        };
         flow.direction = direction;
         flow.generation = generation;
         flow.egress_cookie = cookie;
         flow.ingress_cookie = cookie;
-        return Err(reason);
+        // Without a policy there is nothing to audit: that stays closed.
+        if !binding.is_on_audit() || matches!(reason, DropReason::EpNotReady) {
+            // The other direction's packets must ask again too, and be refused.
+            verdict.generation = 0;
+            return Err(reason);
+        }
+        flow.flags |= EVENT_AUDIT;
+        flow.audited = reason as u8;
+        *is_first = true;
+        // What passes only so was allowed by nobody.
+        cookie = 0;
     }
     *is_first |= verdict.generation == 0;
     *verdict = ConnectionVerdict {
@@ -245,20 +258,42 @@ fn open(
 ) -> Result<Report, DropReason> {
     // SAFETY: plain integers, for which zero is a value.
     *entry = unsafe { core::mem::zeroed() };
-    hold_both(entry, flow, ends, false)?;
-    entry.flags = if source_is_low {
+    let is_reply = is_reply_of_old(&flow.packet, ends);
+    hold_both(entry, flow, ends, is_reply)?;
+    entry.flags = if source_is_low != is_reply {
         CT_INITIATOR_IS_LOW
     } else {
         0
     };
-    entry.source_identity = ends.source.identity;
-    entry.destination_identity = ends.destination.identity;
+    let (initiator, responder) = if is_reply {
+        flow.flags |= EVENT_REPLY;
+        (&ends.destination, &ends.source)
+    } else {
+        (&ends.source, &ends.destination)
+    };
+    entry.source_identity = initiator.identity;
+    entry.destination_identity = responder.identity;
     entry.last_report = now;
-    let _ = advance(skb, entry, &flow.packet, false, now);
+    let _ = advance(skb, entry, &flow.packet, is_reply, now);
     match CONNECTIONS.insert(key, &*entry, 0) {
         Ok(()) => Ok(Report::Verdict),
         Err(_) => Err(DropReason::CtMapInsertionFailed),
     }
+}
+
+/// Whether the first packet seen of a connection travels from its responder.
+///
+/// The node's own connections are tracked only while host policies are about it, so some are older than
+/// that. A TCP packet without SYN opens nothing at the node, whichever end is asked about it; the lower port is
+/// taken for the service's. Pods' connections are tracked from the start, and a pod has no such benefit.
+#[inline(always)]
+fn is_reply_of_old(packet: &Packet, ends: &Ends) -> bool {
+    let only_the_node = (ends.source_endpoint == HOST_ENDPOINT && ends.destination_endpoint == 0)
+        || (ends.source_endpoint == 0 && ends.destination_endpoint == HOST_ENDPOINT);
+    only_the_node
+        && packet.protocol == TCP
+        && packet.tcp_flags_or_icmp_type & TCP_SYN == 0
+        && u16::from_be(packet.source_port) < u16::from_be(packet.destination_port)
 }
 
 /// Moves a connection's state on by one packet.

@@ -3,6 +3,7 @@
 use crate::{
     connection::{Ends, Report, admit},
     deliver::{self, MARK_OVERLAY},
+    host::{self, HOST},
     maps::{CONFIG, DEVICES},
     neighbour::{self, Outcome},
     packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP},
@@ -21,7 +22,6 @@ use heddle_abi::{
     NODE_OVERLAY, NodeConfig, OVERLAY_PORT, TracePoint,
 };
 
-const HOST: u32 = 1;
 const UNMANAGED: u32 = 3;
 const REMOTE_NODE: u32 = 6;
 const CLUSTER_FIRST: u32 = 256;
@@ -166,7 +166,11 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         source,
         destination,
         source_endpoint: device.id,
-        destination_endpoint: 0,
+        destination_endpoint: if destination.is(IPCACHE_LOCAL_NODE) {
+            host::endpoint(config)
+        } else {
+            0
+        },
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -296,7 +300,11 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
     let ends = Ends {
         source,
         destination,
-        source_endpoint: 0,
+        source_endpoint: if from_here {
+            host::endpoint(config()?)
+        } else {
+            0
+        },
         destination_endpoint: endpoint.id,
     };
     let due = admit(skb, scratch, &ends)?;
@@ -339,12 +347,17 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
             if !source.is(IPCACHE_NODE) || !source.is_remote() {
                 return Err(DropReason::EncapsulationTrafficIsProhibited);
             }
+            // What is inside is judged when it is out.
+            return Ok(TC_ACT_OK);
         }
         // A pod of this node that is gone, or not here yet.
         if destination.identity == UNMANAGED && !destination.is_remote() {
             return Err(DropReason::StaleOrUnroutableIp);
         }
-        return Ok(TC_ACT_OK);
+        if host::endpoint(config) == 0 || destination.is_remote() {
+            return Ok(TC_ACT_OK);
+        }
+        return into_host(context, scratch, parsed, config);
     };
     flow.endpoint = endpoint.id;
     flow.destination_identity = endpoint.identity;
@@ -352,16 +365,103 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
     let row = peer::row(&flow.packet.source);
     let source = peer::of_row(row, v6);
     flow.source_identity = source.identity;
-    // This node's own addresses cannot come from outside; with an overlay, no pod's can.
-    if peer::local(&flow.packet.source).is_some()
+    if is_forged(source, flow, config) {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    into_pod(context, scratch, source, endpoint, config)
+}
+
+/// This node's own addresses cannot come from outside; with an overlay, no pod's can.
+#[inline(always)]
+fn is_forged(source: Peer, flow: &Flow, config: &NodeConfig) -> bool {
+    peer::local(&flow.packet.source).is_some()
         || source.is(IPCACHE_LOCAL_NODE)
         || (config.flags & NODE_OVERLAY != 0
             && source.is(IPCACHE_IN_CLUSTER)
             && !source.is(IPCACHE_NODE))
-    {
+}
+
+/// A packet off the uplink that is for no pod and no other node: whatever its address, the node judges it.
+#[inline(always)]
+fn into_host(
+    context: &TcContext,
+    scratch: &mut Scratch,
+    parsed: Result<(), DropReason>,
+    config: &NodeConfig,
+) -> Result<i32, DropReason> {
+    let flow = &mut scratch.flow;
+    if host::readable(parsed)? && host::is_neighbourhood(&flow.packet) {
+        return Ok(TC_ACT_OK);
+    }
+    let v6 = flow.packet.is(packet::IS_V6);
+    let source = peer::of_row(peer::row(&flow.packet.source), v6);
+    flow.source_identity = source.identity;
+    let destination = host::peer(&flow.packet.destination, v6);
+    flow.destination_identity = destination.identity;
+    if is_forged(source, flow, config) {
         return Err(DropReason::InvalidSourceIp);
     }
-    into_pod(context, scratch, source, endpoint, config)
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: 0,
+        destination_endpoint: host::endpoint(config),
+    };
+    let due = admit(context.skb.skb, scratch, &ends)?;
+    passed(context, &mut scratch.flow, due, TracePoint::ToHost);
+    Ok(TC_ACT_OK)
+}
+
+/// tcx egress of the uplink, while host policies are about this node.
+#[classifier]
+pub fn to_network(context: TcContext) -> i32 {
+    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromHost) else {
+        return TC_ACT_SHOT;
+    };
+    let outcome = host_sends(&context, scratch);
+    finish(&context, &scratch.flow, outcome)
+}
+
+/// What the node sends: from a process of its own, or from one of its addresses. Pods' packets pass by here
+/// and have been judged.
+#[inline(always)]
+fn host_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
+    let config = config()?;
+    if !is_ip(context) || host::endpoint(config) == 0 {
+        return Ok(TC_ACT_OK);
+    }
+    let flow = &mut scratch.flow;
+    let parsed = packet::parse(context, &mut flow.packet);
+    let v6 = flow.packet.is(packet::IS_V6);
+    // SAFETY: the context is the kernel's. No ingress interface: a process of this node sent it.
+    let from_here = unsafe { (*context.skb.skb).ingress_ifindex } == 0;
+    let source = host::peer(&flow.packet.source, v6);
+    if !from_here && !source.is(IPCACHE_LOCAL_NODE) {
+        return Ok(TC_ACT_OK);
+    }
+    if host::readable(parsed)? && host::is_neighbourhood(&flow.packet) {
+        return Ok(TC_ACT_OK);
+    }
+    let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
+    flow.source_identity = source.identity;
+    flow.destination_identity = destination.identity;
+    // An envelope: what is inside was judged before it was put in.
+    if config.flags & NODE_OVERLAY != 0
+        && flow.packet.protocol == UDP
+        && flow.packet.destination_port == OVERLAY_PORT.to_be()
+        && destination.is(IPCACHE_NODE)
+    {
+        return Ok(TC_ACT_OK);
+    }
+    let ends = Ends {
+        source,
+        destination,
+        source_endpoint: host::endpoint(config),
+        destination_endpoint: 0,
+    };
+    let due = admit(context.skb.skb, scratch, &ends)?;
+    passed(context, &mut scratch.flow, due, TracePoint::ToNetwork);
+    Ok(TC_ACT_OK)
 }
 
 /// A packet from elsewhere into a pod: asks its ingress policy, then delivers.
@@ -433,6 +533,16 @@ fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
     flow.destination_identity = destination.identity;
     if !destination.is(IPCACHE_LOCAL_NODE) {
         return Err(DropReason::StaleOrUnroutableIp);
+    }
+    if host::endpoint(config) != 0 {
+        let ends = Ends {
+            source,
+            destination,
+            source_endpoint: 0,
+            destination_endpoint: host::endpoint(config),
+        };
+        let due = admit(context.skb.skb, scratch, &ends)?;
+        passed(context, &mut scratch.flow, due, TracePoint::ToHost);
     }
     to_stack(context.skb.skb)
 }
@@ -528,12 +638,27 @@ fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32,
     };
     flow.source_identity = identity;
     let row = peer::row(&flow.packet.destination);
-    flow.destination_identity = peer::of_row(row, v6).identity;
+    let destination = peer::of_row(row, v6);
+    flow.destination_identity = destination.identity;
     let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
     if node.is_unspecified() {
         return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
     }
+    let host = host::endpoint(config()?);
+    if from_here && host != 0 {
+        let source = host::peer(&flow.packet.source, v6);
+        flow.source_identity = source.identity;
+        let ends = Ends {
+            source,
+            destination,
+            source_endpoint: host,
+            destination_endpoint: 0,
+        };
+        let due = admit(skb, scratch, &ends)?;
+        passed(context, &mut scratch.flow, due, TracePoint::ToOverlay);
+    } else {
+        report::forwarded(context, DIRECTION_EGRESS);
+    }
     deliver::set_tunnel_key(skb, &node, identity)?;
-    report::forwarded(context, DIRECTION_EGRESS);
     Ok(TC_ACT_OK)
 }

@@ -5,6 +5,7 @@
 //! | `from_pod` | tcx ingress of a pod's host-side link | what the pod sends |
 //! | `to_pod` | tcx egress of a pod's host-side link | what the node's stack sends to the pod |
 //! | `from_network` | tcx ingress of the uplink | what arrives from other nodes and from outside |
+//! | `to_network` | tcx egress of the uplink, while host policies are in force | what the node itself sends |
 //! | `from_overlay` | tcx ingress of the overlay device | what other nodes encapsulated |
 //! | `to_overlay` | tcx egress of the overlay device | what is about to be encapsulated |
 //!
@@ -22,6 +23,8 @@ mod deliver;
 mod fragment;
 #[cfg(target_arch = "bpf")]
 mod hooks;
+#[cfg(target_arch = "bpf")]
+mod host;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -36,7 +36,9 @@ pub struct Flow {
     pub flags: u8,
     /// A [`TracePoint`].
     pub observation: u8,
-    pub reserved: [u8; 5],
+    /// Why it would have been dropped, were the policy not on audit; a drop reason's number or 0.
+    pub audited: u8,
+    pub reserved: [u8; 4],
 }
 
 /// Words of a [`Flow`].
@@ -117,7 +119,7 @@ pub fn drop_silently(context: &TcContext, direction: u8, reason: DropReason) -> 
 /// Reports a forwarded packet; `kind` is `EVENT_VERDICT` or `EVENT_TRACE`.
 #[inline(never)]
 pub fn trace(skb: *mut __sk_buff, flow: &Flow, kind: u8) {
-    send(skb, flow, kind, 0, NO_WAKEUP);
+    send(skb, flow, kind, flow.audited, NO_WAKEUP);
 }
 
 /// Takes a token from a drop reason's bucket, one second's worth deep.

@@ -8,8 +8,8 @@ use crate::record::{
 };
 use crate::{Asked, Resolver, Timestamp};
 use heddle_abi::{
-    CAPTURE_LENGTH, DIRECTION_EGRESS, DropReason, EVENT_DROP, EVENT_IPV6, EVENT_RELATED,
-    EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT, Event,
+    CAPTURE_LENGTH, DIRECTION_EGRESS, DropReason, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6,
+    EVENT_RELATED, EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT, Event,
 };
 use heddle_model::Identity;
 use std::net::IpAddr;
@@ -97,38 +97,16 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
                 kind: event_kind::DROP,
                 sub_type: u32::from(event.reason),
             };
-            let denied_by = match DropReason::from_number(event.reason) {
-                // No rule allowed it: the policies that isolate the endpoint are why that is a drop.
-                Some(DropReason::PolicyDenied) => resolver.isolating(event.endpoint, direction),
-                Some(DropReason::PolicyDeny) => {
-                    let rules = behind(event.ingress_cookie, resolver);
-                    // Under a rule that passes on, default deny is a row of its own, with no rules behind it.
-                    if rules.is_empty() {
-                        resolver.isolating(event.endpoint, direction)
-                    } else {
-                        rules
-                    }
-                }
-                // Nothing is known about the direction of a packet that no policy was asked about.
-                _ => {
-                    flow.is_reply = reply.then_some(true);
-                    return;
-                }
-            };
-            flow.is_reply = Some(reply);
-            flow.policy_match_type = if event.reason == DropReason::PolicyDeny as u8 {
-                match_type(event, direction, event.ingress_cookie, resolver)
-            } else {
-                0
-            };
-            match direction {
-                Direction::Egress => flow.egress_denied_by = denied_by,
-                Direction::Ingress | Direction::Unknown => {
-                    flow.ingress_denied_by = denied_by;
-                    // On one node the source's egress policy has spoken before.
-                    flow.egress_allowed_by = behind(event.egress_cookie, resolver);
-                }
-            }
+            // Nothing is known about the direction of a packet that no policy was asked about.
+            flow.is_reply = reply.then_some(true);
+            deny(event, direction, resolver, flow);
+        }
+        EVENT_VERDICT if event.flags & EVENT_AUDIT != 0 => {
+            flow.verdict = Verdict::Audit;
+            flow.drop_reason = u32::from(event.reason);
+            flow.drop_reason_desc = drop_reason_name(event.reason).to_owned();
+            flow.event_type.kind = event_kind::POLICY_VERDICT;
+            deny(event, direction, resolver, flow);
         }
         EVENT_VERDICT => {
             flow.verdict = Verdict::Forwarded;
@@ -163,6 +141,38 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
             flow.ingress_allowed_by = behind(event.ingress_cookie, resolver);
         }
         other => flow.event_type.kind = u32::from(other),
+    }
+}
+
+/// Fills in who denies what a policy was asked about, whether or not it was dropped.
+fn deny(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut Flow) {
+    let denied_by = match DropReason::from_number(event.reason) {
+        // No rule allowed it: the policies that isolate the endpoint are why that is a drop.
+        Some(DropReason::PolicyDenied) => resolver.isolating(event.endpoint, direction),
+        Some(DropReason::PolicyDeny) => {
+            let rules = behind(event.ingress_cookie, resolver);
+            // Under a rule that passes on, default deny is a row of its own, with no rules behind it.
+            if rules.is_empty() {
+                resolver.isolating(event.endpoint, direction)
+            } else {
+                rules
+            }
+        }
+        _ => return,
+    };
+    flow.is_reply = Some(is_reply(event));
+    flow.policy_match_type = if event.reason == DropReason::PolicyDeny as u8 {
+        match_type(event, direction, event.ingress_cookie, resolver)
+    } else {
+        0
+    };
+    match direction {
+        Direction::Egress => flow.egress_denied_by = denied_by,
+        Direction::Ingress | Direction::Unknown => {
+            flow.ingress_denied_by = denied_by;
+            // On one node the source's egress policy has spoken before.
+            flow.egress_allowed_by = behind(event.egress_cookie, resolver);
+        }
     }
 }
 

@@ -19,6 +19,9 @@ pub enum IdentityScope {
     Cluster,
     /// Each node's own numbers for policy CIDRs: from 0x0100_0001.
     Node,
+    /// A node as the subject of host policies, numbered by whoever asks: from 0x0200_0000. No packet bears
+    /// one: as a peer a node is `host`, `remote-node` or `kube-apiserver`.
+    Subject,
     /// A number that this version hands out nowhere.
     Other,
 }
@@ -56,6 +59,14 @@ impl Identity {
     /// Last number of the node scope.
     pub const NODE_LAST: Self = Self(0x01ff_ffff);
 
+    /// This node as the subject of host policies.
+    pub const OWN_NODE: Self = Self::node_subject(0);
+
+    /// The subject number of the node with this position; this node has the first, [`Identity::OWN_NODE`].
+    pub const fn node_subject(position: u16) -> Self {
+        Self(0x0200_0000 + position as u32)
+    }
+
     /// The reserved identities and their names.
     pub const RESERVED: [(Self, &'static str); 10] = [
         (Self::HOST, "host"),
@@ -76,6 +87,7 @@ impl Identity {
             0..=255 => IdentityScope::Reserved,
             256..=65_535 => IdentityScope::Cluster,
             0x0100_0001..=0x01ff_ffff => IdentityScope::Node,
+            0x0200_0000..=0x0200_ffff => IdentityScope::Subject,
             _ => IdentityScope::Other,
         }
     }
@@ -122,5 +134,9 @@ mod tests {
         assert_eq!(Identity::CLUSTER_LAST.scope(), IdentityScope::Cluster);
         assert_eq!(Identity::NODE_FIRST.scope(), IdentityScope::Node);
         assert_eq!(Identity(65_536).scope(), IdentityScope::Other);
+        assert_eq!(Identity::OWN_NODE.scope(), IdentityScope::Subject);
+        let last = Identity::node_subject(u16::MAX);
+        assert_eq!(last.scope(), IdentityScope::Subject);
+        assert_eq!(Identity(last.0 + 1).scope(), IdentityScope::Other);
     }
 }

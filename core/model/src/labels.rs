@@ -46,6 +46,9 @@ impl LabelSet {
     /// numbers never share an identity; the value is `name=TCP/8080,...`, sorted.
     pub const NAMED_PORTS: &'static str = "named-ports";
 
+    /// Name of the reserved label that tells a node as the subject of host policies from everybody else.
+    pub const NODE: &'static str = "node";
+
     /// No labels.
     pub fn new() -> Self {
         Self::default()
@@ -93,6 +96,18 @@ impl LabelSet {
             labels.insert(Source::Heddle, Self::NAMED_PORTS, named_ports);
         }
         labels
+    }
+
+    /// The labels of a node, as host policies see them. Keys that imitate a pod's derived labels are left out:
+    /// a node is never taken for a pod.
+    pub fn of_node<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut node = Self::reserved(Self::NODE);
+        for (key, value) in labels {
+            if !LabelFilter::is_derived(key) {
+                node.insert(Source::K8s, key, value);
+            }
+        }
+        node
     }
 
     /// Adds or replaces a label.

@@ -134,6 +134,19 @@ impl Selector {
         Ok(Self { requirements })
     }
 
+    /// The selector that also asks for a key, with any value.
+    #[must_use]
+    pub fn and_exists(&self, key: impl Into<String>) -> Self {
+        let mut requirements = self.requirements.clone();
+        requirements.push(Requirement {
+            key: key.into(),
+            operator: Operator::Exists,
+            values: Vec::new(),
+        });
+        requirements.sort();
+        Self { requirements }
+    }
+
     /// The requirements, sorted.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements

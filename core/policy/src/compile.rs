@@ -70,6 +70,7 @@ impl Engine {
             ingress_enforced: enforced[0],
             egress_enforced: enforced[1],
             entries,
+            audit: false,
         }
     }
 
@@ -96,7 +97,7 @@ impl Engine {
 
     fn draft(&self, subject: Identity, direction: Direction) -> Draft<'_> {
         let specs = self.selecting(subject);
-        let Some(frame) = self.frame(subject, &specs, direction, false) else {
+        let Some(frame) = self.frame(subject, &specs, direction) else {
             return self.open(direction);
         };
         let mut rules = Vec::new();
@@ -124,7 +125,7 @@ impl Engine {
         // Keys whose rows exist even when no rule is about them.
         if !isolated {
             keys.entry(Identity::UNKNOWN).or_default();
-        } else if direction == Direction::Ingress {
+        } else if self.passes_as_own_node(subject, Identity::HOST, direction) {
             // An endpoint's own node may always connect to it, for health probes (reference D11).
             keys.entry(Identity::HOST).or_default();
         }
@@ -135,8 +136,12 @@ impl Engine {
         let mut known: HashMap<Shape<'_>, Arc<[Row]>> = HashMap::new();
         let mut drafted = Vec::with_capacity(keys.len());
         for (identity, key) in keys {
-            let own_node =
-                direction == Direction::Ingress && (identity == Identity::HOST || key.own_node);
+            let bearer = if key.own_node {
+                Identity::HOST
+            } else {
+                identity
+            };
+            let own_node = self.passes_as_own_node(subject, bearer, direction);
             let default = if isolated {
                 own_node
             } else {

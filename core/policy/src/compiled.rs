@@ -77,6 +77,9 @@ pub struct CompiledPolicy {
     pub egress_enforced: bool,
     /// The entries, sorted by key, keys unique.
     pub entries: Vec<Entry>,
+    /// On audit: what the entries deny is told and passes. Never so as the engine compiles it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub audit: bool,
 }
 
 impl CompiledPolicy {

@@ -5,7 +5,7 @@ use crate::{
     case::Case,
     engine::isolating,
     link::Asked,
-    order::{Place, rule_on},
+    order::{Frame, Place, rule_on},
 };
 use heddle_model::Identity;
 use ipnet::IpNet;
@@ -21,6 +21,9 @@ pub struct Party {
     pub prefix: Option<IpNet>,
     /// Whether the address is a pod's, a node's, or in a pod range.
     pub in_cluster: bool,
+    /// The number that its own policy goes by where that is not `identity`: a node's
+    /// (`Identity::node_subject`). Without it a node has no policy.
+    pub subject: Option<Identity>,
 }
 
 impl Party {
@@ -30,6 +33,24 @@ impl Party {
             identity,
             prefix,
             in_cluster: true,
+            subject: None,
+        }
+    }
+
+    /// This end, whose own policy goes by another number.
+    #[must_use]
+    pub const fn with_subject(self, subject: Identity) -> Self {
+        Self {
+            subject: Some(subject),
+            ..self
+        }
+    }
+
+    /// The number that its own policy goes by.
+    pub const fn subject(&self) -> Identity {
+        match self.subject {
+            Some(subject) => subject,
+            None => self.identity,
         }
     }
 
@@ -42,6 +63,7 @@ impl Party {
             },
             prefix: Some(prefix),
             in_cluster: false,
+            subject: None,
         }
     }
 }
@@ -184,10 +206,14 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> DirectionDecision {
-        let specs = self.selecting(subject.identity);
-        let own_node = peer.identity == Identity::HOST;
-        let Some(frame) = self.frame(subject.identity, &specs, direction, own_node) else {
+        let number = subject.subject();
+        let specs = self.selecting(number);
+        let Some(frame) = self.frame(number, &specs, direction) else {
             return DirectionDecision::not_enforced();
+        };
+        let frame = Frame {
+            own_node: self.passes_as_own_node(number, peer.identity, direction),
+            ..frame
         };
         let case = Case::new(self, subject, peer, direction, traffic);
         let matching: Vec<_> = specs
@@ -234,10 +260,14 @@ impl Engine {
         direction: Direction,
         traffic: Traffic,
     ) -> EntryVerdict {
-        let specs = self.selecting(subject.identity);
-        let own_node = peer.identity == Identity::HOST;
-        let Some(frame) = self.frame(subject.identity, &specs, direction, own_node) else {
+        let number = subject.subject();
+        let specs = self.selecting(number);
+        let Some(frame) = self.frame(number, &specs, direction) else {
             return EntryVerdict::Allow;
+        };
+        let frame = Frame {
+            own_node: self.passes_as_own_node(number, peer.identity, direction),
+            ..frame
         };
         let case = Case::new(self, subject, peer, direction, traffic);
         let matching = specs

@@ -1,16 +1,15 @@
 //! The engine: policies, identities and facts, and what a change of one of them touches.
 
 use crate::{
-    CidrAssignment, CidrScope, Direction, EnforcementMode, Policy, PolicyId, RuleRef, ServiceFacts,
-    ServiceRef,
+    CidrAssignment, CidrScope, Direction, EnforcementMode, Policy, PolicyId, RuleRef, ServiceRef,
     cidr::Cidrs,
     cookie::CookieTable,
-    facts::CidrGroup,
     index::{Bearers, Marks, SelectorIndex},
     link::{LinkedSpec, SpecNo, Touched},
     order::Frame,
+    world::NamedAddresses,
 };
-use heddle_model::{Entity, Identity, IdentityScope, LabelSet, NamespacedName, Source};
+use heddle_model::{Entity, Identity, IdentityScope, LabelSet, Source};
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,9 +48,9 @@ pub struct Engine {
     pub(crate) with_services: BTreeMap<ServiceRef, BTreeSet<SpecNo>>,
     /// Parts with a pass.
     pub(crate) with_passes: BTreeSet<SpecNo>,
-    pub(crate) groups: BTreeMap<String, CidrGroup>,
-    pub(crate) services: BTreeMap<NamespacedName, ServiceFacts>,
+    pub(crate) named_addresses: NamedAddresses,
     pub(crate) mode: EnforcementMode,
+    pub(crate) own_node_passes: bool,
     pub(crate) attended: Option<BTreeSet<Identity>>,
 }
 
@@ -78,9 +77,9 @@ impl Engine {
             with_names: BTreeSet::new(),
             with_services: BTreeMap::new(),
             with_passes: BTreeSet::new(),
-            groups: BTreeMap::new(),
-            services: BTreeMap::new(),
+            named_addresses: NamedAddresses::default(),
             mode: EnforcementMode::Default,
+            own_node_passes: true,
             attended: None,
         };
         for (identity, name) in Identity::RESERVED {
@@ -249,10 +248,36 @@ impl Engine {
         if std::mem::replace(&mut self.mode, mode) == mode {
             return BTreeSet::new();
         }
+        self.everybody()
+    }
+
+    /// Sets whether an endpoint's own node passes its default deny (`--allow-localhost`, reference D11; it
+    /// does unless told otherwise); returns the identities to compile again.
+    pub fn let_own_node_pass(&mut self, passes: bool) -> BTreeSet<Identity> {
+        if std::mem::replace(&mut self.own_node_passes, passes) == passes {
+            return BTreeSet::new();
+        }
+        self.everybody()
+    }
+
+    fn everybody(&self) -> BTreeSet<Identity> {
         match &self.attended {
             Some(attended) => attended.clone(),
             None => self.bearers.iter().map(|(identity, _)| identity).collect(),
         }
+    }
+
+    /// Whether this peer passes a default deny of this subject because it is the subject's own node.
+    pub(crate) fn passes_as_own_node(
+        &self,
+        subject: Identity,
+        peer: Identity,
+        direction: Direction,
+    ) -> bool {
+        self.own_node_passes
+            && peer == Identity::HOST
+            && direction == Direction::Ingress
+            && subject.scope() != IdentityScope::Subject
     }
 
     /// The parts of policies that are about this identity.
@@ -263,6 +288,12 @@ impl Engine {
             .collect()
     }
 
+    /// Whether some policy is about this identity, and policy is enforced at all.
+    pub fn is_about(&self, subject: Identity) -> bool {
+        self.mode != EnforcementMode::Never
+            && self.subjects.users_matching(subject).next().is_some()
+    }
+
     /// What holds for a subject whatever its rules say; `None`: its rules are not asked, and nothing is
     /// enforced. `specs` are the parts that are about it.
     pub(crate) fn frame(
@@ -270,7 +301,6 @@ impl Engine {
         subject: Identity,
         specs: &[&LinkedSpec],
         direction: Direction,
-        own_node: bool,
     ) -> Option<Frame> {
         let reserved = subject.scope() == IdentityScope::Reserved;
         let unknown = self.labels(subject).is_none();
@@ -278,10 +308,13 @@ impl Engine {
         if self.mode == EnforcementMode::Never || (reserved && !unknown && !init) {
             return None;
         }
+        // A node that no policy is about stays open in every mode: else nobody could reach it to tell it more.
+        let always =
+            self.mode == EnforcementMode::Always && subject.scope() != IdentityScope::Subject;
         Some(Frame {
             isolated: specs.iter().any(|spec| spec.isolates(direction)),
-            strict: init || unknown || self.mode == EnforcementMode::Always,
-            own_node: own_node && direction == Direction::Ingress,
+            strict: init || unknown || always,
+            own_node: false,
         })
     }
 

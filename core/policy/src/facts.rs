@@ -1,4 +1,4 @@
-//! What policies refer to by name: CIDR groups and services; and how strictly policy is enforced.
+//! What policies refer to by name: CIDR groups, services, nodes; and how strictly policy is enforced.
 
 use crate::EndpointSelector;
 use heddle_model::{LabelSet, NamespacedName, Operator, Requirement, Selector, SelectorError};
@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -115,6 +116,15 @@ pub(crate) fn shorten(prefix: IpNet, length: u8) -> Option<IpNet> {
     IpNet::new(prefix.addr(), length)
         .ok()
         .map(|net| net.trunc())
+}
+
+/// What policy needs to know of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodeFacts {
+    /// The node's labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A CIDR group.

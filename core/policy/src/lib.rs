@@ -30,7 +30,7 @@ pub use cidr::{CidrAssignment, CidrChange, CidrScope};
 pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};
 pub use engine::Engine;
-pub use facts::{EnforcementMode, ServiceFacts};
+pub use facts::{EnforcementMode, NodeFacts, ServiceFacts};
 pub use outlook::{Outlook, Towards};
 pub use peer::{CidrBlock, CidrGroupRef, Peer, Peers, ServiceRef};
 pub use port::{IcmpFamily, PortMatch, PortTerm, Ports, Transport};

@@ -254,14 +254,13 @@ impl Engine {
                     let users = self.with_services.entry(services.clone()).or_default();
                     users.insert(user);
                 }
-                Peer::Cidr(_) | Peer::CidrGroup { .. } => {}
+                Peer::Cidr(_) | Peer::CidrGroup { .. } | Peer::Nodes(_) => {}
             }
         }
         let areas = Area::all_of(rule);
         if !areas.is_empty() {
-            let (groups, services) = (&self.groups, &self.services);
-            let blocks = |area: &Area| crate::world::blocks(area, groups, services);
-            linked.region = Some(self.cidrs.acquire(areas, user, blocks));
+            let named = &self.named_addresses;
+            linked.region = Some(self.cidrs.acquire(areas, user, |area| named.blocks(area)));
         }
         if linked.anybody && linked.named {
             self.with_names.insert(user);

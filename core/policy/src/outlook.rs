@@ -6,7 +6,6 @@ use crate::{
     link::Asked,
     order::{Frame, rule_on},
 };
-use heddle_model::Identity;
 
 /// One end's policy in one direction, for questions about many peers.
 ///
@@ -36,8 +35,8 @@ pub struct Towards<'a> {
 impl Engine {
     /// The policy of one end in one direction.
     pub fn outlook(&self, subject: &Party, direction: Direction) -> Outlook<'_> {
-        let specs = self.selecting(subject.identity);
-        let frame = self.frame(subject.identity, &specs, direction, false);
+        let specs = self.selecting(subject.subject());
+        let frame = self.frame(subject.subject(), &specs, direction);
         let rules = match frame {
             Some(_) => specs
                 .into_iter()
@@ -68,7 +67,9 @@ impl<'a> Outlook<'a> {
             .iter()
             .filter_map(|asked| Some((*asked, case.names_count(asked.linked)?)))
             .collect();
-        let own_node = peer.identity == Identity::HOST && self.direction == Direction::Ingress;
+        let own_node =
+            self.engine
+                .passes_as_own_node(self.subject.subject(), peer.identity, self.direction);
         Towards {
             engine: self.engine,
             subject: self.subject,

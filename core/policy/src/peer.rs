@@ -1,6 +1,6 @@
-//! Peers of a rule: pods, addresses, groups, services, entities.
+//! Peers of a rule: pods, addresses, groups, services, nodes, entities.
 
-use crate::EndpointSelector;
+use crate::{EndpointSelector, selector::write_nodes};
 use heddle_model::{Entity, NamespacedName, Selector};
 use ipnet::IpNet;
 use std::fmt;
@@ -32,6 +32,8 @@ pub enum Peer {
     /// The pods behind services, or the addresses behind services without a selector. A service that does
     /// not exist selects nothing, with and without ports (DESIGN 5; reference E12).
     Services(ServiceRef),
+    /// The addresses of nodes, by the nodes' labels.
+    Nodes(Selector),
     /// A named group.
     Entity(Entity),
 }
@@ -69,6 +71,7 @@ impl fmt::Display for Peer {
                 write_holes(f, except)
             }
             Self::Services(services) => services.fmt(f),
+            Self::Nodes(selector) => write_nodes(f, selector.requirements().iter()),
             Self::Entity(entity) => write!(f, "entity {entity}"),
         }
     }

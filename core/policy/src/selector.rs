@@ -20,6 +20,16 @@ impl EndpointSelector {
         Self(selector)
     }
 
+    /// A selector of nodes by their own labels: a host policy's subjects.
+    pub fn of_nodes(labels: &Selector) -> Self {
+        Self(labels.and_exists(format!("{RESERVED}{}", LabelSet::NODE)))
+    }
+
+    /// True when it selects nodes.
+    pub fn selects_nodes(&self) -> bool {
+        self.requirements().iter().any(is_node)
+    }
+
     /// Its requirements.
     pub fn requirements(&self) -> &[Requirement] {
         self.0.requirements()
@@ -42,6 +52,11 @@ impl EndpointSelector {
     }
 }
 
+/// True for the requirement that only nodes meet.
+fn is_node(requirement: &Requirement) -> bool {
+    requirement.key.strip_prefix(RESERVED) == Some(LabelSet::NODE)
+}
+
 /// The value of a reserved label; the identities of the world and of API server nodes bear the label of the
 /// wider group too (references I3, I7b).
 fn reserved<'a>(labels: &'a LabelSet, name: &str) -> Option<&'a str> {
@@ -57,6 +72,9 @@ fn reserved<'a>(labels: &'a LabelSet, name: &str) -> Option<&'a str> {
 
 impl fmt::Display for EndpointSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.selects_nodes() {
+            return write_nodes(f, self.requirements().iter().filter(|r| !is_node(r)));
+        }
         let place =
             |key: &str| key.starts_with(LabelSet::NAMESPACE_LABELS) || key == LabelSet::NAMESPACE;
         let of = |places: bool| {
@@ -88,4 +106,21 @@ impl fmt::Display for EndpointSelector {
         }
         Ok(())
     }
+}
+
+/// Nodes by their labels, in an operator's words.
+pub(crate) fn write_nodes<'a>(
+    f: &mut fmt::Formatter<'_>,
+    requirements: impl Iterator<Item = &'a Requirement>,
+) -> fmt::Result {
+    let mut separator = "nodes with ";
+    for requirement in requirements {
+        f.write_str(separator)?;
+        requirement.describe(&requirement.key, f)?;
+        separator = ", ";
+    }
+    if separator != ", " {
+        f.write_str("all nodes")?;
+    }
+    Ok(())
 }

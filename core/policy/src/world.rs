@@ -1,7 +1,8 @@
 //! What policies refer to by name, and where the cluster's addresses are: facts that come and go.
 
 use crate::{
-    CidrChange, CidrGroupRef, CidrScope, EndpointSelector, Engine, ServiceFacts, ServiceRef,
+    CidrChange, CidrGroupRef, CidrScope, EndpointSelector, Engine, NodeFacts, ServiceFacts,
+    ServiceRef,
     cidr::Area,
     facts::{CidrGroup, PrefixSet, matches},
     link::{SpecNo, Touched},
@@ -13,24 +14,39 @@ use std::{
     sync::Arc,
 };
 
-/// The prefixes that an area's terms stand for.
-pub(crate) fn blocks(
-    area: &Area,
-    groups: &BTreeMap<String, CidrGroup>,
-    services: &BTreeMap<NamespacedName, ServiceFacts>,
-) -> Vec<Arc<PrefixSet>> {
-    match area {
-        Area::Block(cidr) => vec![Arc::new(PrefixSet::new([cidr.block]))],
-        Area::Group { by, .. } => groups
-            .iter()
-            .filter(|(name, group)| names_group(by, name, &group.labels))
-            .map(|(_, group)| Arc::clone(&group.prefixes))
-            .collect(),
-        Area::Services(by) => services
-            .iter()
-            .filter(|(name, facts)| names_service(by, name, facts))
-            .map(|(_, facts)| Arc::new(PrefixSet::new(facts.outside().iter().copied())))
-            .collect(),
+/// Everything whose addresses rules mean without writing them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NamedAddresses {
+    groups: BTreeMap<String, CidrGroup>,
+    services: BTreeMap<NamespacedName, ServiceFacts>,
+    nodes: BTreeMap<String, NodeFacts>,
+}
+
+impl NamedAddresses {
+    /// The prefixes that an area's terms stand for.
+    pub(crate) fn blocks(&self, area: &Area) -> Vec<Arc<PrefixSet>> {
+        match area {
+            Area::Block(cidr) => vec![Arc::new(PrefixSet::new([cidr.block]))],
+            Area::Group { by, .. } => self
+                .groups
+                .iter()
+                .filter(|(name, group)| names_group(by, name, &group.labels))
+                .map(|(_, group)| Arc::clone(&group.prefixes))
+                .collect(),
+            Area::Services(by) => self
+                .services
+                .iter()
+                .filter(|(name, facts)| names_service(by, name, facts))
+                .map(|(_, facts)| Arc::new(PrefixSet::new(facts.outside().iter().copied())))
+                .collect(),
+            Area::Nodes(selector) => self
+                .nodes
+                .values()
+                .filter(|facts| matches(selector, &facts.labels))
+                .map(|facts| facts.addresses.iter().copied().map(IpNet::from))
+                .map(|addresses| Arc::new(PrefixSet::new(addresses)))
+                .collect(),
+        }
     }
 }
 
@@ -67,21 +83,22 @@ impl Engine {
         cidrs: Vec<IpNet>,
     ) -> BTreeSet<Identity> {
         let prefixes = PrefixSet::new(cidrs);
-        let before = self.groups.get(name);
+        let before = self.named_addresses.groups.get(name);
         if before.is_some_and(|old| old.labels == labels && *old.prefixes == prefixes) {
             return BTreeSet::new();
         }
         let mut either = vec![labels.clone()];
         either.extend(before.map(|old| old.labels.clone()));
         let prefixes = Arc::new(prefixes);
-        self.groups
+        self.named_addresses
+            .groups
             .insert(name.to_owned(), CidrGroup { labels, prefixes });
         self.groups_changed(name, &either)
     }
 
     /// Forgets a CIDR group: what refers to it selects nothing. Returns the identities to compile again.
     pub fn remove_cidr_group(&mut self, name: &str) -> BTreeSet<Identity> {
-        match self.groups.remove(name) {
+        match self.named_addresses.groups.remove(name) {
             Some(group) => self.groups_changed(name, &[group.labels]),
             None => BTreeSet::new(),
         }
@@ -97,7 +114,7 @@ impl Engine {
             _ => false,
         };
         for (number, area) in self.cidrs.areas_that(depends) {
-            let blocks = blocks(&area, &self.groups, &self.services);
+            let blocks = self.named_addresses.blocks(&area);
             self.cidrs.set_blocks(number, blocks);
         }
         self.finish(Touched::default(), true)
@@ -105,10 +122,13 @@ impl Engine {
 
     /// Sets what is known of a service; returns the identities to compile again.
     pub fn set_service(&mut self, name: NamespacedName, facts: ServiceFacts) -> BTreeSet<Identity> {
-        if self.services.get(&name) == Some(&facts) {
+        if self.named_addresses.services.get(&name) == Some(&facts) {
             return BTreeSet::new();
         }
-        let before = self.services.insert(name.clone(), facts.clone());
+        let before = self
+            .named_addresses
+            .services
+            .insert(name.clone(), facts.clone());
         let mut either = vec![facts];
         either.extend(before);
         self.services_changed(&name, &either)
@@ -116,7 +136,7 @@ impl Engine {
 
     /// Forgets a service: what refers to it selects nothing. Returns the identities to compile again.
     pub fn remove_service(&mut self, name: &NamespacedName) -> BTreeSet<Identity> {
-        match self.services.remove(name) {
+        match self.named_addresses.services.remove(name) {
             Some(facts) => self.services_changed(name, &[facts]),
             None => BTreeSet::new(),
         }
@@ -133,7 +153,7 @@ impl Engine {
         let means = |by: &ServiceRef| facts.iter().any(|facts| names_service(by, name, facts));
         let depends = |area: &Area| matches!(area, Area::Services(by) if means(by));
         for (number, area) in self.cidrs.areas_that(depends) {
-            let blocks = blocks(&area, &self.groups, &self.services);
+            let blocks = self.named_addresses.blocks(&area);
             self.cidrs.set_blocks(number, blocks);
         }
         let users: BTreeSet<SpecNo> = self
@@ -150,13 +170,49 @@ impl Engine {
         self.finish(touched, true)
     }
 
+    /// Sets what is known of a node, under its name; returns the identities to compile again.
+    pub fn set_node(&mut self, name: &str, facts: NodeFacts) -> BTreeSet<Identity> {
+        let nodes = &mut self.named_addresses.nodes;
+        if nodes.get(name) == Some(&facts) {
+            return BTreeSet::new();
+        }
+        let before = nodes.insert(name.to_owned(), facts.clone());
+        self.nodes_changed(&[Some(facts), before])
+    }
+
+    /// Forgets a node; returns the identities to compile again.
+    pub fn remove_node(&mut self, name: &str) -> BTreeSet<Identity> {
+        let before = self.named_addresses.nodes.remove(name);
+        self.nodes_changed(&[before])
+    }
+
+    fn nodes_changed(&mut self, facts: &[Option<NodeFacts>]) -> BTreeSet<Identity> {
+        let depends = |area: &Area| match area {
+            Area::Nodes(selector) => facts
+                .iter()
+                .flatten()
+                .any(|facts| matches(selector, &facts.labels)),
+            _ => false,
+        };
+        for (number, area) in self.cidrs.areas_that(depends) {
+            let blocks = self.named_addresses.blocks(&area);
+            self.cidrs.set_blocks(number, blocks);
+        }
+        self.finish(Touched::default(), true)
+    }
+
     /// The pods behind the services that a term names.
     pub(crate) fn pods_behind(&self, services: &ServiceRef) -> Vec<EndpointSelector> {
         if let ServiceRef::Name(name) = services {
-            let pods = self.services.get(name).and_then(|facts| facts.pods(name));
+            let pods = self
+                .named_addresses
+                .services
+                .get(name)
+                .and_then(|facts| facts.pods(name));
             return pods.into_iter().flatten().collect();
         }
-        self.services
+        self.named_addresses
+            .services
             .iter()
             .filter(|(name, facts)| names_service(services, name, facts))
             .filter_map(|(name, facts)| facts.pods(name)?.ok())

@@ -7,7 +7,7 @@ use super::{
     names,
     ports::{self, cidr},
     problems::{Problems, quoted},
-    selectors::{Labels, in_any_namespace, requirements, selector},
+    selectors::{Labels, in_any_namespace, nodes, requirements, selector},
 };
 use heddle_policy::{
     Action, CidrBlock, EndpointSelector, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec,
@@ -249,9 +249,11 @@ fn rule(
     let ports = rule_ports(field, problems);
     let names_a_port = matches!(&ports, Some(Ports::Only(terms)) if terms.iter()
         .any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))));
-    let has_addresses = peers
-        .as_ref()
-        .is_some_and(|terms| terms.iter().any(|term| matches!(term, Peer::Cidr(_))));
+    let has_addresses = peers.as_ref().is_some_and(|terms| {
+        terms
+            .iter()
+            .any(|term| matches!(term, Peer::Cidr(_) | Peer::Nodes(_)))
+    });
     if section == Section::Egress && names_a_port && (has_addresses || !unsupported.is_empty()) {
         problems.error(
             "policy/named-port-with-cidr",
@@ -265,10 +267,7 @@ fn rule(
             "policy/unsupported-yet",
             path.clone(),
             format!("`{what}` is not enforced yet, so the policy is refused"),
-            match *what {
-                "nodes" => "write the nodes' addresses as networks",
-                _ => "write the addresses as networks until DNS names are enforced",
-            },
+            "write the addresses as networks until DNS names are enforced",
         );
         if action != Some(Action::Allow) && *what == "domainNames" && action.is_some() {
             problems.error(
@@ -354,10 +353,7 @@ fn peers(
             }
             Some(("pods", field)) => terms.extend(of_pods(&field, problems).map(Peer::Endpoints)),
             Some(("networks", field)) => networks(&field, &mut terms, problems),
-            Some(("nodes", field)) => {
-                requirements(&field, Labels::Object, problems);
-                unsupported.push((field.path, "nodes"));
-            }
+            Some(("nodes", field)) => terms.extend(nodes(&field, problems).map(Peer::Nodes)),
             Some((_, field)) => {
                 domain_names(&field, problems);
                 unsupported.push((field.path, "domainNames"));

@@ -364,3 +364,9 @@ pub(super) fn selector(
         }
     }
 }
+
+/// Nodes by their own labels.
+pub(super) fn nodes(field: &Field<'_>, problems: &mut Problems) -> Option<Selector> {
+    let found = requirements(field, Labels::Object, problems);
+    selector(field, found, problems)
+}

@@ -1,7 +1,9 @@
 //! The agent's configuration file.
 
+use heddle_policy::{Direction, EnforcementMode, Policy, protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// How packets reach other nodes' pods.
@@ -72,6 +74,114 @@ pub struct AgentConfig {
     /// Label keys left out of identities instead of the default list.
     #[serde(default)]
     pub excluded_labels: Option<Vec<String>>,
+    /// When policy is enforced (references D1 to D3): `default`, `always` or `never`.
+    #[serde(default)]
+    pub policy_enforcement: EnforcementMode,
+    /// Whose policies are on audit, so that what they deny is told and passes: nobody's, the node's own, or all.
+    #[serde(default)]
+    pub policy_audit: PolicyAudit,
+    /// Whether a pod's own node passes the pod's default deny (reference D11).
+    #[serde(default)]
+    pub allow_localhost: AllowLocalhost,
+    /// Which addresses Kubernetes' `ipBlock` selects.
+    #[serde(default)]
+    pub policy_cidr_match_mode: CidrMatchMode,
+    /// Traffic of this node that no host policy may cut, beside what the agent knows of.
+    #[serde(default)]
+    pub protected_traffic: Vec<ProtectedTraffic>,
+}
+
+/// Whose policies are on audit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyAudit {
+    /// Nobody's, but for pods and nodes that are annotated `policy.heddle.io/audit: "true"`.
+    #[default]
+    None,
+    /// The node's own: host policies begin by telling what they would do.
+    Host,
+    /// Every pod's and the node's.
+    All,
+}
+
+/// Whether a pod's own node passes the pod's default deny.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllowLocalhost {
+    /// It does, so that probes reach their pods.
+    #[default]
+    Always,
+    /// It does where a rule says so.
+    Policy,
+}
+
+/// Which addresses Kubernetes' `ipBlock` selects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CidrMatchMode {
+    /// All in the block, those of pods and nodes too, as the specification has it.
+    #[default]
+    Specification,
+    /// Those outside the cluster, as Cilium has it (reference I1).
+    Outside,
+}
+
+impl CidrMatchMode {
+    /// A policy as it is meant in this mode.
+    pub fn meant(self, policy: Policy) -> Policy {
+        match self {
+            Self::Specification => policy,
+            Self::Outside => crate::ledger::outside_only(policy),
+        }
+    }
+}
+
+/// Traffic of this node that no host policy may cut.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProtectedTraffic {
+    /// `egress`: the node connects; `ingress`: it is connected to.
+    pub direction: Direction,
+    /// The other end.
+    pub peer: IpNet,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: ProtectedProtocol,
+    /// The port that is connected to.
+    pub port: u16,
+}
+
+/// The protocols of [`ProtectedTraffic`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProtectedProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl ProtectedProtocol {
+    /// Its IP protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
+        }
+    }
+}
+
+impl fmt::Display for ProtectedTraffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.direction {
+            Direction::Ingress => "from",
+            Direction::Egress => "to",
+        };
+        let spoken = protocol::describe(self.protocol.number(), self.port);
+        write!(f, "{spoken} {way} {} (protectedTraffic)", self.peer)
+    }
 }
 
 fn default_cluster() -> String {

@@ -412,6 +412,7 @@ mod tests {
                 ingress_enforced: true,
                 egress_enforced: false,
                 entries,
+                audit: false,
             }),
             ..PolicyListing::default()
         };

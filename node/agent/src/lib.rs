@@ -15,6 +15,7 @@ mod identity;
 mod ipcache;
 mod ledger;
 pub mod metrics;
+mod sessions;
 mod telling;
 #[cfg(test)]
 mod testing;

@@ -39,7 +39,7 @@ impl Agent {
                     match identity.scope() {
                         IdentityScope::Reserved => identities.reserved += 1,
                         IdentityScope::Cluster => identities.cluster += 1,
-                        IdentityScope::Node | IdentityScope::Other => {}
+                        IdentityScope::Node | IdentityScope::Subject | IdentityScope::Other => {}
                     }
                 }
                 (

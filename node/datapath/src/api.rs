@@ -137,6 +137,8 @@ pub struct RealisedEndpoint {
 pub struct RealisedPolicy {
     /// Generation that the programs compare with.
     pub generation: u32,
+    /// Whether what the rows deny is told and passes.
+    pub audit: bool,
     /// Rows, sorted; `None` when the endpoint has no policy map (then everything is dropped).
     pub entries: Option<Vec<heddle_policy::compiled::Entry>>,
 }
@@ -189,6 +191,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// Puts an endpoint's policy in force, in one step: a packet sees the old one or the new one. Endpoints
     /// given equal policies share a map.
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError>;
+
+    /// Puts the node's own policy in force, in one step; `None`: the node's traffic is not judged.
+    fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError>;
+
+    /// The node's own policy as the kernel holds it; `None` when its traffic is not judged.
+    fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError>;
 
     /// Writes the endpoint's facts.
     fn set_facts(&self, facts: &Facts) -> Result<(), DatapathError>;

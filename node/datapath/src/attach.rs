@@ -163,6 +163,18 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
     Ok(())
 }
 
+/// Takes a program off; where it is not attached nothing is to be done.
+pub(crate) fn detach(hook: Hook, links: &Path, what: Attachment<'_>) -> Result<(), DatapathError> {
+    match hook {
+        // The last that holds the link is its pin.
+        Hook::Tcx => match std::fs::remove_file(what.pin(links)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(what.failed(&error)),
+            _ => Ok(()),
+        },
+        Hook::Clsact => remove_clsact_filter(what),
+    }
+}
+
 /// Removes the clsact filter of a program that is attached by tcx too; without one nothing is to be done.
 ///
 /// The qdisc stays: to remove it the kernel takes the link's transmit queues out of service for a moment

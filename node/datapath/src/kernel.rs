@@ -16,9 +16,10 @@ use aya::{
     maps::{MapError, lpm_trie::Key},
 };
 use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, IPCACHE_IN_CLUSTER,
+    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER,
     IPCACHE_LOCAL_NODE, IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS,
-    MacAddress, MetricSlot, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+    MacAddress, MetricSlot, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig,
+    OVERLAY_PORT, map_names,
 };
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
@@ -35,6 +36,8 @@ use std::{
 
 /// The overlay device.
 const OVERLAY: &str = "heddle-vxlan";
+/// The program that sees what the node itself sends.
+const TO_NETWORK: &str = "to_network";
 /// Bytes of the envelope over IPv4 and over IPv6 (reference 3.4).
 const OVERHEAD_IPV4: u32 = 50;
 const OVERHEAD_IPV6: u32 = 70;
@@ -133,11 +136,15 @@ impl KernelDatapath {
             settings,
             pins,
         };
-        datapath.write_config()?;
+        let judged = datapath.is_judged()?;
+        datapath.write_config(judged)?;
         for endpoint in datapath.endpoints()? {
             lock(&datapath.known).insert(endpoint.facts.endpoint, endpoint.facts);
         }
         datapath.attach_node()?;
+        if judged {
+            datapath.attach_program(TO_NETWORK, &datapath.settings.uplink, false)?;
+        }
         Ok(datapath)
     }
 
@@ -162,8 +169,13 @@ impl KernelDatapath {
         attach::run(&mut lock(&self.object), program, frame, ifindex)
     }
 
-    fn write_config(&self) -> Result<(), DatapathError> {
-        let mut flags = 0;
+    /// Whether host policies are about this node, as the kernel holds it.
+    fn is_judged(&self) -> Result<bool, DatapathError> {
+        Ok(self.policies.read(HOST_ENDPOINT as u16)?.entries.is_some())
+    }
+
+    fn write_config(&self, judged: bool) -> Result<(), DatapathError> {
+        let mut flags = if judged { NODE_HOST_POLICY } else { 0 };
         if self.settings.host_routing {
             flags |= NODE_HOST_ROUTING;
         }
@@ -376,11 +388,11 @@ fn is_errno(error: &MapError, errno: &[i32]) -> bool {
 
 impl Datapath for KernelDatapath {
     fn create_link(&self, spec: &LinkSpec) -> Result<PodLink, DatapathError> {
-        if u32::from(spec.endpoint) >= MAX_ENDPOINTS || spec.endpoint == 0 {
+        if u32::from(spec.endpoint) >= HOST_ENDPOINT || spec.endpoint == 0 {
             return Err(DatapathError::Failed {
                 doing: "make link of endpoint",
                 object: spec.endpoint.to_string(),
-                reason: format!("endpoint ids are 1 to {}", MAX_ENDPOINTS - 1),
+                reason: format!("endpoint ids are 1 to {}", HOST_ENDPOINT - 1),
             });
         }
         let netns = File::open(&spec.netns).map_err(|error| DatapathError::NoNamespace {
@@ -416,6 +428,32 @@ impl Datapath for KernelDatapath {
 
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         self.policies.set(endpoint, policy)
+    }
+
+    fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError> {
+        match policy {
+            Some(policy) => {
+                self.policies.set(HOST_ENDPOINT as u16, policy)?;
+                self.attach_program(TO_NETWORK, &self.settings.uplink, false)?;
+                // Last: from now on every hook asks.
+                self.write_config(true)
+            }
+            None => {
+                self.write_config(false)?;
+                let what = Attachment {
+                    program: TO_NETWORK,
+                    interface: &self.settings.uplink,
+                    ingress: false,
+                };
+                attach::detach(self.hook, &self.pins.links, what)?;
+                self.policies.clear(HOST_ENDPOINT as u16)
+            }
+        }
+    }
+
+    fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
+        let realised = self.policies.read(HOST_ENDPOINT as u16)?;
+        Ok(realised.entries.is_some().then_some(realised))
     }
 
     fn set_facts(&self, facts: &Facts) -> Result<(), DatapathError> {

@@ -22,5 +22,5 @@ pub use api::{
 };
 pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
-pub use pinned::Pinned;
+pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;

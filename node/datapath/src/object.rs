@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/heddle.bpf.o"));
 
 /// Names of the programs in the object.
-pub const PROGRAMS: [&str; 5] = [
+pub const PROGRAMS: [&str; 6] = [
     "from_pod",
     "to_pod",
     "from_network",
+    "to_network",
     "from_overlay",
     "to_overlay",
 ];

@@ -61,19 +61,26 @@ impl Pinned {
             .map_err(refused("read", name))
     }
 
+    /// Which policy each endpoint is bound to.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be opened.
+    pub fn bindings(&self) -> Result<Bindings, DatapathError> {
+        let name = map_names::BINDINGS;
+        Map::Array(self.map(name)?)
+            .try_into()
+            .map(Bindings)
+            .map_err(refused("use map", name))
+    }
+
     /// An endpoint's policy.
     ///
     /// # Errors
     ///
     /// When a map cannot be read.
     pub fn policy(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
-        let name = map_names::BINDINGS;
-        let bindings: Array<MapData, PolicyBinding> = Map::Array(self.map(name)?)
-            .try_into()
-            .map_err(refused("use map", name))?;
-        let binding = bindings
-            .get(&u32::from(endpoint), 0)
-            .map_err(refused("read binding of endpoint", endpoint.to_string()))?;
+        let binding = self.bindings()?.of(endpoint)?;
         let entries = match binding.slot() {
             POLICY_SLOT_NONE => None,
             slot => {
@@ -92,6 +99,7 @@ impl Pinned {
         };
         Ok(RealisedPolicy {
             generation: binding.generation(),
+            audit: binding.is_on_audit(),
             entries,
         })
     }
@@ -128,5 +136,25 @@ impl Pinned {
         Ok(rows
             .map(|(key, entry)| connection_row(key, entry))
             .collect())
+    }
+}
+
+/// The pinned map of policy bindings, open.
+pub struct Bindings(Array<MapData, PolicyBinding>);
+
+impl Bindings {
+    fn of(&self, endpoint: u16) -> Result<PolicyBinding, DatapathError> {
+        self.0
+            .get(&u32::from(endpoint), 0)
+            .map_err(refused("read binding of endpoint", endpoint.to_string()))
+    }
+
+    /// How often the endpoint's policy has changed.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no such endpoint.
+    pub fn generation(&self, endpoint: u16) -> Result<u32, DatapathError> {
+        self.of(endpoint).map(|binding| binding.generation())
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     CidrBlock, CidrGroupRef, Peer, Rule, ServiceRef, facts::PrefixSet, link::SpecNo, peer::Peers,
 };
+use heddle_model::Selector;
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,6 +20,8 @@ pub(crate) enum Area {
     },
     /// The addresses of services without selectors.
     Services(ServiceRef),
+    /// The addresses of nodes with these labels.
+    Nodes(Selector),
 }
 
 impl Area {
@@ -41,6 +44,7 @@ impl Area {
                 except: holes(except),
             }),
             Peer::Services(services) => Some(Self::Services(services.clone())),
+            Peer::Nodes(selector) => Some(Self::Nodes(selector.clone())),
             Peer::Endpoints(_) | Peer::Entity(_) => None,
         }
     }
@@ -60,17 +64,18 @@ impl Area {
         match self {
             Self::Block(cidr) => &cidr.except,
             Self::Group { except, .. } => except,
-            Self::Services(_) => &[],
+            Self::Services(_) | Self::Nodes(_) => &[],
         }
     }
 
     pub(crate) const fn in_cluster(&self) -> bool {
         matches!(
             self,
-            Self::Block(CidrBlock {
-                in_cluster: true,
-                ..
-            })
+            Self::Nodes(_)
+                | Self::Block(CidrBlock {
+                    in_cluster: true,
+                    ..
+                })
         )
     }
 }

@@ -8,7 +8,7 @@ mod rule;
 use super::{
     fields::Field,
     problems::{Problems, quoted},
-    selectors::{Labels, in_namespace, is_reserved, required_cidr, requirements, selector},
+    selectors::{self, Labels, in_namespace, is_reserved, required_cidr, requirements, selector},
 };
 use heddle_model::{LabelSet, Operator, Requirement};
 use heddle_policy::{
@@ -146,7 +146,7 @@ impl Scope<'_> {
     fn subject(&self, spec: &Field<'_>, problems: &mut Problems) -> Option<EndpointSelector> {
         let (endpoints, nodes) = (spec.get("endpointSelector"), spec.get("nodeSelector"));
         if let Some(nodes) = &nodes {
-            requirements(nodes, Labels::Object, problems);
+            let wanted = selectors::nodes(nodes, problems);
             if endpoints.is_some() {
                 problems.error(
                     "policy/combined-subjects",
@@ -155,12 +155,7 @@ impl Scope<'_> {
                     "write them as two policies",
                 );
             } else if self.clusterwide() {
-                problems.error(
-                    "policy/unsupported-yet",
-                    nodes.path.clone(),
-                    "`nodeSelector` is not enforced yet, so the policy is refused",
-                    "host policies are not enforced yet; use endpointSelector for pods",
-                );
+                return Some(EndpointSelector::of_nodes(&wanted?));
             } else {
                 problems.error(
                     "policy/combined-subjects",

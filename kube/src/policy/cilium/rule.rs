@@ -2,11 +2,8 @@
 
 use super::{
     super::{
-        fields::Field,
-        kubernetes::warn_of_names_towards_addresses,
-        names,
-        problems::Problems,
-        selectors::{Labels, requirements},
+        fields::Field, kubernetes::warn_of_names_towards_addresses, names, problems::Problems,
+        selectors::nodes,
     },
     Scope,
     peers::{entity, outside},
@@ -53,8 +50,6 @@ fn help_for(path: &str) -> &'static str {
         "toFQDNs" => "write the addresses as toCIDR until DNS names are enforced",
         "fromGroups" => "write the addresses as fromCIDRSet",
         "toGroups" => "write the addresses as toCIDRSet",
-        "fromNodes" => "use fromEntities: [host, remote-node]",
-        "toNodes" => "use toEntities: [host, remote-node]",
         "mode" => "remove it until mutual authentication is enforced",
         "rules" => "remove the L7 rules until they are enforced; the ports alone are",
         "protocol" => "a rule without toPorts covers every protocol",
@@ -133,7 +128,7 @@ impl Scope<'_> {
             }
             kinds.push(name);
             match name {
-                "toFQDNs" | "fromGroups" | "toGroups" | "fromNodes" | "toNodes" => {
+                "toFQDNs" | "fromGroups" | "toGroups" => {
                     unsupported.0.push(field.path_of(name));
                 }
                 _ => {}
@@ -148,9 +143,7 @@ impl Scope<'_> {
                     "fromCIDRSet" | "toCIDRSet" => terms.extend(self.cidr_set(item, problems)),
                     "toServices" => terms.extend(self.service(item, problems)),
                     "toFQDNs" => names::check_match(item, problems),
-                    "fromNodes" | "toNodes" => {
-                        requirements(item, Labels::Object, problems);
-                    }
+                    "fromNodes" | "toNodes" => terms.extend(nodes(item, problems).map(Peer::Nodes)),
                     _ => group(item, problems),
                 }
             }

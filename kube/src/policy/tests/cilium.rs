@@ -472,13 +472,23 @@ fn a_policy_of_a_namespace_stays_in_it() {
 }
 
 #[test]
+fn a_host_policy_is_about_nodes_and_nobody_else() {
+    let spec = accept(&ccnp(
+        json!({"nodeSelector": {"matchLabels": {"role": "edge"}}, "ingress": [{"fromNodes": [{}, {"matchLabels": {"role": "db"}}]}]}),
+    ));
+    assert!(spec.subject.selects_nodes() && spec.isolates.ingress);
+    assert_eq!(spec.subject.to_string(), "nodes with role=edge");
+    let node = LabelSet::of_node([("role", "edge"), ("io.kubernetes.pod.namespace", "shop")]);
+    assert!(spec.subject.matches(&node) && node.namespace().is_none());
+    assert!(!spec.subject.matches(&LabelSet::of_node([("role", "db")])));
+    assert!(!spec.subject.matches(&LabelSet::reserved("host")));
+    let peers: Vec<String> = terms(&spec).iter().map(ToString::to_string).collect();
+    assert_eq!(peers, ["all nodes", "nodes with role=db"]);
+}
+
+#[test]
 fn subjects_that_are_no_pods() {
     for (object, code, field) in [
-        (
-            ccnp(json!({"nodeSelector": {"matchLabels": {"role": "edge"}}, "ingress": [{}]})),
-            "policy/unsupported-yet",
-            "spec.nodeSelector",
-        ),
         (
             cnp(json!({"nodeSelector": {}, "ingress": [{}]})),
             "policy/combined-subjects",

@@ -245,13 +245,20 @@ fn wrong_cluster_policies_are_refused_with_the_field() {
 }
 
 #[test]
-fn t_nodes_and_domain_names_are_refused_by_name() {
-    for (peer, field) in [
-        (json!({"nodes": {}}), "nodes"),
-        (json!({"domainNames": ["*.example.com"]}), "domainNames"),
-    ] {
-        let object = egress(json!({"action": "Accept", "to": [peer]}));
-        let path = format!("spec.egress[0].to[0].{field}");
-        assert_eq!(refuse(&object), [("policy/unsupported-yet", path)]);
-    }
+fn t_domain_names_are_refused_by_name() {
+    let object = egress(json!({"action": "Accept", "to": [{"domainNames": ["*.example.com"]}]}));
+    let path = "spec.egress[0].to[0].domainNames".to_owned();
+    assert_eq!(refuse(&object), [("policy/unsupported-yet", path)]);
+}
+
+#[test]
+fn t_nodes_are_peers_by_their_labels() {
+    let nodes = json!({"nodes": {"matchLabels": {"role": "db"}}});
+    let policy = egress(json!({"action": "Deny", "to": [nodes, {"nodes": {}}]}));
+    let spec = accept(&policy);
+    let Peers::Terms(terms) = &spec.rules[0].peers else {
+        panic!("{spec:?}");
+    };
+    let peers: Vec<String> = terms.iter().map(ToString::to_string).collect();
+    assert_eq!(peers, ["nodes with role=db", "all nodes"]);
 }

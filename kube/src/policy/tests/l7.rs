@@ -63,12 +63,6 @@ fn what_is_right_is_refused_once_per_rule_by_name() {
         ),
         (
             "ingress",
-            json!({"fromNodes": [{"matchLabels": {"role": "x"}}]}),
-            "fromNodes",
-        ),
-        ("egress", json!({"toNodes": [{}]}), "toNodes"),
-        (
-            "ingress",
             json!({"authentication": {"mode": "required"}}),
             "authentication.mode",
         ),

@@ -8,6 +8,7 @@ mod l7;
 mod rows;
 
 use super::*;
+use heddle_model::LabelSet;
 use heddle_policy::{
     CidrBlock, Isolation, Peer, Peers, PolicySpec, PortMatch, PortTerm, Ports, Transport,
 };

@@ -3,10 +3,11 @@
 use super::FlowSource;
 use crate::agent::{Agent, Readiness, lock};
 use crate::endpoint::{blocking, kernel_failure};
-use crate::ledger::{Ledger, LocalEndpoint};
+use crate::ledger::{HostPolicy, Ledger, LocalEndpoint};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::FeatureState;
 use heddle_model::{Identity, IdentityScope, NamespacedName};
+use heddle_policy::CompiledPolicy;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub(super) async fn status(
             ));
         }
     }
-    let (endpoints, policies, identities, failures, refused, starting_over) = agent
+    let (endpoints, policies, host, identities, failures, refused, starting_over) = agent
         .on_ledger(|ledger| {
             let ready = ledger
                 .endpoints
@@ -49,6 +50,7 @@ pub(super) async fn status(
             (
                 json!({ "total": ledger.endpoints.len(), "ready": ready }),
                 ledger.policies.in_force(),
+                host_policy(&ledger.host),
                 ledger.engine.identities().count(),
                 ledger.failures.clone(),
                 ledger
@@ -61,6 +63,15 @@ pub(super) async fn status(
                             problem.code, problem.field, problem.message
                         )
                     })
+                    .chain(ledger.host.lock_outs().iter().map(|one| {
+                        let policies: Vec<_> =
+                            one.policies.iter().map(ToString::to_string).collect();
+                        format!(
+                            "{} is not in force on this node: it would cut {}",
+                            policies.join(", "),
+                            one.what
+                        )
+                    }))
                     .collect::<Vec<_>>(),
                 ledger.is_starting_over(),
             )
@@ -109,6 +120,7 @@ pub(super) async fn status(
         })).collect::<Vec<_>>(),
         "endpoints": endpoints,
         "policies": policies,
+        "hostPolicy": host,
         "identities": identities,
         "services": 0,
         "maps": maps.iter().map(|map| json!({
@@ -121,6 +133,26 @@ pub(super) async fn status(
     }))
 }
 
+/// The node's own policy, as far as one is in force.
+fn host_policy(host: &HostPolicy) -> Value {
+    let policy = host.in_force();
+    let enforced = |of: fn(&CompiledPolicy) -> bool| policy.is_some_and(|policy| of(policy));
+    json!({
+        "ingress": enforcement(Some(enforced(|policy| policy.ingress_enforced))),
+        "egress": enforcement(Some(enforced(|policy| policy.egress_enforced))),
+        "audit": enforced(|policy| policy.audit),
+        "lockOuts": host.lock_outs().iter().map(|one| one.what.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+/// A direction of a policy; without a policy map everything is dropped.
+const fn enforcement(enforced: Option<bool>) -> &'static str {
+    match enforced {
+        Some(false) => "open",
+        Some(true) | None => "enforced",
+    }
+}
+
 fn kernel_release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
         .map(|text| text.trim().to_owned())
@@ -128,11 +160,6 @@ fn kernel_release() -> String {
 }
 
 fn printed(endpoint: &LocalEndpoint) -> Value {
-    let enforcement = |enforced: Option<bool>| match enforced {
-        Some(false) => "open",
-        // Without a policy map everything is dropped.
-        Some(true) | None => "enforced",
-    };
     let policy = endpoint.policy.as_ref();
     json!({
         "id": endpoint.record.endpoint,
@@ -146,6 +173,7 @@ fn printed(endpoint: &LocalEndpoint) -> Value {
         "containerId": endpoint.record.key.container_id,
         "ingress": enforcement(policy.map(|policy| policy.ingress_enforced)),
         "egress": enforcement(policy.map(|policy| policy.egress_enforced)),
+        "audit": policy.is_some_and(|policy| policy.audit),
         "policyRevision": endpoint.policy_revision,
         "state": endpoint.state(),
     })

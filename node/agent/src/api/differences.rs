@@ -4,7 +4,8 @@ use crate::agent::Agent;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_cni::protocol::ApiError;
-use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint};
+use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy};
+use heddle_policy::Entry;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
             // Read while the ledger is held: nothing changes between the two sides.
             let mut findings = Findings(Vec::new());
             endpoints(ledger, &mut findings)?;
+            node(ledger, &mut findings)?;
             ipcache(ledger, &mut findings)?;
             Ok::<_, DatapathError>(findings)
         })
@@ -85,20 +87,54 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         }
         // Compiled afresh: what was remembered could be wrong itself.
         let wished = ledger.engine.compile(identity).entries;
-        let in_kernel = ledger.datapath.policy(id)?.entries;
-        match in_kernel {
-            None => findings.add("endpoint", &object, "policy", &"a map", &"none"),
-            Some(in_kernel) => {
-                for entry in wished.iter().filter(|entry| !in_kernel.contains(entry)) {
-                    findings.add("endpoint", &object, "policy entry", entry, &"missing");
-                }
-                for entry in in_kernel.iter().filter(|entry| !wished.contains(entry)) {
-                    findings.add("endpoint", &object, "policy entry", &"none", entry);
-                }
-            }
-        }
+        let audit = ledger
+            .endpoints
+            .get(&id)
+            .is_some_and(|it| ledger.audits(it));
+        let in_kernel = ledger.datapath.policy(id)?;
+        policy("endpoint", &object, (&wished, audit), &in_kernel, findings);
     }
     Ok(())
+}
+
+/// The node's own policy: one that is refused because it would lock out is wished, and told as missing.
+fn node(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
+    let object = ledger.config.node_name.clone();
+    match (
+        ledger.host.wished().cloned(),
+        ledger.datapath.node_policy()?,
+    ) {
+        (Some(wished), Some(in_kernel)) => {
+            let wished = (wished.entries.as_slice(), wished.audit);
+            policy("node", &object, wished, &in_kernel, findings);
+        }
+        (Some(_), None) => findings.add("node", &object, "policy", &"a map", &"none"),
+        (None, Some(_)) => findings.add("node", &object, "policy", &"none", &"a map"),
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+fn policy(
+    kind: &str,
+    object: &str,
+    (wished, audit): (&[Entry], bool),
+    realised: &RealisedPolicy,
+    findings: &mut Findings,
+) {
+    let Some(in_kernel) = &realised.entries else {
+        findings.add(kind, object, "policy", &"a map", &"none");
+        return;
+    };
+    if realised.audit != audit {
+        findings.add(kind, object, "policy audit", &audit, &realised.audit);
+    }
+    for entry in wished.iter().filter(|entry| !in_kernel.contains(entry)) {
+        findings.add(kind, object, "policy entry", entry, &"missing");
+    }
+    for entry in in_kernel.iter().filter(|entry| !wished.contains(entry)) {
+        findings.add(kind, object, "policy entry", &"none", entry);
+    }
 }
 
 fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError> {

@@ -72,6 +72,8 @@ pub struct Standing {
     pub generation: u32,
     /// Whether it has a policy map; without one everything is dropped.
     pub has_policy: bool,
+    /// Whether what its policy denies is told and passes.
+    pub audit: bool,
     /// Whom it takes the peer for; `None` when no ipcache row covers it.
     pub peer: Option<FoundPeer>,
     /// The row that decides; without one the packet is dropped.
@@ -123,6 +125,7 @@ pub fn look_up<E>(
         identity: None,
         generation: 0,
         has_policy: false,
+        audit: false,
         peer,
         row: None,
         verdict: EntryVerdict::Deny,
@@ -149,7 +152,9 @@ pub fn look_up<E>(
         return Ok(standing);
     };
     standing.has_policy = true;
+    standing.audit = realised.audit;
     let rows = CompiledPolicy {
+        audit: realised.audit,
         // The rows alone are the whole truth.
         ingress_enforced: true,
         egress_enforced: true,
@@ -363,6 +368,7 @@ mod tests {
             assert_eq!(id, 7);
             Ok::<_, ()>(RealisedPolicy {
                 generation: 3,
+                audit: false,
                 entries: policy,
             })
         })

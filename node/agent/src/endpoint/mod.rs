@@ -10,6 +10,7 @@ mod restore;
 mod tests;
 
 pub(crate) use add::Step;
+pub(crate) use restore::as_compiled;
 
 use crate::agent::Agent;
 use crate::ledger::Ledger;

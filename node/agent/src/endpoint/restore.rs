@@ -336,7 +336,8 @@ impl Agent {
 }
 
 /// A policy read back from the kernel. A direction is not enforced where the row for everybody stands.
-fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
+pub(crate) fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
+    let audit = policy.audit;
     let entries = policy.entries?;
     let is_open = |direction: Direction| {
         entries.iter().any(|entry| {
@@ -351,5 +352,6 @@ fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
         ingress_enforced: !is_open(Direction::Ingress),
         egress_enforced: !is_open(Direction::Egress),
         entries,
+        audit,
     })
 }

@@ -87,6 +87,14 @@ fn unused<T>() -> Result<T, DatapathError> {
 }
 
 impl Datapath for SimulatedKernel {
+    fn set_node_policy(&self, _: Option<&CompiledPolicy>) -> Result<(), DatapathError> {
+        unused()
+    }
+
+    fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
+        unused()
+    }
+
     fn poll_events(
         &self,
         timeout: Duration,

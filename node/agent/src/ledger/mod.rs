@@ -1,7 +1,9 @@
 //! Everything the agent knows and wishes, behind one lock; what changes in it is brought into the kernel
 //! by [`Ledger::reconcile`].
 
+mod audit;
 mod facts;
+mod host;
 mod observe;
 mod policies;
 mod reconcile;
@@ -9,7 +11,7 @@ mod reconcile;
 mod tests;
 mod transition;
 
-use crate::config::{AgentConfig, Fabric};
+use crate::config::{AgentConfig, AllowLocalhost, Fabric};
 use crate::directory::{Directory, EndpointInfo, Listing};
 use crate::endpoint::record::{AttachmentKey, Record};
 use crate::ipcache::{self, Base, Ipcache};
@@ -23,18 +25,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(crate) use facts::NamedFacts;
+pub(crate) use host::{HostPolicy, LockOut};
 pub(crate) use observe::string_map;
-pub(crate) use policies::PolicyTable;
+pub(crate) use policies::{PolicyTable, outside_only};
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";
 
-/// Highest endpoint id (ids are below `heddle_abi::MAX_ENDPOINTS`, and 0 is the node).
-pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::MAX_ENDPOINTS - 1) as u16;
+/// Highest endpoint id: the one after it is the node's own.
+pub(crate) const LAST_ENDPOINT_ID: u16 = (heddle_abi::HOST_ENDPOINT - 1) as u16;
 
 /// A node as the store has it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct NodeView {
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Annotated to have its own policy on audit.
+    pub(crate) on_audit: bool,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
 }
@@ -121,6 +127,8 @@ pub(crate) struct Ledger {
     pub(crate) datapath: Arc<dyn Datapath>,
     pub(crate) engine: Engine,
     pub(crate) policies: PolicyTable,
+    /// The node's own policy.
+    pub(crate) host: HostPolicy,
     pub(crate) named: NamedFacts,
     pub(crate) ipcache: Ipcache,
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
@@ -166,6 +174,8 @@ impl Ledger {
         let rows = datapath.peers()?;
         let mut engine = Engine::new();
         engine.stage_cidrs();
+        engine.set_mode(config.policy_enforcement);
+        engine.let_own_node_pass(config.allow_localhost == AllowLocalhost::Always);
         let written_down = std::fs::read(config.state_dir.join(CIDRS_FILE)).ok();
         let written_down = written_down.and_then(|content| serde_json::from_slice(&content).ok());
         let cidrs = ipcache::borne(&rows, written_down);
@@ -176,6 +186,7 @@ impl Ledger {
         ipcache.restore(rows, &cidrs);
         Ok(Self {
             policies: PolicyTable::new(&config.state_dir),
+            host: HostPolicy::restore(datapath.as_ref())?,
             named: NamedFacts::default(),
             config,
             directory,
@@ -272,9 +283,10 @@ impl Ledger {
         }
     }
 
-    /// Only what touches this node's endpoints is worth its time.
+    /// Only what touches this node and its endpoints is worth its time.
     fn attend(&mut self) {
-        let here = self.endpoints.values().map(|it| it.identity).collect();
+        let here = self.endpoints.values().map(|it| it.identity);
+        let here = here.chain([Identity::OWN_NODE]).collect();
         self.engine.attend(Some(here));
     }
 

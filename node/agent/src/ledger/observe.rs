@@ -1,8 +1,10 @@
 //! What the store says, taken into the ledger.
 
+use super::audit::is_on_audit;
 use super::{Ledger, NodeView, RemoteEndpoint};
 use heddle_kube::store::{Event, Kind, Object};
 use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
+use heddle_policy::NodeFacts;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -128,6 +130,7 @@ impl Ledger {
                 addresses.extend(&endpoint.addresses);
             }
         }
+        self.tell_engine_of_node(&name, node.as_ref());
         match node {
             Some(node) => self.nodes.insert(name, node),
             None => self.nodes.remove(&name),
@@ -138,11 +141,40 @@ impl Ledger {
         }
     }
 
+    /// What policies want to know of a node; of this one, whether they are about it.
+    fn tell_engine_of_node(&mut self, name: &str, node: Option<&NodeView>) {
+        let touched = match node {
+            Some(node) => {
+                let facts = NodeFacts {
+                    labels: node.labels.clone(),
+                    addresses: node.addresses.clone(),
+                };
+                self.engine.set_node(name, facts)
+            }
+            None => self.engine.remove_node(name),
+        };
+        self.touched.extend(touched);
+        if let Some(node) = node.filter(|_| name == self.config.node_name) {
+            let labels = node.labels.iter();
+            let labels = labels.map(|(key, value)| (key.as_str(), value.as_str()));
+            let labels = LabelSet::of_node(labels);
+            self.touched
+                .extend(self.engine.set_identity(Identity::OWN_NODE, labels));
+            // Its annotations count too.
+            self.touched.insert(Identity::OWN_NODE);
+        }
+    }
+
     fn set_pod(&mut self, object: Object) {
         let here = object.value["spec"]["nodeName"].as_str() == Some(&self.config.node_name);
         let endpoint = self.by_pod(&object.name).map(|it| it.record.endpoint);
         if let Some(id) = endpoint {
             self.relabel.insert(id);
+            let before = self.pods.get(&object.name);
+            if before.is_none_or(|pod| is_on_audit(&pod.value) != is_on_audit(&object.value)) {
+                let identity = self.endpoints.get(&id).map(|endpoint| endpoint.identity);
+                self.touched.extend(identity);
+            }
         }
         if here || endpoint.is_some() {
             self.pods.insert(object.name.clone(), object);
@@ -240,6 +272,8 @@ fn node_view(value: &Value) -> NodeView {
         .flatten()
         .filter_map(|range| range.as_str()?.parse().ok());
     NodeView {
+        labels: string_map(&value["metadata"]["labels"]),
+        on_audit: is_on_audit(value),
         addresses: internal.collect(),
         pod_cidrs: ranges.collect(),
     }

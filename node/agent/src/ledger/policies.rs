@@ -1,11 +1,12 @@
 //! Policy objects: accepted ones go to the engine, refused ones are refused loudly.
 
-use super::Ledger;
+use super::audit::{ALLOW_LOCK_OUT, may_lock_out};
+use super::{Ledger, LockOut};
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{Problem, Severity, parse_policy};
 use heddle_kube::store::{Kind, Object};
-use heddle_model::NamespacedName;
-use heddle_policy::{Policy, PolicyId};
+use heddle_model::{Identity, NamespacedName};
+use heddle_policy::{Peer, Peers, Policy, PolicyId, PolicyKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,13 @@ struct PolicyObject {
     ids: Vec<PolicyId>,
     /// Why its present content is refused; empty when it is accepted.
     problems: Vec<Problem>,
+    /// Traffic of this node that it would cut, so that this node does not put it in force.
+    cuts: Vec<String>,
+    /// Whether it may.
+    may_lock_out: bool,
+    /// The object's status conditions and generation, as they were last seen.
+    conditions: Vec<Value>,
+    generation: Value,
 }
 
 /// A status condition to be written.
@@ -66,6 +74,45 @@ impl PolicyTable {
         })
     }
 
+    /// Whether a policy may cut what nodes live by.
+    pub(super) fn may_lock_out(&self, id: &PolicyId) -> bool {
+        self.objects
+            .values()
+            .any(|object| object.may_lock_out && object.ids.contains(id))
+    }
+
+    /// Says on each policy's object what it would cut; on all others that they cut nothing.
+    pub(super) fn tell_lock_outs(&mut self, lock_outs: &[LockOut]) {
+        let keys: Vec<_> = self.objects.keys().cloned().collect();
+        for key in keys {
+            let Some(object) = self.objects.get_mut(&key) else {
+                continue;
+            };
+            let is_its = |one: &&LockOut| object.ids.iter().any(|id| one.policies.contains(id));
+            let cuts: Vec<String> = lock_outs
+                .iter()
+                .filter(is_its)
+                .map(|one| one.what.clone())
+                .collect();
+            if object.cuts != cuts {
+                object.cuts = cuts;
+                self.tell_condition(&key);
+            }
+        }
+    }
+
+    /// Has the object's condition written, if it is another than the one it has.
+    fn tell_condition(&mut self, key: &(Kind, NamespacedName)) {
+        let write = self
+            .objects
+            .get(key)
+            .and_then(|object| condition(key, object));
+        match write {
+            Some(write) => self.writes.insert(key.clone(), write),
+            None => self.writes.remove(key),
+        };
+    }
+
     /// Number of objects that are in force.
     pub(crate) fn in_force(&self) -> usize {
         self.objects
@@ -88,6 +135,17 @@ impl Ledger {
         let content = content_of(&object.value);
         let mut known = self.policies.objects.remove(&key).unwrap_or_default();
         known.revision = object.revision;
+        known.conditions = object.value["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        known.generation = object.value["metadata"]["generation"].clone();
+        if std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value))
+            != known.may_lock_out
+        {
+            self.host.reconsider();
+            self.touched.insert(Identity::OWN_NODE);
+        }
         match parse_policy(&object.value) {
             Ok(policies) => {
                 if known.accepted.as_ref() != Some(&content) || !known.problems.is_empty() {
@@ -100,12 +158,8 @@ impl Ledger {
             Err(problems) => self.refuse(&key, &mut known, problems),
         }
         self.policy_revision = self.policy_revision.max(object.revision);
-        if let Some(write) = condition(object, &known) {
-            self.policies.writes.insert(key.clone(), write);
-        } else {
-            self.policies.writes.remove(&key);
-        }
-        self.policies.objects.insert(key, known);
+        self.policies.objects.insert(key.clone(), known);
+        self.policies.tell_condition(&key);
     }
 
     fn put_in_force(&mut self, known: &mut PolicyObject, policies: Vec<Policy>, content: Value) {
@@ -117,6 +171,7 @@ impl Ledger {
             self.touched.extend(self.engine.remove_policy(gone));
         }
         for policy in policies {
+            let policy = self.config.policy_cidr_match_mode.meant(policy);
             self.touched.extend(self.engine.set_policy(policy));
         }
         known.ids = ids.into_iter().collect();
@@ -186,6 +241,24 @@ impl Ledger {
     }
 }
 
+/// Kubernetes' NetworkPolicy as Cilium reads it: `ipBlock` selects nobody inside the cluster (reference I1).
+pub(crate) fn outside_only(mut policy: Policy) -> Policy {
+    if policy.id.kind != PolicyKind::NetworkPolicy {
+        return policy;
+    }
+    let rules = policy.specs.iter_mut().flat_map(|spec| &mut spec.rules);
+    for rule in rules {
+        if let Peers::Terms(terms) = &mut rule.peers {
+            for term in terms {
+                if let Peer::Cidr(block) = term {
+                    block.in_cluster = false;
+                }
+            }
+        }
+    }
+    policy
+}
+
 /// What people wrote: the object without what the store adds, so that a write to its status is no change.
 fn content_of(value: &Value) -> Value {
     let mut content = value.clone();
@@ -199,8 +272,16 @@ fn content_of(value: &Value) -> Value {
 }
 
 /// The condition that the object should have, if it has it not.
-fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
+fn condition(key: &(Kind, NamespacedName), known: &PolicyObject) -> Option<ConditionWrite> {
     let (status, reason, message) = match first_error(&known.problems) {
+        None if !known.cuts.is_empty() => (
+            "False",
+            "PolicyLockOut".to_owned(),
+            format!(
+                "[policy/lock-out] it would cut {}; the node's former policy stays; allow that traffic, or annotate the policy {ALLOW_LOCK_OUT}: \"true\" if it is to be cut",
+                known.cuts.join(", ")
+            ),
+        ),
         None => (
             "True",
             "Accepted".to_owned(),
@@ -224,11 +305,8 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
             ("False", camel_case(first.code), parts.join("; "))
         }
     };
-    let generation = object.value["metadata"]["generation"].clone();
-    let present = object.value["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let generation = known.generation.clone();
+    let present = known.conditions.clone();
     let is_ours = |condition: &Value| condition["type"] == "Valid";
     if let Some(valid) = present.iter().find(|condition| is_ours(condition))
         && valid["status"] == status
@@ -247,8 +325,8 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
     let mut conditions: Vec<Value> = present.into_iter().filter(|one| !is_ours(one)).collect();
     conditions.push(valid);
     Some(ConditionWrite {
-        kind: object.kind,
-        name: object.name.clone(),
+        kind: key.0,
+        name: key.1.clone(),
         conditions: Value::Array(conditions),
     })
 }

@@ -87,6 +87,10 @@ impl Ledger {
         for (id, policy) in extended {
             self.write_policy(id, Arc::new(policy));
         }
+        let node = self.host.in_force();
+        if let Some(policy) = node.and_then(|present| with_fresh(present, &self.cidr_changes)) {
+            self.put_node_policy(Some(Arc::new(policy)));
+        }
     }
 
     /// Writes the ipcache and the facts of endpoints.
@@ -135,6 +139,9 @@ impl Ledger {
     /// Compiles the policies of endpoints whose identity was touched, or that have none yet.
     fn compile_touched(&mut self) {
         let touched = std::mem::take(&mut self.touched);
+        if touched.contains(&Identity::OWN_NODE) {
+            self.compile_node();
+        }
         let mut compiled: BTreeMap<Identity, Arc<CompiledPolicy>> = BTreeMap::new();
         let due: Vec<(u16, Identity)> = self
             .endpoints
@@ -152,21 +159,34 @@ impl Ledger {
                 }
             };
             // Events may name the new cookies as soon as the kernel has them.
-            let cookies: BTreeSet<u32> = policy.entries.iter().map(|entry| entry.cookie).collect();
-            let listing = PolicyListing {
-                ingress: self.engine.isolating(identity, Direction::Ingress),
-                egress: self.engine.isolating(identity, Direction::Egress),
-                cookies: cookies
-                    .into_iter()
-                    .filter(|cookie| *cookie != 0)
-                    .map(|cookie| (cookie, self.engine.rules_of(cookie)))
-                    .collect(),
-                shapes: Shapes::of(&policy),
+            self.directory
+                .set_policy(id, self.listing(identity, &policy));
+            let audit = self.endpoints.get(&id).is_some_and(|it| self.audits(it));
+            let policy = if audit {
+                let mut told = CompiledPolicy::clone(&policy);
+                told.audit = true;
+                Arc::new(told)
+            } else {
+                policy
             };
-            self.directory.set_policy(id, listing);
             if let Some(endpoint) = self.endpoints.get_mut(&id) {
                 endpoint.wished = Some(policy);
             }
+        }
+    }
+
+    /// What those who describe flows want to know of a policy.
+    pub(super) fn listing(&self, subject: Identity, policy: &CompiledPolicy) -> PolicyListing {
+        let cookies: BTreeSet<u32> = policy.entries.iter().map(|entry| entry.cookie).collect();
+        PolicyListing {
+            ingress: self.engine.isolating(subject, Direction::Ingress),
+            egress: self.engine.isolating(subject, Direction::Egress),
+            cookies: cookies
+                .into_iter()
+                .filter(|cookie| *cookie != 0)
+                .map(|cookie| (cookie, self.engine.rules_of(cookie)))
+                .collect(),
+            shapes: Shapes::of(policy),
         }
     }
 
@@ -183,6 +203,7 @@ impl Ledger {
         for (id, policy) in due {
             self.write_policy(id, policy);
         }
+        self.write_node_policy();
     }
 
     fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>) {
@@ -218,7 +239,7 @@ impl Ledger {
     }
 
     /// Who makes the policy of an identity large.
-    fn largest_policies(&mut self, identity: Identity) -> String {
+    pub(super) fn largest_policies(&mut self, identity: Identity) -> String {
         let mut by_policy = self.engine.rows_by_policy(identity);
         by_policy.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
         let named = by_policy.iter().take(NAMED_LARGEST);

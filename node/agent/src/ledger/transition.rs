@@ -63,6 +63,7 @@ mod tests {
                     cookie: 5,
                 })
                 .collect(),
+            audit: false,
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) struct Kernel {
     pub(crate) links: BTreeMap<u16, u32>,
     pub(crate) facts: BTreeMap<u16, Facts>,
     pub(crate) policies: BTreeMap<u16, (u32, CompiledPolicy)>,
+    pub(crate) node_policy: Option<CompiledPolicy>,
     pub(crate) attached: BTreeMap<u16, u32>,
     pub(crate) peers: BTreeMap<IpNet, PeerRow>,
     pub(crate) routes: Vec<(IpNet, IpAddr)>,
@@ -232,11 +233,27 @@ impl Datapath for FakeDatapath {
             .collect())
     }
 
+    fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError> {
+        self.state.lock().unwrap().kernel.node_policy = policy.cloned();
+        Ok(())
+    }
+
+    fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
+        let state = self.state.lock().unwrap();
+        let realised = |policy: &CompiledPolicy| RealisedPolicy {
+            generation: 1,
+            audit: policy.audit,
+            entries: Some(policy.entries.clone()),
+        };
+        Ok(state.kernel.node_policy.as_ref().map(realised))
+    }
+
     fn policy(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
         let state = self.state.lock().unwrap();
         let held = state.kernel.policies.get(&endpoint);
         Ok(RealisedPolicy {
             generation: held.map_or(0, |(generation, _)| *generation),
+            audit: held.is_some_and(|(_, policy)| policy.audit),
             entries: held.map(|(_, policy)| policy.entries.clone()),
         })
     }

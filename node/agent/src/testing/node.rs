@@ -2,7 +2,7 @@
 
 use super::{Cut, FakeDatapath, FlakyStore};
 use crate::agent::Agent;
-use crate::config::{AgentConfig, Fabric};
+use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
 use crate::directory::Directory;
 use crate::endpoint::Step;
 use crate::metrics::Metrics;
@@ -11,6 +11,7 @@ use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
 use heddle_kube::store::{Kind, Store};
 use heddle_model::NamespacedName;
+use heddle_policy::EnforcementMode;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,11 @@ impl Node {
             max_ipcache_entries: 131_072,
             drop_events_per_second: 1000,
             excluded_labels: None,
+            policy_enforcement: EnforcementMode::Default,
+            policy_audit: PolicyAudit::None,
+            allow_localhost: AllowLocalhost::Always,
+            policy_cidr_match_mode: CidrMatchMode::Specification,
+            protected_traffic: Vec::new(),
         }
     }
 

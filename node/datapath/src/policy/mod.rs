@@ -97,6 +97,7 @@ impl Policies {
         if present
             .and_then(|slot| bound.by_slot.get(slot))
             .is_some_and(|present| *present.entries == *entries)
+            && binding(&self.maps, endpoint)?.is_on_audit() == policy.audit
         {
             return Ok(());
         }
@@ -119,7 +120,7 @@ impl Policies {
                 bound.enter(slot, entries.into())
             }
         };
-        let outcome = self.bind(&mut bound, endpoint, number);
+        let outcome = self.bind(&mut bound, endpoint, number, policy.audit);
         self.keeper.wake();
         outcome
     }
@@ -127,15 +128,21 @@ impl Policies {
     /// Leaves an endpoint id without a policy: nothing passes.
     pub(crate) fn clear(&self, endpoint: u16) -> Result<(), DatapathError> {
         let mut bound = lock(&self.bound);
-        let outcome = self.bind(&mut bound, endpoint, POLICY_SLOT_NONE);
+        let outcome = self.bind(&mut bound, endpoint, POLICY_SLOT_NONE, false);
         self.keeper.wake();
         outcome
     }
 
     /// Binds an endpoint to a slot, and retires the maps that nobody has then.
-    fn bind(&self, bound: &mut Bound, endpoint: u16, slot: u32) -> Result<(), DatapathError> {
+    fn bind(
+        &self,
+        bound: &mut Bound,
+        endpoint: u16,
+        slot: u32,
+        audit: bool,
+    ) -> Result<(), DatapathError> {
         // After a failure nobody knows which of the two maps packets read: both stay.
-        self.write_binding(endpoint, slot)?;
+        self.write_binding(endpoint, slot, audit)?;
         if let Some(left) = bound.rebind(endpoint, slot) {
             self.slots.retire(left);
         }
@@ -144,14 +151,15 @@ impl Policies {
 
     /// Slot first, then generation: the kernel promises no more than that one write follows the other, and
     /// a packet that takes an answer of the new map for the old one's asks again after the second.
-    fn write_binding(&self, endpoint: u16, slot: u32) -> Result<(), DatapathError> {
+    fn write_binding(&self, endpoint: u16, slot: u32, audit: bool) -> Result<(), DatapathError> {
         let present = binding(&self.maps, endpoint)?.generation();
         // 0 means "never asked" in a connection's entry.
         let next = present.checked_add(1).unwrap_or(1);
         let mut bindings = lock(&self.maps.bindings);
         for generation in [present, next] {
+            let binding = PolicyBinding::new(slot, generation).on_audit(audit);
             bindings
-                .set(u32::from(endpoint), PolicyBinding::new(slot, generation), 0)
+                .set(u32::from(endpoint), binding, 0)
                 .map_err(refused("bind policy of endpoint", endpoint.to_string()))?;
         }
         Ok(())
@@ -183,6 +191,7 @@ impl Policies {
         };
         Ok(RealisedPolicy {
             generation: binding.generation(),
+            audit: binding.is_on_audit(),
             entries,
         })
     }

@@ -79,6 +79,7 @@ pub fn allow_all() -> CompiledPolicy {
             row(Direction::Ingress, EntryVerdict::Allow),
             row(Direction::Egress, EntryVerdict::Allow),
         ],
+        audit: false,
     }
 }
 
@@ -88,6 +89,7 @@ pub fn deny_all() -> CompiledPolicy {
         ingress_enforced: true,
         egress_enforced: true,
         entries: Vec::new(),
+        audit: false,
     }
 }
 
@@ -194,6 +196,21 @@ impl Bed {
             Ipv4Addr::new(172, 31, number, 2).into(),
             Ipv6Addr::new(0xfd31, number.into(), 0, 0, 0, 0, 0, 2).into(),
         ]
+    }
+
+    /// The node itself as an end of connections.
+    pub fn as_host(&self) -> Pod {
+        let number = self.number;
+        Pod {
+            netns: self.name.clone(),
+            ipv4: Ipv4Addr::new(172, 31, number, 2),
+            ipv6: Ipv6Addr::new(0xfd31, number.into(), 0, 0, 0, 0, 0, 2),
+        }
+    }
+
+    /// Puts the node's own policy in force, or takes it off.
+    pub fn set_node_policy(&self, policy: Option<&CompiledPolicy>) {
+        self.in_node(|| self.datapath.set_node_policy(policy).expect("node policy"));
     }
 
     /// Tells this node who lives on another: its own addresses, and pods with their identities.
@@ -316,6 +333,7 @@ impl Bed {
             .args(options)
             .arg(address)
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()
             .expect("ping")
             .success()
@@ -431,6 +449,13 @@ impl Stream {
             && self.server.read_exact(&mut heard).is_ok()
             && self.server.write_all(&heard).is_ok()
             && self.client.read_exact(&mut heard).is_ok()
+    }
+
+    /// True when the far end's message gets here within two seconds.
+    pub fn answers(&mut self) -> bool {
+        use std::io::{Read, Write};
+        let mut heard = [0; 4];
+        self.server.write_all(b"pong").is_ok() && self.client.read_exact(&mut heard).is_ok()
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
         let paths = place::peers(written.kind(), written.object, spec.position, rule);
         for (term, path) in terms.iter().zip(paths) {
             let (code, message, help) = match term {
+                Peer::Nodes(_) => continue,
                 Peer::Endpoints(selector) => {
                     let finding = scene.population.find(selector);
                     let Some((reason, help)) = explain(&finding) else {

@@ -32,6 +32,9 @@ pub(super) fn datapath(end: &End, told: &Told) -> Vec<String> {
         ),
     };
     lines.push(format!("{title}: {verdict} ({standing})"));
+    if answer["audit"] == true {
+        lines.push("    on audit: what it denies is told, and passes".to_owned());
+    }
     lines.push(format!("    {}", row(answer)));
     for rule in list(&answer["rules"]) {
         let text = serde_json::from_value::<RuleRef>(rule.clone());

@@ -5,7 +5,7 @@ use super::super::{
     usage,
 };
 use crate::failure::{Failure, NO_DATA};
-use heddle_agent::config::AgentConfig;
+use heddle_agent::config::{AgentConfig, AllowLocalhost};
 use heddle_kube::{
     identity::parse_identity,
     manifest::Manifest,
@@ -162,7 +162,10 @@ impl Snapshot {
         for object in self.objects.values() {
             match object.kind {
                 kind if kind.is_policy() => match policy::parse_policy(&object.value) {
-                    Ok(parsed) => policies.extend(parsed),
+                    Ok(parsed) => {
+                        let mode = agent.policy_cidr_match_mode;
+                        policies.extend(parsed.into_iter().map(|policy| mode.meant(policy)));
+                    }
                     Err(problems) => refuse(object, problems),
                 },
                 Kind::CiliumCIDRGroup => match policy::parse_cidr_group(&object.value) {
@@ -190,7 +193,10 @@ impl Snapshot {
             .filter_map(|object| parse_identity(&object.value))
             .map(|(identity, labels)| (labels, identity))
             .collect();
-        let cluster = Cluster::with_policies(&manifests, policies, groups, &beside)?;
+        let mut cluster = Cluster::with_policies(&manifests, policies, groups, &beside)?;
+        cluster.engine.set_mode(agent.policy_enforcement);
+        let localhost = agent.allow_localhost == AllowLocalhost::Always;
+        cluster.engine.let_own_node_pass(localhost);
         Ok(Wished {
             cluster,
             revision: self.revision,
