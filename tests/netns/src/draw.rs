@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 pub const APPS: [&str; 3] = ["web", "db", "cache"];
 /// See [`APPS`].
 pub const TIERS: [&str; 2] = ["front", "back"];
+/// Values of the label `role` that nodes bear.
+pub const ROLES: [&str; 2] = ["edge", "inner"];
 /// Namespaces, each with the labels `team` (its own name) and `env`.
 pub const NAMESPACES: [(&str, &str); 3] = [("red", "prod"), ("green", "prod"), ("blue", "test")];
 
@@ -54,9 +56,10 @@ impl Draw {
         set.extend(self.services(addresses));
         let number = 2 + self.below(5);
         set.extend((0..number).map(|number| match self.below(100) {
-            0..35 => self.network_policy(number, addresses),
-            35..65 => self.cilium(number, addresses, true),
-            65..78 => self.cilium(number, addresses, false),
+            0..32 => self.network_policy(number, addresses),
+            32..60 => self.cilium(number, addresses, true),
+            60..72 => self.cilium(number, addresses, false),
+            72..86 => self.host(number, addresses),
             _ => self.cluster(number, addresses),
         }));
         set
@@ -261,6 +264,27 @@ impl Draw {
         }
     }
 
+    fn node_selector(&mut self) -> Value {
+        match self.below(3) {
+            0 => json!({}),
+            1 => json!({"matchLabels": {"role": self.one(&ROLES)}}),
+            _ => json!({"matchExpressions": [
+                {"key": "role", "operator": "NotIn", "values": [self.one(&ROLES)]}]}),
+        }
+    }
+
+    /// A host policy, one that may cut whatever it says.
+    fn host(&mut self, number: usize, addresses: &Addresses) -> Value {
+        let mut spec = json!({"nodeSelector": self.node_selector()});
+        self.cilium_rules(&mut spec, addresses);
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": {"name": format!("host-{number}"),
+                "annotations": {"policy.heddle.io/allow-lock-out": "true"}},
+            "spec": spec,
+        })
+    }
+
     fn cilium(&mut self, number: usize, addresses: &Addresses, namespaced: bool) -> Value {
         let mut spec = json!({"endpointSelector": self.selector()});
         if !namespaced && self.chance(50) {
@@ -268,6 +292,22 @@ impl Draw {
             spec["endpointSelector"] =
                 json!({"matchLabels": {"k8s:io.kubernetes.pod.namespace": namespace}});
         }
+        self.cilium_rules(&mut spec, addresses);
+        let (kind, name) = if namespaced {
+            ("CiliumNetworkPolicy", format!("cnp-{number}"))
+        } else {
+            ("CiliumClusterwideNetworkPolicy", format!("ccnp-{number}"))
+        };
+        let mut policy = json!({
+            "apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        });
+        if namespaced {
+            policy["metadata"]["namespace"] = json!(self.one(&NAMESPACES).0);
+        }
+        policy
+    }
+
+    fn cilium_rules(&mut self, spec: &mut Value, addresses: &Addresses) {
         let sections = ["ingress", "egress", "ingressDeny", "egressDeny"];
         let first = self.below(4);
         for (at, section) in sections.iter().enumerate() {
@@ -284,18 +324,6 @@ impl Draw {
             spec["enableDefaultDeny"] =
                 json!({"ingress": self.chance(50), "egress": self.chance(50)});
         }
-        let (kind, name) = if namespaced {
-            ("CiliumNetworkPolicy", format!("cnp-{number}"))
-        } else {
-            ("CiliumClusterwideNetworkPolicy", format!("ccnp-{number}"))
-        };
-        let mut policy = json!({
-            "apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": name}, "spec": spec,
-        });
-        if namespaced {
-            policy["metadata"]["namespace"] = json!(self.one(&NAMESPACES).0);
-        }
-        policy
     }
 
     fn cilium_rule(&mut self, ingress: bool, addresses: &Addresses) -> Value {
@@ -341,12 +369,18 @@ impl Draw {
                     json!([{"cidr": cidr, "except": except}])
                 };
             }
+            9 if self.chance(50) => {
+                rule[format!("{word}Nodes")] = json!([self.node_selector()]);
+            }
             _ => {}
         }
         match self.below(6) {
             0 => rule["toPorts"] = json!([{"ports": [{"port": "8080", "protocol": "TCP"}]}]),
             // Towards addresses a name means nothing, and a deny of nothing is refused.
-            1 if rule.get("toCIDR").is_none() && rule.get("toCIDRSet").is_none() => {
+            1 if ["toCIDR", "toCIDRSet", "toNodes"]
+                .iter()
+                .all(|list| rule.get(*list).is_none()) =>
+            {
                 rule["toPorts"] = json!([{"ports": [{"port": "http"}]}]);
             }
             2 => rule["toPorts"] = json!([{"ports": [{"port": "5353", "protocol": "ANY"}]}]),

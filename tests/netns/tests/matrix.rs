@@ -11,7 +11,7 @@
 
 use heddle_netns::{
     Lab,
-    draw::{APPS, Addresses, Draw, NAMESPACES, TIERS},
+    draw::{APPS, Addresses, Draw, NAMESPACES, ROLES, TIERS},
     probe::{Probe, Servers, probe, raise_file_limit},
 };
 use serde_json::{Value, json};
@@ -40,6 +40,7 @@ struct End {
     netns: PathBuf,
     addresses: Vec<IpAddr>,
     is_pod: bool,
+    is_node: bool,
 }
 
 impl End {
@@ -117,8 +118,15 @@ impl Bed {
             json!({"apiVersion": "v1", "kind": "Namespace",
                    "metadata": {"name": name, "labels": {"team": name, "env": env}}})
         });
+        let roles: Vec<Value> = (0..nodes)
+            .map(|number| {
+                json!({"apiVersion": "v1", "kind": "Node", "metadata": {
+                    "name": format!("node-{}", number + 1),
+                    "labels": {"role": ROLES[number % 2]}}})
+            })
+            .collect();
         let pods: Vec<Value> = (0..pods).map(|number| pod(number, nodes)).collect();
-        lab.apply(&documents(&[&namespaces[..], &pods].concat()));
+        lab.apply(&documents(&[&namespaces[..], &roles, &pods].concat()));
 
         let items = |kind: &str| -> Vec<Value> {
             let list = lab
@@ -145,6 +153,7 @@ impl Bed {
                 netns: named(format!("heddle-{}-pod-{namespace}.{name}", lab.name)),
                 addresses,
                 is_pod: true,
+                is_node: false,
             });
         }
         let mut servers = Vec::new();
@@ -159,6 +168,7 @@ impl Bed {
                 netns,
                 addresses,
                 is_pod: false,
+                is_node: true,
             });
         }
         if with_world {
@@ -171,6 +181,7 @@ impl Bed {
                     netns: netns.clone(),
                     addresses: vec![address],
                     is_pod: false,
+                    is_node: false,
                 });
             }
         }
@@ -230,8 +241,9 @@ impl Bed {
             let fields: Vec<&str> = line.split(',').collect();
             let (from, to) = (by_name[fields[0]], by_name[fields[1]]);
             let probe = PROBES[names.iter().position(|name| name == fields[2]).unwrap()];
-            // Only what has to do with pods goes through Heddle; itself, nobody sees.
-            if from != to && (self.ends[from].is_pod || self.ends[to].is_pod) {
+            // The world's talk with itself does not go through Heddle; what one says to itself, nobody sees.
+            let is_seen = |end: usize| self.ends[end].is_pod || self.ends[end].is_node;
+            if from != to && (is_seen(from) || is_seen(to)) {
                 cells.insert((from, to, probe), fields[3] == "allow");
             }
         }

@@ -259,7 +259,8 @@ pub async fn wait_until_in_force(
         }
         revision = revision.max(state.revision);
     }
-    wait::realised_everywhere(lab, store, revision, end, patience).await
+    wait::realised_everywhere(lab, store, revision, end, patience).await?;
+    wait::locks_nobody_out(lab, &crate::config::record(lab)?.nodes, applied).await
 }
 
 /// How far the pods are.

@@ -88,6 +88,18 @@ pub enum LabError {
         /// What to try.
         help: String,
     },
+    /// A host policy is in the store and not in force: it would cut off a node.
+    #[error(
+        "{policy} is not in force on {node}: it would cut {traffic}; the node's former policy stays"
+    )]
+    LockOut {
+        /// The policy.
+        policy: String,
+        /// The node.
+        node: String,
+        /// What the node needs.
+        traffic: String,
+    },
     /// One of the lab's own processes ended.
     #[error("{process} ended: {reason}")]
     ProcessEnded {
@@ -207,6 +219,7 @@ impl LabError {
             Self::System { .. } => "lab/system",
             Self::Network { .. } => "lab/network",
             Self::Timeout { .. } => "lab/timeout",
+            Self::LockOut { .. } => "policy/lock-out",
             Self::ProcessEnded { .. } => "lab/process-ended",
             Self::Daemon { .. } => "lab/daemon-unreachable",
             Self::Agent { .. } => "lab/agent",
@@ -233,6 +246,10 @@ impl LabError {
     pub fn help(&self) -> String {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
+            Self::LockOut { .. } => {
+                "allow that traffic, or annotate the policy policy.heddle.io/allow-lock-out: \"true\" if it is to be cut"
+                    .into()
+            }
             Self::UnknownLab(name) => {
                 format!(
                     "`heddle lab up --lab {name}` makes it; `--lab` or HEDDLE_LAB choose another"

@@ -5,7 +5,7 @@ use crate::agent_client;
 use crate::control;
 use crate::files;
 use crate::paths::Lab;
-use heddle_kube::store::{Kind, Store};
+use heddle_kube::store::{Kind, Object, Store};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -87,6 +87,41 @@ pub async fn realised(
                 });
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+/// Fails when an agent does not put a host policy of these in force because it would cut off its node.
+pub async fn locks_nobody_out(
+    lab: &Lab,
+    nodes: &[String],
+    applied: &[Object],
+) -> Result<(), LabError> {
+    let host_policies: Vec<String> = applied
+        .iter()
+        .filter(|object| object.kind == Kind::CiliumClusterwideNetworkPolicy)
+        .map(|object| format!("{} {}", object.kind, object.name.name))
+        .collect();
+    if host_policies.is_empty() {
+        return Ok(());
+    }
+    for node in nodes {
+        let status = agent_client::status(lab, node).await?;
+        let lock_outs = status["hostPolicy"]["lockOuts"].as_array();
+        for one in lock_outs.into_iter().flatten() {
+            let named = |policy: &String| {
+                one["policies"]
+                    .as_array()
+                    .is_some_and(|policies| policies.iter().any(|it| it == policy))
+            };
+            if let Some(policy) = host_policies.iter().find(|policy| named(policy)) {
+                return Err(LabError::LockOut {
+                    policy: policy.clone(),
+                    node: node.clone(),
+                    traffic: one["traffic"].as_str().unwrap_or_default().to_owned(),
+                });
+            }
         }
     }
     Ok(())

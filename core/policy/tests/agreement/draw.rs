@@ -104,6 +104,7 @@ fn who() -> impl Strategy<Value = Who> {
         2 => (by(GROUPS), prop::collection::vec(block(), 0..2))
             .prop_map(|(by, holes)| Who::Listed { by, holes }),
         1 => by(SERVICES).prop_map(Who::Served),
+        1 => prop::option::of(kinds()).prop_map(Who::Nodes),
         3 => prop::sample::select(vec![
             "all",
             "world",
@@ -172,13 +173,16 @@ pub(crate) fn sheet() -> impl Strategy<Value = Sheet> {
         level,
         prop::option::weighted(0.8, namespaces()),
         prop::option::of(apps()),
+        prop::option::weighted(0.2, kinds()),
         (prop::bool::weighted(0.6), prop::bool::weighted(0.6)),
         prop::collection::vec(line(), 0..4),
     )
-        .prop_map(|(level, namespace, app, isolates, lines)| Sheet {
-            level,
-            namespace,
+        .prop_map(|(level, namespace, app, node, isolates, lines)| Sheet {
+            // Host policies are cluster-wide and in the tier Normal.
+            level: node.map_or(level, |_| Level::Normal),
+            namespace: namespace.filter(|_| node.is_none()),
             app,
+            node,
             isolates,
             lines,
         })
@@ -232,7 +236,16 @@ pub(crate) fn world() -> impl Strategy<Value = World> {
         })
 }
 
-pub(crate) fn ends(pods: usize) -> Vec<End> {
+/// Who may stand at the other end of a subject; what the node says to itself nobody sees.
+pub(crate) fn ends_of(pods: usize, subject: usize) -> Vec<End> {
+    let mut ends = ends(pods);
+    if subject == pods {
+        ends.retain(|end| !matches!(end, End::Host));
+    }
+    ends
+}
+
+fn ends(pods: usize) -> Vec<End> {
     let mut ends = vec![
         End::Host,
         End::Remote,

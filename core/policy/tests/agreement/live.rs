@@ -3,7 +3,7 @@
 
 use crate::{
     direction, draw,
-    draw::{GROUPS, SERVICES, ends},
+    draw::{GROUPS, SERVICES, ends_of},
     forward,
     model::{Sheet, World},
     oracle::oracle,
@@ -39,9 +39,9 @@ impl Kernel {
     /// Every packet's verdict.
     fn verdicts(&self, world: &World) -> Vec<bool> {
         let mut verdicts = Vec::new();
-        for subject in 0..world.pods.len() {
+        for subject in world.subjects() {
             let compiled = &self.policies[&identity(&world.pods, subject)];
-            for end in ends(world.pods.len()) {
+            for end in ends_of(world.pods.len(), subject) {
                 let peer = party(world, &end);
                 let cidr = self.cidr(peer.prefix.unwrap(), scope(&peer));
                 for ingress in [true, false] {
@@ -65,8 +65,8 @@ impl Kernel {
 /// What the oracle says of the same packets.
 fn expected(world: &World) -> Vec<bool> {
     let mut verdicts = Vec::new();
-    for subject in 0..world.pods.len() {
-        for end in ends(world.pods.len()) {
+    for subject in world.subjects() {
+        for end in ends_of(world.pods.len(), subject) {
             for ingress in [true, false] {
                 for &(protocol, port) in QUESTIONS {
                     verdicts.push(oracle(world, subject, &end, ingress, protocol, port).0);
@@ -78,7 +78,8 @@ fn expected(world: &World) -> Vec<bool> {
 }
 
 fn numbers(world: &World) -> BTreeSet<Identity> {
-    (0..world.pods.len())
+    world
+        .subjects()
         .map(|pod| identity(&world.pods, pod))
         .collect()
 }

@@ -9,10 +9,10 @@ mod model;
 mod oracle;
 mod translate;
 
-use draw::{GROUPS, QUESTIONS, SERVICES, ends};
+use draw::{GROUPS, QUESTIONS, SERVICES, ends_of};
 use heddle_model::Identity;
 use heddle_policy::{Because, CompiledPolicy, Direction, Engine, EntryVerdict, Traffic};
-use model::{End, Pod, World};
+use model::{Pod, World};
 use oracle::oracle;
 use proptest::{prelude::*, strategy::ValueTree};
 use std::{
@@ -21,7 +21,7 @@ use std::{
 };
 use translate::{
     address, cidr_of, identity, labels, mode, net, party, policy, set_addresses, set_group,
-    set_pods, set_service,
+    set_pods, set_service, subject_party,
 };
 
 /// Packets whose answers were compared.
@@ -87,7 +87,7 @@ pub(crate) const fn direction(ingress: bool) -> Direction {
 
 fn agree(world: &World, engine: &mut Engine) -> Result<(), TestCaseError> {
     let mut asked: BTreeMap<Identity, CompiledPolicy> = BTreeMap::new();
-    for subject in 0..world.pods.len() {
+    for subject in world.subjects() {
         let number = identity(&world.pods, subject);
         let compiled = asked
             .entry(number)
@@ -98,8 +98,8 @@ fn agree(world: &World, engine: &mut Engine) -> Result<(), TestCaseError> {
             .windows(2)
             .all(|pair| pair[0].key < pair[1].key);
         prop_assert!(sorted, "keys are sorted and unique");
-        let me = party(world, &End::Pod(subject));
-        for end in ends(world.pods.len()) {
+        let me = subject_party(world, subject);
+        for end in ends_of(world.pods.len(), subject) {
             let peer = party(world, &end);
             let cidr = cidr_of(engine, &peer);
             for ingress in [true, false] {
@@ -150,7 +150,8 @@ fn agree(world: &World, engine: &mut Engine) -> Result<(), TestCaseError> {
 }
 
 fn compile_all(world: &World, engine: &mut Engine) -> BTreeMap<Identity, CompiledPolicy> {
-    (0..world.pods.len())
+    world
+        .subjects()
         .map(|pod| identity(&world.pods, pod))
         .map(|number| (number, engine.compile(number)))
         .collect()

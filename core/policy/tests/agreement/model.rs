@@ -55,6 +55,8 @@ pub(crate) enum Who {
         holes: Vec<Block>,
     },
     Served(By),
+    /// By the label `kind`; `None`: all.
+    Nodes(Option<&'static str>),
     Entity(&'static str),
 }
 
@@ -93,14 +95,22 @@ pub(crate) struct Sheet {
     /// `None` only for cluster-wide policies.
     pub(crate) namespace: Option<&'static str>,
     pub(crate) app: Option<&'static str>,
+    /// It is about nodes of this kind, and no pods.
+    pub(crate) node: Option<&'static str>,
     pub(crate) isolates: (bool, bool),
     pub(crate) lines: Vec<Line>,
 }
 
 impl Sheet {
-    pub(crate) fn is_about(&self, pod: &Pod) -> bool {
-        self.namespace
-            .is_none_or(|namespace| namespace == pod.namespace)
+    /// `None`: the node itself.
+    pub(crate) fn is_about(&self, pod: Option<&Pod>) -> bool {
+        let Some(pod) = pod else {
+            return self.node == Some(OWN_KIND);
+        };
+        self.node.is_none()
+            && self
+                .namespace
+                .is_none_or(|namespace| namespace == pod.namespace)
             && self.app.is_none_or(|app| app == pod.app)
     }
 }
@@ -155,11 +165,29 @@ pub(crate) const POD_RANGE: Block = Block {
     length: 16,
     six: false,
 };
+/// The kind of the own node and of the API server's; that of the other is `l`.
+pub(crate) const OWN_KIND: &str = "k";
 pub(crate) const HOST: u32 = 0x0a00_0002;
 pub(crate) const REMOTE: u32 = 0x0a00_0083;
 pub(crate) const API_SERVER: u32 = 0xc000_0202;
 
+impl World {
+    /// Those whose policy may be asked: the pods, and the own node as the last.
+    pub(crate) fn subjects(&self) -> std::ops::RangeInclusive<usize> {
+        0..=self.pods.len()
+    }
+}
+
 impl End {
+    /// The kind of a node.
+    pub(crate) const fn node_kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Host | Self::ApiServer => Some(OWN_KIND),
+            Self::Remote => Some("l"),
+            _ => None,
+        }
+    }
+
     /// Its address, where it is one of the cluster.
     pub(crate) fn cluster_address(&self, pods: &[Pod]) -> Option<u32> {
         match self {

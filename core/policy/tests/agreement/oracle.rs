@@ -29,7 +29,7 @@ impl Packet<'_> {
     fn ports_match(&self, line: &Line, named_a_pod: bool) -> bool {
         let Some(list) = &line.what else { return true };
         let receiver: Option<&Pod> = match (self.ingress, self.peer) {
-            (true, _) => Some(&self.world.pods[self.subject]),
+            (true, _) => self.world.pods.get(self.subject),
             (false, End::Pod(pod)) => Some(&self.world.pods[*pod]),
             _ => None,
         };
@@ -105,6 +105,11 @@ impl Packet<'_> {
                             && self.ports_match(line, false)
                     }
                 }),
+            Who::Nodes(kind) => {
+                let node = self.peer.node_kind();
+                node.is_some_and(|node| kind.is_none_or(|kind| kind == node))
+                    && self.ports_match(line, false)
+            }
             Who::Entity(entity) => {
                 let stands_for = match *entity {
                     "all" => true,
@@ -215,7 +220,7 @@ pub(crate) fn oracle(
         (false, Because::DefaultDeny)
     };
     let mine = || {
-        let pod = &world.pods[subject];
+        let pod = world.pods.get(subject);
         world.sheets.iter().filter(move |sheet| sheet.is_about(pod))
     };
     let admin: Vec<(i32, &Sheet)> = mine()
@@ -256,7 +261,8 @@ pub(crate) fn oracle(
         return by_rule(allowed);
     }
     match world.mode {
-        Mode::Always => default_deny,
+        // A node that no policy isolates stays open.
+        Mode::Always if subject < world.pods.len() => default_deny,
         _ => (true, Because::NotEnforced),
     }
 }

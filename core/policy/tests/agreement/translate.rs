@@ -1,16 +1,16 @@
 //! From the model to the engine's types.
 
 use crate::model::{
-    API_SERVER, Block, By, End, HOST, Level, Mode, POD_RANGE, Pod, REMOTE, SERVICE_NAMESPACES,
-    Says, Sheet, What, Who, World,
+    API_SERVER, Block, By, End, HOST, Level, Mode, OWN_KIND, POD_RANGE, Pod, REMOTE,
+    SERVICE_NAMESPACES, Says, Sheet, What, Who, World,
 };
 use heddle_model::{
     Entity, Identity, LabelFilter, LabelSet, NamespacedName, Operator, Requirement, Selector,
 };
 use heddle_policy::{
     Action, CidrBlock, CidrGroupRef, CidrScope, EndpointSelector, EnforcementMode, Engine,
-    IcmpFamily, Isolation, Party, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec, PortMatch,
-    PortTerm, Ports, Rule, Section, ServiceFacts, ServiceRef, Tier, Transport,
+    IcmpFamily, Isolation, NodeFacts, Party, Peer, Peers, Policy, PolicyId, PolicyKind, PolicySpec,
+    PortMatch, PortTerm, Ports, Rule, Section, ServiceFacts, ServiceRef, Tier, Transport,
 };
 use ipnet::IpNet;
 use std::{
@@ -21,6 +21,9 @@ use std::{
 /// Pods that are alike share an identity.
 pub(crate) fn identity(pods: &[Pod], pod: usize) -> Identity {
     let like = |a: &Pod, b: &Pod| (a.namespace, a.app, a.web) == (b.namespace, b.app, b.web);
+    if pod == pods.len() {
+        return Identity::OWN_NODE;
+    }
     let first = pods.iter().position(|other| like(other, &pods[pod]));
     Identity(256 + first.unwrap() as u32)
 }
@@ -127,6 +130,8 @@ fn peer(who: &Who) -> Peer {
                 namespace: None,
             },
         }),
+        Who::Nodes(None) => Peer::Nodes(Selector::everything()),
+        Who::Nodes(Some(kind)) => Peer::Nodes(of_kind(kind)),
         Who::Entity(name) => Peer::Entity(name.parse::<Entity>().unwrap()),
     }
 }
@@ -194,7 +199,10 @@ pub(crate) fn policy(number: usize, sheet: &Sheet) -> Policy {
         priority,
         specs: vec![PolicySpec {
             position: None,
-            subject: selector(sheet.namespace, sheet.app, false),
+            subject: match sheet.node {
+                Some(kind) => EndpointSelector::of_nodes(&of_kind(kind)),
+                None => selector(sheet.namespace, sheet.app, false),
+            },
             isolates: Isolation {
                 ingress: sheet.isolates.0,
                 egress: sheet.isolates.1,
@@ -215,6 +223,15 @@ pub(crate) fn party(world: &World, end: &End) -> Party {
         End::ApiServer => Party::in_cluster(Identity::KUBE_APISERVER, at(API_SERVER)),
         End::Unmanaged(bits) => Party::in_cluster(Identity::UNMANAGED, at(*bits)),
         End::World(bits, six) => Party::world(IpNet::from(address(*bits, *six))),
+    }
+}
+
+/// Who a subject is.
+pub(crate) fn subject_party(world: &World, subject: usize) -> Party {
+    if subject == world.pods.len() {
+        party(world, &End::Host).with_subject(Identity::OWN_NODE)
+    } else {
+        party(world, &End::Pod(subject))
     }
 }
 
@@ -239,6 +256,7 @@ pub(crate) fn service_name(number: usize) -> NamespacedName {
 // ---- giving a world to an engine ----
 
 pub(crate) fn set_pods(engine: &mut Engine, world: &World) {
+    engine.set_identity(Identity::OWN_NODE, LabelSet::of_node([("kind", OWN_KIND)]));
     for (number, pod) in world.pods.iter().enumerate() {
         engine.set_identity(identity(&world.pods, number), labels(pod));
     }
@@ -246,6 +264,18 @@ pub(crate) fn set_pods(engine: &mut Engine, world: &World) {
 
 pub(crate) fn set_addresses(engine: &mut Engine, world: &World) {
     engine.set_address(net(&POD_RANGE), Identity::UNMANAGED);
+    for (name, end) in [
+        ("host", End::Host),
+        ("remote", End::Remote),
+        ("api", End::ApiServer),
+    ] {
+        let bits = end.cluster_address(&world.pods).unwrap();
+        let facts = NodeFacts {
+            labels: BTreeMap::from([("kind".into(), end.node_kind().unwrap().into())]),
+            addresses: vec![address(bits, false)],
+        };
+        engine.set_node(name, facts);
+    }
     for (bits, identity) in [
         (HOST, Identity::HOST),
         (REMOTE, Identity::REMOTE_NODE),

@@ -4,7 +4,7 @@ use super::{
     CLIENT, PING, TCP80, WEB, app, ask, cidr, client, engine, entity, from_client, from_world,
     policy, tcp,
 };
-use heddle_model::{Entity, Identity, Selector};
+use heddle_model::{Entity, Identity, LabelSet, Selector};
 use heddle_policy::{
     Because, Direction, EndpointSelector, EnforcementMode, EntryVerdict, IcmpFamily, Party, Peer,
     Peers, PolicyId, PolicyKind, PortMatch, PortTerm, Ports, Section, Traffic, Transport,
@@ -53,7 +53,7 @@ fn d3_never_asks_no_rule() {
 }
 
 #[test]
-fn d5_the_host_is_not_enforced_in_any_mode_yet() {
+fn d5_without_a_host_policy_the_host_is_enforced_in_no_mode() {
     for mode in [
         EnforcementMode::Default,
         EnforcementMode::Always,
@@ -65,6 +65,49 @@ fn d5_the_host_is_not_enforced_in_any_mode_yet() {
         assert!(!compiled.ingress_enforced && !compiled.egress_enforced);
         assert_eq!(compiled.entries.len(), 2);
     }
+}
+
+#[test]
+fn d11_a_nodes_own_policy_knows_no_own_node_and_a_pods_may_not() {
+    let mut engine = engine();
+    engine.set_identity(Identity::OWN_NODE, LabelSet::of_node([("role", "edge")]));
+    assert!(!engine.is_about(Identity::OWN_NODE));
+    let mut host = policy("host", vec![(Section::Ingress, client(), tcp(80))]);
+    host.specs[0].subject = EndpointSelector::of_nodes(&Selector::everything());
+    let touched = engine.set_policy(host);
+    assert_eq!(Vec::from_iter(touched), [Identity::OWN_NODE]);
+    assert!(engine.is_about(Identity::OWN_NODE) && !engine.is_about(WEB));
+    let node = Party::in_cluster(Identity::HOST, None).with_subject(Identity::OWN_NODE);
+    let decide = |engine: &heddle_policy::Engine, peer: Identity| {
+        let traffic = Traffic {
+            protocol: 6,
+            port: 80,
+        };
+        let peer = Party::in_cluster(peer, None);
+        let decision = engine.decide(&peer, &node, traffic);
+        (decision.ingress.because, decision.verdict)
+    };
+    assert_eq!(
+        decide(&engine, CLIENT),
+        (Because::Rule, EntryVerdict::Allow)
+    );
+    for other in [Identity::REMOTE_NODE, Identity::HOST, WEB] {
+        assert_eq!(
+            decide(&engine, other),
+            (Because::DefaultDeny, EntryVerdict::Deny),
+            "{other}"
+        );
+    }
+    assert!(engine.compile(Identity::OWN_NODE).ingress_enforced);
+    // `--allow-localhost=policy`: a pod's own node needs a rule.
+    engine.set_policy(policy("p", vec![(Section::Ingress, client(), tcp(80))]));
+    assert_eq!(from(&mut engine, Identity::HOST, TCP80), Because::Reserved);
+    let touched = engine.let_own_node_pass(false);
+    assert!(touched.contains(&WEB));
+    assert_eq!(
+        from(&mut engine, Identity::HOST, TCP80),
+        Because::DefaultDeny
+    );
 }
 
 #[test]

@@ -141,7 +141,10 @@ fn host_policy(host: &HostPolicy) -> Value {
         "ingress": enforcement(Some(enforced(|policy| policy.ingress_enforced))),
         "egress": enforcement(Some(enforced(|policy| policy.egress_enforced))),
         "audit": enforced(|policy| policy.audit),
-        "lockOuts": host.lock_outs().iter().map(|one| one.what.as_str()).collect::<Vec<_>>(),
+        "lockOuts": host.lock_outs().iter().map(|one| json!({
+            "traffic": one.what,
+            "policies": one.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
     })
 }
 

@@ -4,6 +4,7 @@
 use super::tables::{connection, port_range, protocol_name};
 use crate::agent::Agent;
 use crate::endpoint::{blocking, kernel_failure};
+use heddle_abi::HOST_ENDPOINT;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::{ConnectionRow, Facts, PeerRow, RealisedPolicy};
 use heddle_model::Identity;
@@ -34,9 +35,9 @@ pub enum AskedPeer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Question {
-    /// Address of the pod whose policy is asked.
-    pub address: IpAddr,
-    /// Egress when that pod sends it.
+    /// Address of the pod whose policy is asked; `None`: the node's own.
+    pub address: Option<IpAddr>,
+    /// Egress when that one sends it.
     pub direction: Direction,
     /// The other end.
     pub peer: AskedPeer,
@@ -70,7 +71,7 @@ pub struct Standing {
     pub identity: Option<Identity>,
     /// Generation of its policy.
     pub generation: u32,
-    /// Whether it has a policy map; without one everything is dropped.
+    /// Whether it has a policy map. Without one everything of a pod is dropped, and nothing of a node is judged.
     pub has_policy: bool,
     /// Whether what its policy denies is told and passes.
     pub audit: bool,
@@ -137,18 +138,24 @@ pub fn look_up<E>(
             .map(connection)
             .collect(),
     };
-    let Some(facts) = held
-        .endpoints
-        .iter()
-        .find(|facts| has_address(facts, question.address))
-    else {
-        return Ok(standing);
+    let (endpoint, identity) = match question.address {
+        None => (HOST_ENDPOINT as u16, Identity::HOST),
+        Some(address) => {
+            let mut endpoints = held.endpoints.iter();
+            match endpoints.find(|facts| has_address(facts, address)) {
+                Some(facts) => (facts.endpoint, facts.identity),
+                None => return Ok(standing),
+            }
+        }
     };
-    standing.endpoint = Some(facts.endpoint);
-    standing.identity = Some(facts.identity);
-    let realised = policy(facts.endpoint)?;
+    standing.endpoint = Some(endpoint);
+    standing.identity = Some(identity);
+    let realised = policy(endpoint)?;
     standing.generation = realised.generation;
     let Some(entries) = realised.entries else {
+        if question.address.is_none() {
+            standing.verdict = EntryVerdict::Allow;
+        }
         return Ok(standing);
     };
     standing.has_policy = true;
@@ -230,7 +237,8 @@ fn is_about(row: &ConnectionRow, question: &Question) -> bool {
     let AskedPeer::Range(range) = question.peer else {
         return false;
     };
-    let is_pair = |own: IpAddr, other: IpAddr| own == question.address && range.contains(&other);
+    let is_pair =
+        |own: IpAddr, other: IpAddr| question.address == Some(own) && range.contains(&other);
     // For ICMP the key's ports are not the message type.
     let is_icmp = matches!(question.protocol, 1 | 58);
     let port_fits = |destination: (IpAddr, u16)| is_icmp || destination.1 == question.port;
@@ -265,13 +273,21 @@ pub(super) async fn lookup(agent: &Arc<Agent>, params: Value) -> Result<Value, A
     })
     .await
     .map_err(|error| kernel_failure(&error))?;
-    let known = agent.directory.endpoint_at(question.address);
+    // In the directory the node is endpoint 0.
+    let known = match question.address {
+        None => Some(0),
+        Some(address) => agent.directory.endpoint_at(address),
+    };
+    let is_node = question.address.is_none();
     let (state, failure, revision) = agent
         .on_ledger(move |ledger| {
             let endpoint = known.and_then(|id| ledger.endpoints.get(&id));
             (
                 endpoint.map(crate::ledger::LocalEndpoint::state),
-                endpoint.and_then(|it| it.failure.clone()),
+                match ledger.host.lock_outs().first() {
+                    Some(one) if is_node => Some(format!("it would cut {}", one.what)),
+                    _ => endpoint.and_then(|it| it.failure.clone()),
+                },
                 endpoint.map(|it| it.policy_revision),
             )
         })
@@ -358,7 +374,7 @@ mod tests {
             connections: &[],
         };
         let question = Question {
-            address: "10.244.0.5".parse().unwrap(),
+            address: Some("10.244.0.5".parse().unwrap()),
             direction: Direction::Egress,
             peer,
             protocol: 6,
@@ -426,6 +442,42 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_judged_only_where_it_has_a_policy() {
+        let held = Held {
+            endpoints: &[],
+            peers: &[peer_row("0.0.0.0/0", 9, 0)],
+            connections: &[],
+        };
+        let question = Question {
+            address: None,
+            direction: Direction::Egress,
+            peer: AskedPeer::Range("203.0.113.1/32".parse().unwrap()),
+            protocol: 6,
+            port: 80,
+        };
+        for (entries, verdict) in [
+            (None, EntryVerdict::Allow),
+            (Some(vec![]), EntryVerdict::Deny),
+            (
+                Some(vec![row(9, EntryVerdict::Allow, 1)]),
+                EntryVerdict::Allow,
+            ),
+        ] {
+            let has_policy = entries.is_some();
+            let found = look_up(&question, &held, |id| {
+                assert_eq!(u32::from(id), HOST_ENDPOINT);
+                Ok::<_, ()>(RealisedPolicy {
+                    generation: 1,
+                    audit: false,
+                    entries,
+                })
+            })
+            .unwrap();
+            assert_eq!((found.has_policy, found.verdict), (has_policy, verdict));
+        }
+    }
+
+    #[test]
     fn an_address_that_no_pod_has_is_no_endpoint() {
         let held = Held {
             endpoints: &[],
@@ -433,7 +485,7 @@ mod tests {
             connections: &[],
         };
         let question = Question {
-            address: "10.244.0.9".parse().unwrap(),
+            address: Some("10.244.0.9".parse().unwrap()),
             direction: Direction::Ingress,
             peer: AskedPeer::Identity(Identity::HOST),
             protocol: 17,
@@ -463,7 +515,7 @@ mod tests {
             remaining_seconds,
         };
         let question = |address, peer: IpAddr, direction| Question {
-            address,
+            address: Some(address),
             direction,
             peer: AskedPeer::Range(peer.into()),
             protocol: 6,

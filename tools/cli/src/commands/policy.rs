@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Decide(decide::Decide),
     /// All ordered pairs of pods (and peers), for each probe.
     Matrix(matrix::Matrix),
-    /// A pod's compiled entries with the rules they come from.
+    /// A pod's or a node's compiled entries with the rules they come from.
     Entries(entries::Entries),
     /// Which verdicts a change of the manifests changes, both ways: exit code 1 when any does.
     Impact(impact::Impact),

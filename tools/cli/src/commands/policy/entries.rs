@@ -1,6 +1,10 @@
-//! `heddle policy entries`: a pod's compiled entries with the rules they come from.
+//! `heddle policy entries`: a pod's or a node's compiled entries with the rules they come from.
 
-use super::{Files, Output, cluster::Cluster, say, usage};
+use super::{
+    Files, Output,
+    cluster::{Cluster, Node},
+    say, usage,
+};
 use crate::failure::Failure;
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -15,8 +19,11 @@ pub(crate) struct Entries {
     #[command(flatten)]
     files: Files,
     /// The pod, as namespace/name.
-    #[arg(long, value_name = "POD")]
-    pod: String,
+    #[arg(long, value_name = "POD", required_unless_present = "node")]
+    pod: Option<String>,
+    /// The node, whose own policy host policies make.
+    #[arg(long, value_name = "NODE", conflicts_with = "pod")]
+    node: Option<String>,
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -24,7 +31,10 @@ pub(crate) struct Entries {
 
 #[derive(Serialize)]
 struct Answer {
-    pod: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     identity: Identity,
     ingress: &'static str,
     egress: &'static str,
@@ -58,36 +68,18 @@ impl Entries {
 
     fn answer(self) -> Result<ExitCode, Failure> {
         let mut cluster = Cluster::build(&self.files.read()?)?;
-        let found = self
-            .pod
-            .parse::<NamespacedName>()
-            .ok()
-            .and_then(|name| cluster.pod(&name));
-        let Some(pod) = found else {
-            return Err(usage(
-                "policy/unknown-peer",
-                format!("there is no pod {:?} in the manifests", self.pod),
-                "name a pod as namespace/name; pods without a namespace are in `default`",
-            ));
+        let (identity, node) = match (&self.pod, &self.node) {
+            (_, Some(name)) => of_node(&cluster, name)?,
+            (Some(name), None) => of_pod(&cluster, name)?,
+            // The command line asks for one of them.
+            (None, None) => return Err(unknown_pod("")),
         };
-        let pod = &cluster.pods[pod];
-        if pod.host_network {
-            return Err(usage(
-                "policy/host-network",
-                format!(
-                    "pod {} shares its node's network and has no policy of its own",
-                    pod.name
-                ),
-                "ask about a pod with hostNetwork: false",
-            ));
-        }
-        let identity = pod.identity;
-        let node = pod.node;
         tell_addresses(&mut cluster, node);
         let compiled = cluster.engine.compile(identity);
         let stance = |enforced| if enforced { "enforced" } else { "open" };
         let answer = Answer {
             pod: self.pod,
+            node: self.node,
             identity,
             ingress: stance(compiled.ingress_enforced),
             egress: stance(compiled.egress_enforced),
@@ -102,6 +94,49 @@ impl Entries {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// A pod's identity, and its node.
+fn of_pod(cluster: &Cluster, given: &str) -> Result<(Identity, usize), Failure> {
+    let found = given
+        .parse::<NamespacedName>()
+        .ok()
+        .and_then(|name| cluster.pod(&name));
+    let pod = &cluster.pods[found.ok_or_else(|| unknown_pod(given))?];
+    if pod.host_network {
+        return Err(usage(
+            "policy/host-network",
+            format!(
+                "pod {} shares its node's network and has no policy of its own",
+                pod.name
+            ),
+            "ask about its node with --node, or about a pod with hostNetwork: false",
+        ));
+    }
+    Ok((pod.identity, pod.node))
+}
+
+/// The number that host policies know a node by, and its position.
+fn of_node(cluster: &Cluster, given: &str) -> Result<(Identity, usize), Failure> {
+    let found = cluster
+        .node(given)
+        .and_then(|position| Some((Node::subject(position)?, position)));
+    found.ok_or_else(|| {
+        let nodes: Vec<&str> = cluster.nodes.iter().map(|n| n.name.as_str()).collect();
+        usage(
+            "policy/unknown-peer",
+            format!("there is no node {given:?} in the manifests"),
+            &format!("nodes: {}", nodes.join(", ")),
+        )
+    })
+}
+
+fn unknown_pod(given: &str) -> Failure {
+    usage(
+        "policy/unknown-peer",
+        format!("there is no pod {given:?} in the manifests"),
+        "name a pod as namespace/name; pods without a namespace are in `default`",
+    )
 }
 
 /// Who is at which address, as the node sees it: rows depend on it where rules that pass meet addresses.
@@ -172,7 +207,14 @@ fn peer(engine: &Engine, identity: Identity) -> String {
 fn print(answer: &Answer) -> Result<(), Failure> {
     say(&format!(
         "{} identity {} ingress {} egress {}",
-        answer.pod, answer.identity, answer.ingress, answer.egress
+        answer
+            .pod
+            .as_deref()
+            .or(answer.node.as_deref())
+            .unwrap_or_default(),
+        answer.identity,
+        answer.ingress,
+        answer.egress
     ))?;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);

@@ -2,7 +2,7 @@
 
 use super::{
     Failure,
-    cluster::{Cluster, Holder},
+    cluster::{Cluster, Holder, Node},
     usage,
 };
 use heddle_model::{Entity, Identity, NamespacedName};
@@ -195,16 +195,18 @@ impl Peer {
     pub(super) fn party(self, other: Self, cluster: &Cluster, family: Family) -> Party {
         let prefix = self.address(cluster, family).map(IpNet::from);
         if let Some(node) = self.as_node(cluster) {
-            let own = other
-                .endpoint_node(cluster)
-                .or_else(|| other.as_node(cluster))
-                .is_some_and(|of_other| of_other == node);
-            let identity = if own {
+            let itself = other.as_node(cluster) == Some(node);
+            let identity = if itself || other.endpoint_node(cluster) == Some(node) {
                 Identity::HOST
             } else {
                 Identity::REMOTE_NODE
             };
-            return Party::in_cluster(identity, prefix);
+            let party = Party::in_cluster(identity, prefix);
+            return match Node::subject(node) {
+                // What a node says to itself no policy is asked about.
+                Some(subject) if !itself => party.with_subject(subject),
+                _ => party,
+            };
         }
         match self {
             Self::Pod(pod) => Party::in_cluster(cluster.pods[pod].identity, prefix),

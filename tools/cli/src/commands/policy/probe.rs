@@ -89,8 +89,9 @@ pub(super) struct Answers<'a> {
     known: HashMap<(Kind, Kind, Traffic), (EntryVerdict, EntryVerdict)>,
 }
 
-/// All that a policy can see of an end: its identity, and the longest policy CIDR around its address.
-pub(super) type Kind = (Identity, Identity, bool);
+/// All that a policy can see of an end: its identity, the longest policy CIDR around its address, whether that
+/// is inside the cluster, and whose own policy it has.
+pub(super) type Kind = (Identity, Identity, bool, Identity);
 
 impl<'a> Answers<'a> {
     pub(super) fn of(cluster: &'a Cluster) -> Self {
@@ -110,7 +111,7 @@ impl<'a> Answers<'a> {
         let cidr = party.prefix.map_or(Identity::UNKNOWN, |prefix| {
             self.cluster.engine.cidr_covering(prefix, scope)
         });
-        (party.identity, cidr, party.in_cluster)
+        (party.identity, cidr, party.in_cluster, party.subject())
     }
 
     /// The verdicts of egress and ingress.

@@ -26,7 +26,15 @@ pub(super) struct Node {
     pub(super) name: String,
     /// One per family, given or assigned.
     pub(super) addresses: Vec<IpAddr>,
+    pub(super) labels: BTreeMap<String, String>,
     pod_ranges: Vec<IpNet>,
+}
+
+impl Node {
+    /// The number that host policies know the node with this position by.
+    pub(super) fn subject(position: usize) -> Option<Identity> {
+        u16::try_from(position).ok().map(Identity::node_subject)
+    }
 }
 
 /// A pod.

@@ -3,6 +3,7 @@
 use super::{Cluster, Failure, Holder, Node, Placement, Pod, check, kind, of_kind};
 use heddle_kube::{manifest::Manifest, pod};
 use heddle_model::{Identity, LabelSet, NamespacedName};
+use heddle_policy::NodeFacts;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::{
@@ -26,11 +27,16 @@ impl Cluster {
         let bare = |name: &str| Node {
             name: name.to_owned(),
             addresses: Vec::new(),
+            labels: BTreeMap::new(),
             pod_ranges: Vec::new(),
         };
         for manifest in of_kind(manifests, "Node") {
             let name = pod::name(&manifest.value).name;
             let mut node = bare(&name);
+            let labels = pod::labels(&manifest.value).into_iter();
+            node.labels = labels
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
             for entry in list(&manifest.value, "/status/addresses") {
                 let internal = entry.get("type").and_then(Value::as_str) == Some("InternalIP");
                 let address = entry.get("address").and_then(Value::as_str);
@@ -79,6 +85,16 @@ impl Cluster {
             }
             for address in &node.addresses {
                 self.by_address.insert(*address, Holder::Node(position));
+            }
+            let facts = NodeFacts {
+                labels: node.labels.clone(),
+                addresses: node.addresses.clone(),
+            };
+            self.engine.set_node(&node.name, facts);
+            if let Some(subject) = Node::subject(position) {
+                let labels = node.labels.iter();
+                let labels = labels.map(|(key, value)| (key.as_str(), value.as_str()));
+                self.engine.set_identity(subject, LabelSet::of_node(labels));
             }
             self.pod_ranges.extend(&node.pod_ranges);
         }

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        cluster::Cluster,
+        cluster::{Cluster, Node},
         peer::{Family, Named, Peer},
         probe::{Answers, Kind, Probe},
     },
@@ -95,7 +95,8 @@ pub(super) fn compare(sides: &Sides, peers: &[(Named, Named)], probes: &[Probe])
             Named::pod(&sides.after, new),
         );
         if pod.host_network || sides.after.pods[new].host_network {
-            nodes.push(Group::alone(both, false));
+            let endpoint = is_subject(sides, &both);
+            nodes.push(Group::alone(both, endpoint));
             continue;
         }
         pods.push((old, new));
@@ -121,7 +122,7 @@ pub(super) fn compare(sides: &Sides, peers: &[(Named, Named)], probes: &[Probe])
     let mut ends: Vec<Group> = groups.into_values().collect();
     for both in peers {
         match both.0.peer {
-            Peer::Node(_) => nodes.push(Group::alone(both.clone(), false)),
+            Peer::Node(_) => nodes.push(Group::alone(both.clone(), is_subject(sides, both))),
             // A pod or node that is given joins anyway.
             Peer::Pod(_) => {}
             _ => ends.push(Group::alone(both.clone(), false)),
@@ -144,10 +145,29 @@ pub(super) fn compare(sides: &Sides, peers: &[(Named, Named)], probes: &[Probe])
             pair(sides, &mut answers, &pod, node, probes, &mut outcome);
         }
     }
+    // Host policies are about what nodes say to each other and to the world, too.
+    for node in &nodes {
+        for other in ends.iter().filter(|end| !end.endpoint).chain(&nodes) {
+            pair(sides, &mut answers, node, other, probes, &mut outcome);
+            if !nodes.iter().any(|one| one.names == other.names) {
+                pair(sides, &mut answers, other, node, probes, &mut outcome);
+            }
+        }
+    }
     outcome.changes.sort_by(|a, b| {
         (a.opens(), &a.from, &a.to, a.probe).cmp(&(b.opens(), &b.from, &b.to, b.probe))
     });
     outcome
+}
+
+/// Whether an end is a node that host policies of some side are about.
+fn is_subject(sides: &Sides, both: &(Named, Named)) -> bool {
+    [(&sides.before, &both.0), (&sides.after, &both.1)]
+        .into_iter()
+        .any(|(cluster, named)| {
+            let node = named.peer.as_node(cluster).and_then(Node::subject);
+            node.is_some_and(|node| cluster.engine.is_about(node))
+        })
 }
 
 impl Group {

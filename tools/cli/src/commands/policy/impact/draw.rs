@@ -107,17 +107,24 @@ pub(super) fn peers(sides: &mut Sides) -> Vec<String> {
         .filter(|name| !["world", "host"].contains(name))
         .collect();
     drawn.extend(entities.into_iter().map(str::to_owned));
-    let mut nodes: BTreeMap<Vec<Identity>, usize> = BTreeMap::new();
+    let mut nodes: BTreeMap<(Vec<Identity>, [_; 2]), usize> = BTreeMap::new();
     for node in &sides.before.nodes {
-        if sides.after.node(&node.name).is_none() {
+        let Some(after) = sides.after.node(&node.name) else {
             continue;
-        }
+        };
+        // To host policies nodes with other labels are others.
+        let judged = [node, &sides.after.nodes[after]].map(|node| node.labels.clone());
         let kind = node
             .addresses
             .iter()
             .flat_map(|address| of_both(sides, *address, CidrScope::InCluster))
             .collect();
-        let count = nodes.entry(kind).or_default();
+        let judged = if has_host_policies(sides) {
+            judged
+        } else {
+            Default::default()
+        };
+        let count = nodes.entry((kind, judged)).or_default();
         *count += 1;
         if *count <= 2 {
             drawn.push(format!("host:{}", node.name));
@@ -167,4 +174,16 @@ fn candidates(prefix: IpNet) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = hosts.next().into_iter().collect();
     found.extend([prefix.network(), prefix.broadcast()]);
     found
+}
+
+/// Whether some policy of a side is about nodes.
+fn has_host_policies(sides: &Sides) -> bool {
+    [&sides.before, &sides.after].into_iter().any(|cluster| {
+        let engine = &cluster.engine;
+        let policies = engine.policy_ids().into_iter();
+        policies
+            .filter_map(|id| engine.policy(&id))
+            .flat_map(|policy| &policy.specs)
+            .any(|spec| spec.subject.selects_nodes())
+    })
 }

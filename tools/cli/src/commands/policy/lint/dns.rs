@@ -13,7 +13,9 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
     for (written, spec) in scene.specs() {
         let tier_fits = written.policy.tier == Tier::Normal && spec.isolates.egress;
         // Who is allowed nothing is meant to be; who is allowed addresses alone needs no names.
+        // A node asks its own resolver, wherever that is.
         if !tier_fits
+            || spec.subject.selects_nodes()
             || !spec
                 .rules
                 .iter()

@@ -1,6 +1,6 @@
 //! Where the parts of a policy stand in its object, as field paths.
 
-use heddle_policy::{PolicyKind, Rule, Section};
+use heddle_policy::{PolicyKind, PolicySpec, Rule, Section};
 use serde_json::Value;
 
 /// The part of the object that a position in `specs` stands for.
@@ -12,15 +12,16 @@ pub(super) fn spec(position: Option<u32>) -> String {
 }
 
 /// The field that says whom a part is about.
-pub(super) fn subject(kind: PolicyKind, position: Option<u32>) -> String {
+pub(super) fn subject(kind: PolicyKind, spec: &PolicySpec) -> String {
     let field = match kind {
+        _ if spec.subject.selects_nodes() => "nodeSelector",
         PolicyKind::NetworkPolicy => "podSelector",
         PolicyKind::ClusterNetworkPolicy => "subject",
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
             "endpointSelector"
         }
     };
-    format!("{}.{field}", spec(position))
+    format!("{}.{field}", self::spec(spec.position))
 }
 
 /// A rule.
@@ -52,12 +53,19 @@ pub(super) fn peers(
     let lists: &[&str] = match (kind, ingress) {
         (PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy, true) => &["from"],
         (PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy, false) => &["to"],
-        (_, true) => &["fromEndpoints", "fromEntities", "fromCIDR", "fromCIDRSet"],
+        (_, true) => &[
+            "fromEndpoints",
+            "fromEntities",
+            "fromCIDR",
+            "fromCIDRSet",
+            "fromNodes",
+        ],
         (_, false) => &[
             "toEndpoints",
             "toEntities",
             "toCIDR",
             "toCIDRSet",
+            "toNodes",
             "toServices",
         ],
     };

@@ -1,6 +1,6 @@
 //! The pods of the manifests by identity, and which of them a selector selects.
 
-use super::super::cluster::Cluster;
+use super::super::cluster::{Cluster, Node};
 use heddle_model::{Identity, LabelSet, Operator, Requirement};
 use heddle_policy::EndpointSelector;
 use std::{
@@ -21,6 +21,8 @@ pub(super) enum Finding {
         /// Labels that pods there have under the keys that it asks for.
         instead: Vec<String>,
     },
+    /// No node, and nodes are written with their labels.
+    NoNode,
     /// No namespace, and every namespace of the manifests is written with its labels.
     NoNamespace,
     /// The manifests do not speak of the place where it looks.
@@ -96,6 +98,9 @@ impl<'a> Population<'a> {
         if !selected.is_empty() {
             return Finding::Pods(selected);
         }
+        if selector.selects_nodes() {
+            return self.find_nodes(selector);
+        }
         if selector.names_reserved() {
             return Finding::Elsewhere;
         }
@@ -138,6 +143,21 @@ impl<'a> Population<'a> {
             Finding::Elsewhere
         } else {
             Finding::NoNamespace
+        }
+    }
+
+    /// What a selector of nodes finds; manifests without labelled nodes do not speak of them.
+    fn find_nodes(&self, selector: &EndpointSelector) -> Finding {
+        let nodes = &self.cluster.nodes;
+        let mut found = (0..nodes.len()).filter_map(Node::subject).filter(|node| {
+            let labels = self.cluster.engine.labels(*node);
+            labels.is_some_and(|labels| selector.matches(labels))
+        });
+        let written = nodes.iter().any(|node| !node.labels.is_empty());
+        if found.next().is_some() || !written {
+            Finding::Elsewhere
+        } else {
+            Finding::NoNode
         }
     }
 

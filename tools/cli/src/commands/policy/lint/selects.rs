@@ -1,11 +1,11 @@
-//! Policies that select no pod, and peers that match none.
+//! Policies that select no pod or node, and peers that match none.
 
 use super::{Found, Scene, place, population::Finding};
-use heddle_policy::{CidrGroupRef, Peer, Peers, ServiceRef};
+use heddle_policy::{CidrGroupRef, EndpointSelector, Peer, Peers, ServiceRef};
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
     for (written, spec) in scene.specs() {
-        let field = place::subject(written.kind(), spec.position);
+        let field = place::subject(written.kind(), spec);
         let finding = scene.population.find(&spec.subject);
         if let Some((reason, help)) = explain(&finding) {
             written.warn(
@@ -24,7 +24,14 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
         let paths = place::peers(written.kind(), written.object, spec.position, rule);
         for (term, path) in terms.iter().zip(paths) {
             let (code, message, help) = match term {
-                Peer::Nodes(_) => continue,
+                Peer::Nodes(selector) => {
+                    let finding = scene.population.find(&EndpointSelector::of_nodes(selector));
+                    let Some((reason, help)) = explain(&finding) else {
+                        continue;
+                    };
+                    let message = format!("the peer is {term}, and {reason}");
+                    ("policy/peer-selects-nothing", message, help)
+                }
                 Peer::Endpoints(selector) => {
                     let finding = scene.population.find(selector);
                     let Some((reason, help)) = explain(&finding) else {
@@ -95,6 +102,10 @@ fn explain(finding: &Finding) -> Option<(&'static str, String)> {
             "no namespace of the manifests has these labels",
             "check the namespace's labels; every namespace has kubernetes.io/metadata.name: NAME"
                 .into(),
+        )),
+        Finding::NoNode => Some((
+            "no node of the manifests has these labels",
+            "check the labels of the Node objects".into(),
         )),
         Finding::NoPod { instead } => Some((
             "no pod of the manifests is one of them",

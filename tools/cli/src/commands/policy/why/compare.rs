@@ -10,8 +10,10 @@ pub(super) struct End {
     pub(super) direction: Direction,
     /// The node whose datapath decides.
     pub(super) node: String,
-    /// The pod whose policy it is.
+    /// The pod whose policy it is; a node's name for its own.
     pub(super) pod: String,
+    /// The policy is the node's own.
+    pub(super) is_node: bool,
     /// What the store's policies say.
     pub(super) verdict: EntryVerdict,
     /// The pod's identity, by the store.
@@ -99,7 +101,7 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
     };
     let wished = word(end.verdict);
     let realised = answer["verdict"].as_str().unwrap_or("deny");
-    if answer["hasPolicy"] == false {
+    if answer["hasPolicy"] == false && !end.is_node {
         add(
             "policy",
             "a policy map".into(),
@@ -160,10 +162,14 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
         );
     }
     if let Some(failure) = answer["failure"].as_str() {
-        let message = format!(
-            "{node} could not bring pod {} up to date: {failure}",
-            end.pod
-        );
+        let message = if end.is_node {
+            format!("{node} did not put its own policy in force: {failure}")
+        } else {
+            format!(
+                "{node} could not bring pod {} up to date: {failure}",
+                end.pod
+            )
+        };
         add("failure", "ready".into(), failure.to_owned(), message);
     }
     found
@@ -191,6 +197,7 @@ mod tests {
             direction,
             node: "node-2".into(),
             pod: "shop/database".into(),
+            is_node: false,
             verdict,
             identity: Identity(301),
             peer: Identity(300),
@@ -257,6 +264,27 @@ mod tests {
             );
             assert_eq!(agrees(&found, [&told]), Some(false));
         }
+    }
+
+    #[test]
+    fn a_node_without_a_policy_is_not_judged_and_one_that_is_kept_off_is_told() {
+        let own = End {
+            is_node: true,
+            pod: "node-2".into(),
+            identity: Identity::HOST,
+            ..end(Direction::Ingress, EntryVerdict::Allow)
+        };
+        let host = json!({"identity": 1, "hasPolicy": false});
+        let told = Told::Agent(answer(host));
+        assert_eq!(differences("l", &own, &told), []);
+        let kept_off = json!({"identity": 1, "hasPolicy": false, "failure": "it would cut SSH"});
+        let denied = End {
+            verdict: EntryVerdict::Deny,
+            ..own
+        };
+        let found = differences("l", &denied, &Told::Agent(answer(kept_off)));
+        let what: Vec<&str> = found.iter().map(|one| one.what).collect();
+        assert_eq!(what, ["verdict", "failure"]);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use heddle_flow::{
     Response,
     print::{Form, Style},
 };
+use heddle_model::Identity;
 use heddle_policy::{Decision, Direction, EntryVerdict, Party, Traffic};
 use serde_json::{Value, json};
 use std::{
@@ -267,23 +268,35 @@ fn ends(
         return Vec::new();
     }
     let part = |own: &Named, other: &Named, direction, verdict| {
-        let Peer::Pod(pod) = own.peer else {
-            return None;
+        let (node, pod, identity, address) = match (own.peer, own.peer.as_node(cluster)) {
+            // What a node says to itself no policy is asked about.
+            (_, Some(node)) if other.peer.as_node(cluster) == Some(node) => return None,
+            (_, Some(node)) => {
+                let name = cluster.nodes[node].name.clone();
+                (node, name, Identity::HOST, None)
+            }
+            (Peer::Pod(pod), None) => {
+                let node = own.peer.endpoint_node(cluster)?;
+                let (name, identity) = (&cluster.pods[pod].name, cluster.pods[pod].identity);
+                let address = own.peer.address(cluster, family)?;
+                (node, name.to_string(), identity, Some(address))
+            }
+            _ => return None,
         };
-        let node = own.peer.endpoint_node(cluster)?;
         let party = other.peer.party(own.peer, cluster, family);
         let end = End {
             direction,
             node: cluster.nodes[node].name.clone(),
-            pod: cluster.pods[pod].name.to_string(),
+            pod,
+            is_node: address.is_none(),
             verdict,
-            identity: cluster.pods[pod].identity,
+            identity,
             peer: party.identity,
             peer_name: other.given.clone(),
             revision: wished.revision,
         };
         let question = Question {
-            address: own.peer.address(cluster, family)?,
+            address,
             direction,
             peer: asked_peer(&party),
             protocol: traffic.protocol,

@@ -63,6 +63,9 @@ fn row(answer: &Value) -> String {
     if answer["endpoint"].is_null() {
         return "it does not know this pod".to_owned();
     }
+    if answer["hasPolicy"] == false && answer["verdict"] == "allow" {
+        return "no host policy is about this node: its traffic is not judged".to_owned();
+    }
     if answer["hasPolicy"] == false {
         return "there is no policy map: everything is dropped".to_owned();
     }
@@ -151,6 +154,7 @@ mod tests {
             direction: Direction::Ingress,
             node: "node-2".into(),
             pod: "shop/database".into(),
+            is_node: false,
             verdict: EntryVerdict::Allow,
             identity: Identity(301),
             peer: Identity(300),
