@@ -5,13 +5,14 @@ use crate::RunArguments;
 use crate::compare::{Arm, Report, Rounds, quantile};
 use crate::lab::{Lab, idle_pod};
 use crate::load::Kind as Load;
-use crate::policy::{NAMESPACES, labels, namespace, number};
+use crate::policy::{NAMESPACES, labels, namespace};
 use crate::process::{Server, measure};
 use crate::serve::{PORT_CRR, PORT_RR};
 use anyhow::{Context, Result, ensure};
 use heddle_datapath::Bindings;
 use heddle_kube::identity::identity_object;
 use heddle_kube::store::{Kind, Store, StoreError, embedded::Client};
+use heddle_model::Identity;
 use heddle_netns::churn::{Bed, standing_policies};
 use heddle_netns::load::Place;
 use serde_json::{Value, json};
@@ -77,6 +78,12 @@ fn list(items: Vec<Value>) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
+/// Numbers as clusters have them, all over the range: a solid block of them would make every allocation
+/// that meets it search long.
+const fn spread(n: usize) -> Identity {
+    Identity(Identity::CLUSTER_FIRST.0 + 6 * n as u32)
+}
+
 /// A pod with the label `app`.
 fn pod(name: &str, node: &str, app: &str) -> Value {
     let mut pod = idle_pod(name, node, "policy");
@@ -95,7 +102,7 @@ fn enforced(arguments: &RunArguments, report: &mut Report) -> Result<()> {
     runtime.block_on(async {
         for n in 0..IDENTITIES {
             let (space, app) = (n / APPS, n % APPS);
-            let object = identity_object(number(space, app), &labels(space, app, "v1"));
+            let object = identity_object(spread(n), &labels(space, app, "v1"));
             match store.create(Kind::CiliumIdentity, object).await {
                 Ok(_) | Err(StoreError::AlreadyExists { .. }) => {}
                 Err(error) => return Err(error),

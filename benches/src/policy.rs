@@ -318,8 +318,7 @@ fn cluster() -> Engine {
     engine
 }
 
-/// The number of a kind of pods in a namespace.
-pub(crate) const fn number(namespace: usize, app: usize) -> Identity {
+const fn number(namespace: usize, app: usize) -> Identity {
     Identity(256 + (namespace * APPS + app) as u32)
 }
 
