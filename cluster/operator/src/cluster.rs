@@ -38,6 +38,27 @@ pub(crate) struct Claim {
     pub(crate) identity: Option<Identity>,
 }
 
+/// A policy of any kind, and what its status says of its enforcement.
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyFacts {
+    /// Revision of the store at which it got its present generation.
+    pub(crate) revision: u64,
+    pub(crate) generation: Value,
+    pub(crate) enforcement: Value,
+    /// Its present content is not in force anywhere.
+    pub(crate) refused: bool,
+}
+
+/// A NodePolicyReport.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) revision: u64,
+    /// Endpoints by the policy that is about them, `KIND/NAMESPACE/NAME`.
+    pub(crate) endpoints: HashMap<String, u64>,
+    /// Traffic that a host policy would cut, by policy.
+    pub(crate) lock_outs: HashMap<String, Value>,
+}
+
 /// The facts of every object.
 #[derive(Default)]
 pub(crate) struct Facts {
@@ -46,6 +67,8 @@ pub(crate) struct Facts {
     pub(crate) endpoints: HashMap<NamespacedName, Endpoint>,
     pub(crate) identities: BTreeMap<Identity, IdentityFacts>,
     pub(crate) claims: HashMap<String, Claim>,
+    pub(crate) policies: BTreeMap<(Kind, NamespacedName), PolicyFacts>,
+    pub(crate) reports: BTreeMap<String, Report>,
 }
 
 /// Everything that was said up to now; while a list is repeated, everything before it.
@@ -167,6 +190,14 @@ impl Facts {
                 let identity = parse_claim(&value);
                 self.claims.insert(name.name, Claim { revision, identity });
             }
+            Kind::NodePolicyReport => {
+                self.reports.insert(name.name, Report::of(&value));
+            }
+            kind if kind.is_policy() => {
+                let key = (kind, name);
+                let facts = PolicyFacts::of(&value, revision, self.policies.get(&key));
+                self.policies.insert(key, facts);
+            }
             _ => {}
         }
     }
@@ -190,6 +221,12 @@ impl Facts {
             }
             Kind::IdentityClaim => {
                 self.claims.remove(&name.name);
+            }
+            Kind::NodePolicyReport => {
+                self.reports.remove(&name.name);
+            }
+            kind if kind.is_policy() => {
+                self.policies.remove(&(kind, name));
             }
             _ => {}
         }

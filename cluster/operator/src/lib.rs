@@ -1,10 +1,11 @@
-//! The cluster's control loop: pod ranges for nodes, identity garbage collection.
+//! The cluster's control loop: pod ranges for nodes, identity garbage collection, policies' status.
 #![forbid(unsafe_code)]
 
 mod blocks;
 mod cluster;
 mod collect;
 mod config;
+mod enforcement;
 mod http;
 mod metrics;
 
@@ -26,6 +27,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+/// How often policies' status is brought up to date, at most.
+const SUM: Duration = Duration::from_millis(500);
 /// Wait before nodes whose update failed are tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -72,6 +75,11 @@ async fn run_with(
         Kind::CiliumIdentity,
         Kind::CiliumEndpoint,
         Kind::IdentityClaim,
+        Kind::NetworkPolicy,
+        Kind::CiliumNetworkPolicy,
+        Kind::CiliumClusterwideNetworkPolicy,
+        Kind::ClusterNetworkPolicy,
+        Kind::NodePolicyReport,
     ]);
     let mut cluster = Cluster::default();
     let mut collector = Collector::default();
@@ -79,6 +87,10 @@ async fn run_with(
     let interval = Duration::from_secs(config.identity_gc_seconds.max(1));
     let mut observations = tokio::time::interval(interval);
     observations.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sums = tokio::time::interval(SUM);
+    sums.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut telling: JoinSet<bool> = JoinSet::new();
+    let mut untold = true;
     let mut retries = tokio::time::interval(RETRY);
     retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tracing::info!(cluster = config.cluster, "operator started");
@@ -93,6 +105,7 @@ async fn run_with(
                 let Some(event) = event else {
                     anyhow::bail!("the store's watch ended");
                 };
+                untold |= enforcement::concerns(&event);
                 let change = cluster.apply(event);
                 metrics.set_synced(cluster.is_synced());
                 match change {
@@ -110,6 +123,14 @@ async fn run_with(
                 let actions = collector.observe(&cluster);
                 collection.spawn(collect::execute(Arc::clone(&store), actions, Instant::now()));
             }
+            _ = sums.tick(), if untold && cluster.is_synced() && telling.is_empty() => {
+                let (writes, all) = enforcement::writes(&cluster);
+                untold = !all;
+                if !writes.is_empty() {
+                    telling.spawn(enforcement::execute(Arc::clone(&store), writes));
+                }
+            }
+            Some(done) = telling.join_next() => untold |= !matches!(done, Ok(true)),
             Some(outcome) = collection.join_next() => match outcome {
                 Ok(outcome) => {
                     collector.learn(&outcome);
@@ -121,6 +142,7 @@ async fn run_with(
     }
     tasks.shutdown().await;
     collection.shutdown().await;
+    telling.shutdown().await;
     tracing::info!("operator stopped");
     Ok(())
 }

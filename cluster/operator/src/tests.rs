@@ -526,3 +526,86 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
     let missing = OperatorConfig::load(&dir.path().join("none")).unwrap_err();
     assert!(missing.to_string().contains("none"), "{missing}");
 }
+
+fn report(node: &str, revision: u64, endpoints: Value) -> Value {
+    json!({
+        "apiVersion": "heddle.dev/v1", "kind": "NodePolicyReport", "metadata": {"name": node},
+        "status": {"revision": revision, "endpoints": endpoints, "lockOuts": {}},
+    })
+}
+
+#[tokio::test]
+async fn policies_say_on_how_many_nodes_and_endpoints_they_are_in_force() {
+    let store = MemoryStore::new();
+    for name in ["n1", "n2"] {
+        store.create(Kind::Node, node(name, &[])).await.unwrap();
+    }
+    let policy = |port: u16| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"namespace": "shop", "name": "p"},
+            "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": port}]}]},
+        })
+    };
+    let kind = Kind::NetworkPolicy;
+    let created = store.create(kind, policy(80)).await.unwrap();
+    let operator = Operator::start(config("10.0.0.0/16", 24), Arc::new(store.clone()));
+    let shows = async |nodes: u64, endpoints: u64, revision: u64| {
+        wait(async || {
+            let object = store.get(kind, &created.name).await.unwrap();
+            let told = &object.value["status"]["enforcement"];
+            let generation = &object.value["metadata"]["generation"];
+            (told["nodes"] == nodes
+                && told["ofNodes"] == 2
+                && told["endpoints"] == endpoints
+                && told["revision"] == revision
+                && told["observedGeneration"] == *generation)
+                .then_some(())
+        })
+        .await;
+    };
+    shows(0, 0, created.revision).await;
+    let reports = Kind::NodePolicyReport;
+    let key = "NetworkPolicy/shop/p";
+    for (name, endpoints) in [("n1", json!({key: 3})), ("n2", json!({key: 2}))] {
+        let object = report(name, created.revision, endpoints);
+        store.create(reports, object).await.unwrap();
+    }
+    // Of a node that is gone nothing counts.
+    let gone = report("n3", created.revision, json!({key: 7}));
+    store.create(reports, gone).await.unwrap();
+    shows(2, 5, created.revision).await;
+    // A new generation is in force where it is reported; the status' own writes are none.
+    let updated = store.update(kind, policy(81)).await.unwrap();
+    shows(0, 5, updated.revision).await;
+    let status = json!({"revision": updated.revision, "endpoints": {key: null}});
+    store
+        .patch_status(reports, &cluster_name("n1"), status)
+        .await
+        .unwrap();
+    shows(1, 2, updated.revision).await;
+    // Another operator goes on where this one was; what holds a node back is named.
+    operator.stop().await;
+    let status = json!({"revision": updated.revision + 50, "lockOuts": {key: ["the SSH session from 192.0.2.7"]}});
+    store
+        .patch_status(reports, &cluster_name("n2"), status)
+        .await
+        .unwrap();
+    let operator = Operator::start(config("10.0.0.0/16", 24), Arc::new(store.clone()));
+    shows(1, 2, updated.revision).await;
+    let traffic = json!([{"node": "n2", "traffic": ["the SSH session from 192.0.2.7"]}]);
+    wait(async || {
+        let object = store.get(kind, &created.name).await.unwrap();
+        (object.value["status"]["enforcement"]["lockOuts"] == traffic).then_some(())
+    })
+    .await;
+    shows(1, 2, updated.revision).await;
+    // What is refused is in force nowhere.
+    let refused = json!({"conditions": [{"type": "Valid", "status": "False"}]});
+    store
+        .patch_status(kind, &created.name, refused)
+        .await
+        .unwrap();
+    shows(0, 2, updated.revision).await;
+    operator.stop().await;
+}

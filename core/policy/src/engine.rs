@@ -288,6 +288,12 @@ impl Engine {
             .collect()
     }
 
+    /// The policies that are about this identity, each once, in order.
+    pub fn policies_about(&self, subject: Identity) -> BTreeSet<PolicyId> {
+        let specs = self.selecting(subject).into_iter();
+        specs.map(|spec| spec.id().clone()).collect()
+    }
+
     /// Whether some policy is about this identity, and policy is enforced at all.
     pub fn is_about(&self, subject: Identity) -> bool {
         self.mode != EnforcementMode::Never

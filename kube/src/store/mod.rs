@@ -48,11 +48,13 @@ pub enum Kind {
     CiliumEndpoint,
     /// `heddle.dev/v1` IdentityClaim: named by the hash of a label set, so that a label set has one number.
     IdentityClaim,
+    /// `heddle.dev/v1` NodePolicyReport: named by its node, which says in it what it has in force.
+    NodePolicyReport,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -67,6 +69,7 @@ impl Kind {
         Self::CiliumIdentity,
         Self::CiliumEndpoint,
         Self::IdentityClaim,
+        Self::NodePolicyReport,
     ];
 
     /// The `kind` field.
@@ -86,6 +89,7 @@ impl Kind {
             Self::CiliumIdentity => "CiliumIdentity",
             Self::CiliumEndpoint => "CiliumEndpoint",
             Self::IdentityClaim => "IdentityClaim",
+            Self::NodePolicyReport => "NodePolicyReport",
         }
     }
 
@@ -102,7 +106,7 @@ impl Kind {
             | Self::CiliumEndpoint => "cilium.io/v2",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::IdentityClaim => "heddle.dev/v1",
+            Self::IdentityClaim | Self::NodePolicyReport => "heddle.dev/v1",
         }
     }
 
@@ -117,6 +121,7 @@ impl Kind {
                 | Self::CiliumCIDRGroup
                 | Self::CiliumIdentity
                 | Self::IdentityClaim
+                | Self::NodePolicyReport
         )
     }
 

@@ -26,6 +26,13 @@ pub(crate) enum Readiness {
     Ready,
 }
 
+/// What the operator was told, and when it was tried last.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) report: Option<serde_json::Value>,
+    pub(crate) at: Option<Instant>,
+}
+
 /// What the agent's parts share.
 pub(crate) struct Agent {
     pub(crate) config: AgentConfig,
@@ -45,6 +52,8 @@ pub(crate) struct Agent {
     pub(crate) realised_revision: AtomicU64,
     /// False while the store cannot be reached.
     pub(crate) store_reachable: AtomicBool,
+    /// What the operator was told of policies in force.
+    pub(crate) told: Mutex<Told>,
     turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
     unfinished: Mutex<BTreeMap<u16, Record>>,
     #[cfg(test)]
@@ -94,6 +103,7 @@ impl Agent {
             notices: Mutex::default(),
             realised_revision: AtomicU64::new(0),
             store_reachable: AtomicBool::new(true),
+            told: Mutex::default(),
             turns: Mutex::default(),
             unfinished: Mutex::default(),
             ledger: Arc::new(Mutex::new(ledger)),

@@ -95,7 +95,7 @@ pub struct AgentConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyAudit {
-    /// Nobody's, but for pods and nodes that are annotated `policy.heddle.io/audit: "true"`.
+    /// Nobody's, but for pods and nodes that are annotated `heddle.dev/policy-audit: "true"`.
     #[default]
     None,
     /// The node's own: host policies begin by telling what they would do.

@@ -2,6 +2,7 @@
 
 use crate::agent::{Agent, Readiness, lock, within};
 use crate::endpoint::blocking;
+use crate::ledger;
 use heddle_kube::store::{Event, Kind, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub(crate) const FOLLOWED: [Kind; 12] = [
 const BATCH: usize = 4_096;
 /// How often what failed is tried again, and queued deletions are looked for.
 const RETRY: Duration = Duration::from_secs(1);
+/// Least time between two reports of what is in force.
+const REPORT: Duration = Duration::from_millis(900);
 /// How often the store is asked whether it is there.
 const PULSE: Duration = Duration::from_secs(5);
 /// How long one answer of the store is waited for.
@@ -137,7 +140,49 @@ async fn settle(agent: &Arc<Agent>, progress: &Progress) {
             .realised_revision
             .fetch_max(progress.heard, Ordering::SeqCst);
     }
+    if in_force && !partial {
+        tell_policies(agent).await;
+    }
     agent.update_metrics().await;
+}
+
+/// Tells the operator what is in force here; not more often than [`REPORT`].
+async fn tell_policies(agent: &Arc<Agent>) {
+    let told = {
+        let mut told = lock(&agent.told);
+        if told.at.is_some_and(|at| at.elapsed() < REPORT) {
+            return;
+        }
+        told.at = Some(Instant::now());
+        told.report.clone()
+    };
+    let report = agent.on_ledger(|ledger| ledger.policy_report()).await;
+    if told.as_ref() == Some(&report) {
+        return;
+    }
+    let name = NamespacedName::new("", &agent.config.node_name);
+    let kind = Kind::NodePolicyReport;
+    let written = within(Instant::now() + PATIENCE, async {
+        let present = match agent.store.get(kind, &name).await {
+            Ok(present) => present.value["status"].clone(),
+            Err(StoreError::NotFound { .. }) => {
+                let object = serde_json::json!({
+                    "apiVersion": kind.api_version(), "kind": kind.name(),
+                    "metadata": { "name": name.name }, "status": report,
+                });
+                return agent.store.create(kind, object).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let patch = ledger::report::patch(&present, &report);
+        agent.store.patch_status(kind, &name, patch).await
+    })
+    .await;
+    match written {
+        Ok(_) => lock(&agent.told).report = Some(report),
+        // It is tried again at the next look.
+        Err(error) => tracing::debug!(%error, "what is in force is not told yet"),
+    }
 }
 
 async fn become_ready(agent: &Arc<Agent>) {

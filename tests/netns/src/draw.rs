@@ -280,7 +280,7 @@ impl Draw {
         json!({
             "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
             "metadata": {"name": format!("host-{number}"),
-                "annotations": {"policy.heddle.io/allow-lock-out": "true"}},
+                "annotations": {"heddle.dev/allow-lock-out": "true"}},
             "spec": spec,
         })
     }

@@ -119,21 +119,20 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
         [false, true, false, false, true, false],
         "the former stays"
     );
+    let enforcement =
+        || lab.object("ciliumclusterwidenetworkpolicy", "edge")["status"]["enforcement"].clone();
     eventually("the object says so", SOON, || {
-        let object = lab.object("ciliumclusterwidenetworkpolicy", "edge");
-        let conditions = object["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        conditions.iter().any(|one| {
-            one["type"] == "Valid"
-                && one["status"] == "False"
-                && one["message"]
-                    .as_str()
-                    .unwrap()
-                    .contains("probes of pod default/web")
-        })
+        let held_back = &enforcement()["lockOuts"][0];
+        held_back["node"] == "node-1"
+            && held_back["traffic"]
+                .as_array()
+                .is_some_and(|it| it.len() == 2)
     });
+    assert_eq!(
+        enforcement()["nodes"],
+        1,
+        "on the node that it is not about"
+    );
     assert_ne!(
         lab.run(&["diff", "--node", "node-1"]).code,
         0,
@@ -141,9 +140,13 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
     );
 
     // Whoever means it says so.
-    lab.apply(&policy(egress, "policy.heddle.io/allow-lock-out: 'true'"));
+    lab.apply(&policy(egress, "heddle.dev/allow-lock-out: 'true'"));
     assert!(!opens(&lab, "node-1", &web, 8080));
     assert_eq!(host_policy(&lab)["lockOuts"].as_array().unwrap().len(), 0);
+    eventually("told as in force", SOON, || {
+        let enforcement = enforcement();
+        (&enforcement["nodes"], &enforcement["endpoints"]) == (&2.into(), &1.into())
+    });
     eventually("in force", SOON, || {
         lab.run(&["diff", "--node", "node-1"]).code == 0
     });
@@ -210,7 +213,7 @@ fn on_audit_denials_are_told_and_pass() {
     assert!(!lab.connects("client", &web, 8080));
     let annotated = server("web", "node-1").replace(
         "metadata: {name: web,",
-        "metadata: {name: web, annotations: {policy.heddle.io/audit: 'true'},",
+        "metadata: {name: web, annotations: {heddle.dev/policy-audit: 'true'},",
     );
     lab.apply(&annotated);
     eventually("audit begins", SOON, || lab.connects("client", &web, 8080));

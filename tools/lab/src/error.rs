@@ -247,7 +247,7 @@ impl LabError {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
             Self::LockOut { .. } => {
-                "allow that traffic, or annotate the policy policy.heddle.io/allow-lock-out: \"true\" if it is to be cut"
+                "allow that traffic, or annotate the policy heddle.dev/allow-lock-out: \"true\" if it is to be cut"
                     .into()
             }
             Self::UnknownLab(name) => {

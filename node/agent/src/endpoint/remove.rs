@@ -163,6 +163,7 @@ impl Agent {
             tracing::warn!(pod = %record.pod, "{}", error.message);
         }
         let id = record.endpoint;
+        self.on_ledger(move |ledger| ledger.begin_removal(id)).await;
         let datapath = Arc::clone(&self.datapath);
         blocking(move || datapath.remove_endpoint(id))
             .await

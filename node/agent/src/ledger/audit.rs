@@ -5,9 +5,9 @@ use crate::config::PolicyAudit;
 use serde_json::Value;
 
 /// Annotation of a Pod or a Node whose policy is to be on audit, with the value `true`.
-const AUDIT: &str = "policy.heddle.io/audit";
+const AUDIT: &str = "heddle.dev/policy-audit";
 /// Annotation of a host policy that may cut what its nodes live by, with the value `true`.
-pub(super) const ALLOW_LOCK_OUT: &str = "policy.heddle.io/allow-lock-out";
+const ALLOW_LOCK_OUT: &str = "heddle.dev/allow-lock-out";
 
 impl Ledger {
     /// Whether the node's own policy is on audit.

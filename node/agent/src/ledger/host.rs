@@ -130,10 +130,7 @@ impl Ledger {
             );
         }
         self.host.refused = wished.clone().filter(|_| !lock_outs.is_empty());
-        if lock_outs != self.host.lock_outs {
-            self.policies.tell_lock_outs(&lock_outs);
-            self.host.lock_outs = lock_outs;
-        }
+        self.host.lock_outs = lock_outs;
         if self.host.refused.is_none() {
             self.put_node_policy(wished);
         }

@@ -7,6 +7,7 @@ mod host;
 mod observe;
 mod policies;
 mod reconcile;
+pub(crate) mod report;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -25,7 +26,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(crate) use facts::NamedFacts;
-pub(crate) use host::{HostPolicy, LockOut};
+pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
 pub(crate) use policies::{PolicyTable, outside_only};
 
@@ -79,6 +80,8 @@ pub(crate) struct LocalEndpoint {
     pub(crate) wished: Option<Arc<CompiledPolicy>>,
     pub(crate) policy: Option<Arc<CompiledPolicy>>,
     pub(crate) attached: bool,
+    /// It is being removed: nothing is written for it any more.
+    pub(crate) leaving: bool,
     /// Store revision up to which policy is in force.
     pub(crate) policy_revision: u64,
     /// Why its policy could not be brought into force.
@@ -95,6 +98,7 @@ impl LocalEndpoint {
             wished: None,
             policy: None,
             attached: false,
+            leaving: false,
             policy_revision: 0,
             failure: None,
         }
@@ -305,6 +309,18 @@ impl Ledger {
         self.touched.extend(self.engine.remove_identity(identity));
         self.touched.insert(identity);
         self.directory.set_labels(identity, None);
+    }
+
+    /// An endpoint's removal from the kernel begins: no reconciliation brings any of it back.
+    pub(crate) fn begin_removal(&mut self, id: u16) {
+        if let Some(endpoint) = self.endpoints.get_mut(&id) {
+            endpoint.leaving = true;
+        }
+    }
+
+    /// Endpoints that are to be as wished.
+    fn staying(&self) -> impl Iterator<Item = (&u16, &LocalEndpoint)> {
+        self.endpoints.iter().filter(|(_, it)| !it.leaving)
     }
 
     /// Forgets an endpoint; the next reconciliation takes its addresses out of the ipcache.

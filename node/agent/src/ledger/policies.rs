@@ -1,7 +1,7 @@
 //! Policy objects: accepted ones go to the engine, refused ones are refused loudly.
 
-use super::audit::{ALLOW_LOCK_OUT, may_lock_out};
-use super::{Ledger, LockOut};
+use super::Ledger;
+use super::audit::may_lock_out;
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{Problem, Severity, parse_policy};
 use heddle_kube::store::{Kind, Object};
@@ -22,13 +22,8 @@ struct PolicyObject {
     ids: Vec<PolicyId>,
     /// Why its present content is refused; empty when it is accepted.
     problems: Vec<Problem>,
-    /// Traffic of this node that it would cut, so that this node does not put it in force.
-    cuts: Vec<String>,
-    /// Whether it may.
+    /// Whether it may cut what nodes live by.
     may_lock_out: bool,
-    /// The object's status conditions and generation, as they were last seen.
-    conditions: Vec<Value>,
-    generation: Value,
 }
 
 /// A status condition to be written.
@@ -81,38 +76,6 @@ impl PolicyTable {
             .any(|object| object.may_lock_out && object.ids.contains(id))
     }
 
-    /// Says on each policy's object what it would cut; on all others that they cut nothing.
-    pub(super) fn tell_lock_outs(&mut self, lock_outs: &[LockOut]) {
-        let keys: Vec<_> = self.objects.keys().cloned().collect();
-        for key in keys {
-            let Some(object) = self.objects.get_mut(&key) else {
-                continue;
-            };
-            let is_its = |one: &&LockOut| object.ids.iter().any(|id| one.policies.contains(id));
-            let cuts: Vec<String> = lock_outs
-                .iter()
-                .filter(is_its)
-                .map(|one| one.what.clone())
-                .collect();
-            if object.cuts != cuts {
-                object.cuts = cuts;
-                self.tell_condition(&key);
-            }
-        }
-    }
-
-    /// Has the object's condition written, if it is another than the one it has.
-    fn tell_condition(&mut self, key: &(Kind, NamespacedName)) {
-        let write = self
-            .objects
-            .get(key)
-            .and_then(|object| condition(key, object));
-        match write {
-            Some(write) => self.writes.insert(key.clone(), write),
-            None => self.writes.remove(key),
-        };
-    }
-
     /// Number of objects that are in force.
     pub(crate) fn in_force(&self) -> usize {
         self.objects
@@ -135,11 +98,6 @@ impl Ledger {
         let content = content_of(&object.value);
         let mut known = self.policies.objects.remove(&key).unwrap_or_default();
         known.revision = object.revision;
-        known.conditions = object.value["status"]["conditions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        known.generation = object.value["metadata"]["generation"].clone();
         if std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value))
             != known.may_lock_out
         {
@@ -158,8 +116,12 @@ impl Ledger {
             Err(problems) => self.refuse(&key, &mut known, problems),
         }
         self.policy_revision = self.policy_revision.max(object.revision);
-        self.policies.objects.insert(key.clone(), known);
-        self.policies.tell_condition(&key);
+        if let Some(write) = condition(object, &known) {
+            self.policies.writes.insert(key.clone(), write);
+        } else {
+            self.policies.writes.remove(&key);
+        }
+        self.policies.objects.insert(key, known);
     }
 
     fn put_in_force(&mut self, known: &mut PolicyObject, policies: Vec<Policy>, content: Value) {
@@ -272,16 +234,8 @@ fn content_of(value: &Value) -> Value {
 }
 
 /// The condition that the object should have, if it has it not.
-fn condition(key: &(Kind, NamespacedName), known: &PolicyObject) -> Option<ConditionWrite> {
+fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
     let (status, reason, message) = match first_error(&known.problems) {
-        None if !known.cuts.is_empty() => (
-            "False",
-            "PolicyLockOut".to_owned(),
-            format!(
-                "[policy/lock-out] it would cut {}; the node's former policy stays; allow that traffic, or annotate the policy {ALLOW_LOCK_OUT}: \"true\" if it is to be cut",
-                known.cuts.join(", ")
-            ),
-        ),
         None => (
             "True",
             "Accepted".to_owned(),
@@ -305,8 +259,11 @@ fn condition(key: &(Kind, NamespacedName), known: &PolicyObject) -> Option<Condi
             ("False", camel_case(first.code), parts.join("; "))
         }
     };
-    let generation = known.generation.clone();
-    let present = known.conditions.clone();
+    let generation = object.value["metadata"]["generation"].clone();
+    let present = object.value["status"]["conditions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let is_ours = |condition: &Value| condition["type"] == "Valid";
     if let Some(valid) = present.iter().find(|condition| is_ours(condition))
         && valid["status"] == status
@@ -325,8 +282,8 @@ fn condition(key: &(Kind, NamespacedName), known: &PolicyObject) -> Option<Condi
     let mut conditions: Vec<Value> = present.into_iter().filter(|one| !is_ours(one)).collect();
     conditions.push(valid);
     Some(ConditionWrite {
-        kind: key.0,
-        name: key.1.clone(),
+        kind: object.kind,
+        name: object.name.clone(),
         conditions: Value::Array(conditions),
     })
 }

@@ -77,8 +77,7 @@ impl Ledger {
             return;
         }
         let extended: Vec<_> = self
-            .endpoints
-            .iter()
+            .staying()
             .filter_map(|(id, endpoint)| {
                 let present = endpoint.policy.as_ref()?;
                 Some((*id, with_fresh(present, &self.cidr_changes)?))
@@ -144,8 +143,7 @@ impl Ledger {
         }
         let mut compiled: BTreeMap<Identity, Arc<CompiledPolicy>> = BTreeMap::new();
         let due: Vec<(u16, Identity)> = self
-            .endpoints
-            .iter()
+            .staying()
             .filter(|(_, it)| it.wished.is_none() || touched.contains(&it.identity))
             .map(|(id, it)| (*id, it.identity))
             .collect();
@@ -193,8 +191,7 @@ impl Ledger {
     /// Puts every endpoint's wished policy in force.
     fn write_policies(&mut self) {
         let due: Vec<(u16, Arc<CompiledPolicy>)> = self
-            .endpoints
-            .iter()
+            .staying()
             .filter_map(|(id, endpoint)| {
                 let wished = endpoint.wished.as_ref()?;
                 (endpoint.policy.as_ref() != Some(wished)).then(|| (*id, Arc::clone(wished)))
@@ -254,8 +251,7 @@ impl Ledger {
 
     fn write_facts(&mut self) {
         let due: Vec<_> = self
-            .endpoints
-            .iter()
+            .staying()
             .filter_map(|(id, endpoint)| {
                 let facts = self.wished_facts(endpoint)?;
                 (endpoint.facts.as_ref() != Some(&facts)).then_some((*id, facts))
