@@ -3,6 +3,7 @@
 use crate::RunArguments;
 use crate::process::{feed, named};
 use anyhow::{Context, Result, bail};
+use heddle_datapath::Pinned;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,12 @@ pub(crate) struct Lab {
 impl Lab {
     /// Brings it up.
     pub(crate) fn up(arguments: &RunArguments) -> Result<Self> {
+        // Rounds follow each other faster than freed addresses come back at the default.
+        Self::with(arguments, "agent: {addressCooldownSeconds: 1}\n")
+    }
+
+    /// Brings it up with this configuration.
+    pub(crate) fn with(arguments: &RunArguments, configuration: &str) -> Result<Self> {
         let heddle = beside_us(arguments.heddle.as_deref(), "heddle")?;
         let name = format!("bench-{}", std::process::id());
         eprintln!("heddle lab up --lab {name}");
@@ -29,9 +36,8 @@ impl Lab {
         if let Ok(mut alive) = ALIVE.lock() {
             *alive = Some((lab.heddle.clone(), lab.name.clone()));
         }
-        // Rounds follow each other faster than freed addresses come back at the default.
         let config = std::env::temp_dir().join(format!("{}.yaml", lab.name));
-        std::fs::write(&config, "agent: {addressCooldownSeconds: 1}\n")
+        std::fs::write(&config, configuration)
             .with_context(|| format!("write {}", config.display()))?;
         let path = config.to_string_lossy();
         let up = lab.heddle(&["lab", "up", "--nodes", "2", "--config", &path], "");
@@ -122,6 +128,34 @@ impl Lab {
             .and_then(|netns| netns.rsplit('/').next())
             .map(str::to_owned)
             .with_context(|| format!("the lab's status names no network namespace of {node}"))
+    }
+
+    /// Path of the store's socket.
+    pub(crate) fn store_socket(&self) -> PathBuf {
+        Path::new("/run/heddle/labs")
+            .join(&self.name)
+            .join("store.sock")
+    }
+
+    /// The maps that a node's datapath has pinned.
+    pub(crate) fn pinned(&self, node: &str) -> Result<Pinned> {
+        let pins = Path::new("/sys/fs/bpf/heddle").join(&self.name).join(node);
+        Ok(Pinned::open(&pins)?)
+    }
+
+    /// Process of each node's agent.
+    pub(crate) fn agents(&self) -> Result<Vec<(String, u32)>> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array().into_iter().flatten();
+        nodes
+            .map(|node| {
+                let process = node["agent"]["pid"].as_u64();
+                let process = process.and_then(|process| u32::try_from(process).ok());
+                let name = node["name"].as_str().unwrap_or_default().to_owned();
+                let process = process.with_context(|| format!("the agent of {name} is gone"))?;
+                Ok((name, process))
+            })
+            .collect()
     }
 
     /// Path of a node's agent's socket.

@@ -3,6 +3,7 @@
 mod affinity;
 mod cni;
 mod compare;
+mod enforce;
 mod iptables;
 mod lab;
 mod load;
@@ -121,6 +122,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
     let mut report = compare::Report::new(arguments.out.as_deref())?;
     let outcome = network::run(arguments, &mut report)
         .and_then(|()| policy::run(arguments, &mut report))
+        .and_then(|()| enforce::run(arguments, &mut report))
         .and_then(|()| cni::run(arguments, &mut report))
         .and_then(|()| memory::run(arguments, &mut report));
     // What was measured before something failed is worth printing.

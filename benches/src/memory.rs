@@ -21,14 +21,11 @@ pub(crate) fn run(arguments: &RunArguments, report: &mut Report) -> Result<()> {
         .map(|n| idle_pod(&format!("idle-{n}"), "node-1", "idle"))
         .collect();
     lab.apply(&json!({"apiVersion": "v1", "kind": "List", "items": items}))?;
-    let status = lab.status()?;
-    let agent = status["nodes"]
-        .as_array()
+    let (_, agent) = lab
+        .agents()?
         .into_iter()
-        .flatten()
-        .find(|node| node["name"] == "node-1")
-        .and_then(|node| node["agent"]["pid"].as_u64())
-        .context("the lab's status names no agent of node-1")?;
+        .find(|(node, _)| node == "node-1")
+        .context("the lab has no node-1")?;
     let arms = vec![
         Arm {
             name: "budget",
@@ -46,7 +43,7 @@ pub(crate) fn run(arguments: &RunArguments, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn resident_megabytes(process: u64) -> Result<f64> {
+fn resident_megabytes(process: u32) -> Result<f64> {
     let path = format!("/proc/{process}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let kilobytes: f64 = text

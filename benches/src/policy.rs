@@ -22,7 +22,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 /// Namespaces; with [`APPS`] in each that makes 10,000 identities.
-const NAMESPACES: usize = 500;
+pub(crate) const NAMESPACES: usize = 500;
 /// Kinds of pods in a namespace.
 const APPS: usize = 20;
 /// Policies of a namespace; 20,000 in all.
@@ -326,11 +326,13 @@ fn address(n: u32) -> IpNet {
     IpNet::from(std::net::IpAddr::from(Ipv4Addr::from(0x0a80_0000 + n)))
 }
 
-fn namespace(n: usize) -> String {
+/// The name of a namespace.
+pub(crate) fn namespace(n: usize) -> String {
     format!("team-{}-{n}", n % 50)
 }
 
-fn labels(space: usize, app: usize, version: &str) -> LabelSet {
+/// The identity labels of a kind of pods in a namespace.
+pub(crate) fn labels(space: usize, app: usize, version: &str) -> LabelSet {
     let (name, app) = (namespace(space), format!("app-{app}"));
     let team = format!("{}", space % 50);
     LabelSet::of_pod(

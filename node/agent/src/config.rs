@@ -1,6 +1,6 @@
 //! The agent's configuration file.
 
-use heddle_policy::{Direction, EnforcementMode, protocol};
+use heddle_policy::{Direction, EnforcementMode, Policy, protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -124,6 +124,16 @@ pub enum CidrMatchMode {
     Specification,
     /// Those outside the cluster, as Cilium has it (reference I1).
     Outside,
+}
+
+impl CidrMatchMode {
+    /// A policy as it is meant in this mode.
+    pub fn meant(self, policy: Policy) -> Policy {
+        match self {
+            Self::Specification => policy,
+            Self::Outside => crate::ledger::outside_only(policy),
+        }
+    }
 }
 
 /// Traffic of this node that no host policy may cut.

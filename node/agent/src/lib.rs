@@ -23,7 +23,7 @@ mod testing;
 mod tests;
 mod watch;
 
-pub use api::FlowSource;
+pub use api::{AskedPeer, FlowSource, FoundPeer, Held, Question, Standing, look_up};
 
 use agent::Agent;
 use anyhow::{Context, bail};

@@ -16,10 +16,10 @@ use aya::{
     maps::{MapError, lpm_trie::Key},
 };
 use heddle_abi::{
-    Address, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE,
-    IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MacAddress,
-    MetricSlot, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT,
-    map_names,
+    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER,
+    IPCACHE_LOCAL_NODE, IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS,
+    MacAddress, MetricSlot, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig,
+    OVERLAY_PORT, map_names,
 };
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
@@ -325,7 +325,7 @@ fn to_kernel(facts: &Facts) -> Endpoint {
     }
 }
 
-fn from_kernel(endpoint: &Endpoint) -> Facts {
+pub(crate) fn from_kernel(endpoint: &Endpoint) -> Facts {
     let address = |address: Address| (!address.is_unspecified()).then(|| IpAddr::from(address));
     Facts {
         endpoint: u16::try_from(endpoint.id).unwrap_or(0),
@@ -349,6 +349,30 @@ fn from_kernel(endpoint: &Endpoint) -> Facts {
 fn peer_key(prefix: IpNet) -> Key<Address> {
     let length = Address::prefix_length(prefix.addr().is_ipv4(), prefix.prefix_len());
     Key::new(length, prefix.network().into())
+}
+
+/// An ipcache row as user space speaks of it; `None` for a key that is no prefix of its family.
+pub(crate) fn peer_row(key: &Key<Address>, value: &IpcacheValue) -> Option<PeerRow> {
+    let address = IpAddr::from(key.data());
+    let family = if address.is_ipv4() { 96 } else { 0 };
+    let length = key.prefix_len().saturating_sub(family);
+    Some(PeerRow {
+        prefix: IpNet::new(address, u8::try_from(length).unwrap_or(128)).ok()?,
+        identity: Identity(value.identity),
+        cidr: Identity(value.cidr),
+        node: (!value.node.is_unspecified()).then(|| value.node.into()),
+        in_cluster: value.flags & IPCACHE_IN_CLUSTER != 0,
+        is_node: value.flags & IPCACHE_NODE != 0,
+    })
+}
+
+/// A connection with the time it has left.
+pub(crate) fn connection_row(key: ConnectionKey, entry: ConnectionEntry) -> ConnectionRow {
+    ConnectionRow {
+        key,
+        entry,
+        remaining_seconds: entry.expires.saturating_sub(monotonic_seconds()),
+    }
 }
 
 fn is_errno(error: &MapError, errno: &[i32]) -> bool {
@@ -623,35 +647,18 @@ impl Datapath for KernelDatapath {
         let mut rows = Vec::new();
         for row in lock(&self.maps.ipcache).iter() {
             let (key, value) = row.map_err(refused("read", "ipcache"))?;
-            let address = IpAddr::from(key.data());
-            let length = key.prefix_len() - if address.is_ipv4() { 96 } else { 0 };
-            let Ok(prefix) = IpNet::new(address, u8::try_from(length).unwrap_or(128)) else {
-                continue;
-            };
-            rows.push(PeerRow {
-                prefix,
-                identity: Identity(value.identity),
-                cidr: Identity(value.cidr),
-                node: (!value.node.is_unspecified()).then(|| value.node.into()),
-                in_cluster: value.flags & IPCACHE_IN_CLUSTER != 0,
-                is_node: value.flags & IPCACHE_NODE != 0,
-            });
+            rows.extend(peer_row(&key, &value));
         }
         rows.sort_by_key(|row| row.prefix);
         Ok(rows)
     }
 
     fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        let now = monotonic_seconds();
         Ok(lock(&self.maps.connections)
             .iter()
             .filter_map(Result::ok)
             .take(limit)
-            .map(|(key, entry)| ConnectionRow {
-                key,
-                entry,
-                remaining_seconds: entry.expires.saturating_sub(now),
-            })
+            .map(|(key, entry)| connection_row(key, entry))
             .collect())
     }
 

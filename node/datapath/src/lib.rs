@@ -11,6 +11,7 @@ mod kernel;
 mod maps;
 mod netlink;
 mod object;
+mod pinned;
 mod pod_hooks;
 mod policy;
 mod settings;
@@ -21,4 +22,5 @@ pub use api::{
 };
 pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
+pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;

@@ -34,6 +34,16 @@ pub(crate) const MAPS: [&str; 12] = [
     map_names::SAMPLERS,
 ];
 
+/// Where this ABI's pins are.
+fn version_directory(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(format!("v{ABI_VERSION}"))
+}
+
+/// Where this ABI's maps are pinned, by name.
+pub(crate) fn map_directory(pin_dir: &Path) -> PathBuf {
+    version_directory(pin_dir).join("maps")
+}
+
 /// Times that a directory is tried again when its parent vanished.
 const PARENT_LOST: u32 = 16;
 
@@ -48,10 +58,9 @@ pub(crate) struct Pins {
 impl Pins {
     /// The directories, made if need be.
     pub(crate) fn open(settings: &Settings) -> Result<Self, DatapathError> {
-        let root = settings.pin_dir.join(format!("v{ABI_VERSION}"));
         let pins = Self {
-            maps: root.join("maps"),
-            links: root.join("links"),
+            maps: map_directory(&settings.pin_dir),
+            links: version_directory(&settings.pin_dir).join("links"),
         };
         for directory in [&pins.maps, &pins.links] {
             // Whoever removes a node's pins removes empty parents too, perhaps under our feet.

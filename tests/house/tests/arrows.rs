@@ -44,6 +44,11 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
         "tools/lab",
         "the lab's commands are subcommands",
     ),
+    (
+        "benches",
+        "tests/netns",
+        "changes under load are tested and measured by the same code",
+    ),
 ];
 
 #[test]

@@ -7,7 +7,9 @@
     reason = "a test fails by a panic"
 )]
 
+pub mod churn;
 pub mod draw;
+pub mod load;
 pub mod probe;
 
 use serde_json::Value;

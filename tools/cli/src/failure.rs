@@ -11,6 +11,8 @@ pub const FINDINGS: u8 = 1;
 pub const USAGE: u8 = 2;
 /// Exit code when there is not enough data to answer.
 pub const NO_DATA: u8 = 3;
+/// Exit code when what is wished and what the datapath does are not the same (`policy why`).
+pub const DIFFERS: u8 = 4;
 
 /// A command's failure, printed as `error[CODE]: MESSAGE` and `help: HELP` on stderr, or as JSON when
 /// the command was asked for JSON (the contract's general manners).

@@ -24,7 +24,7 @@ enum Command {
     /// A cluster on this machine: nodes and pods are network namespaces.
     #[command(subcommand)]
     Lab(commands::lab::Command),
-    /// Questions about policy, answered from files: no root, no cluster, no network.
+    /// Questions about policy, answered from files: no root, no cluster, no network (`why` asks a live lab).
     #[command(subcommand)]
     Policy(commands::policy::Command),
     #[command(flatten)]

@@ -2,7 +2,10 @@
 
 mod answers;
 mod differences;
+mod lookup;
 mod tables;
+
+pub use lookup::{AskedPeer, FoundPeer, Held, Question, Standing, look_up};
 
 #[cfg(test)]
 pub(crate) use differences::differences;
@@ -222,6 +225,7 @@ async fn answer(
         "bpf.policy" => tables::policies(agent, params).await,
         "bpf.ct" => tables::connections(agent, params).await,
         "bpf.ipcache" => tables::ipcache(agent).await,
+        "policy.lookup" => lookup::lookup(agent, params).await,
         "diff" => differences::differences(agent).await,
         _ => Err(ApiError::new(
             "api/unknown-method",

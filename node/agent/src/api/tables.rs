@@ -52,8 +52,8 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
                 "direction": key.direction,
                 "identity": key.identity,
                 "labels": agent.directory.labels_of(key.identity).unwrap_or_default(),
-                "protocol": protocol(key.protocol),
-                "port": ports(key.protocol, key.port, key.port_prefix),
+                "protocol": protocol_name(key.protocol),
+                "port": port_range(key.protocol, key.port, key.port_prefix),
                 "verdict": entry.verdict,
                 "precedence": entry.precedence,
                 "cookie": entry.cookie,
@@ -66,7 +66,7 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
 }
 
 /// A protocol's name, its number where it has none here, `any` for 0.
-fn protocol(number: u8) -> String {
+pub(super) fn protocol_name(number: u8) -> String {
     if number == 0 {
         return "any".to_owned();
     }
@@ -78,7 +78,7 @@ fn protocol(number: u8) -> String {
 }
 
 /// `any`, `80`, `80-95`; for ICMP the message type.
-fn ports(protocol: u8, port: u16, prefix: u8) -> String {
+pub(super) fn port_range(protocol: u8, port: u16, prefix: u8) -> String {
     match prefix {
         0 => "any".to_owned(),
         _ if protocol == 0 => "any".to_owned(),
@@ -115,7 +115,8 @@ pub(super) async fn connections(agent: &Arc<Agent>, params: Value) -> Result<Val
     Ok(rows.iter().filter(concerns).map(connection).collect())
 }
 
-fn connection(row: &ConnectionRow) -> Value {
+/// A tracked connection, its initiator as the source.
+pub(super) fn connection(row: &ConnectionRow) -> Value {
     let (key, entry) = (&row.key, &row.entry);
     let low = (IpAddr::from(key.low), u16::from_be(key.low_port));
     let high = (IpAddr::from(key.high), u16::from_be(key.high_port));
@@ -141,7 +142,7 @@ fn connection(row: &ConnectionRow) -> Value {
         (false, false) => "new",
     };
     json!({
-        "protocol": protocol(key.protocol),
+        "protocol": protocol_name(key.protocol),
         "source": std::net::SocketAddr::from(from).to_string(),
         "destination": std::net::SocketAddr::from(to).to_string(),
         "state": state,

@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub(crate) use facts::NamedFacts;
 pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
-pub(crate) use policies::PolicyTable;
+pub(crate) use policies::{PolicyTable, outside_only};
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";

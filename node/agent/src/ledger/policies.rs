@@ -2,7 +2,6 @@
 
 use super::Ledger;
 use super::audit::may_lock_out;
-use crate::config::CidrMatchMode;
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{Problem, Severity, parse_policy};
 use heddle_kube::store::{Kind, Object};
@@ -133,10 +132,8 @@ impl Ledger {
         for gone in known.ids.iter().filter(|id| !ids.contains(id)) {
             self.touched.extend(self.engine.remove_policy(gone));
         }
-        for mut policy in policies {
-            if self.config.policy_cidr_match_mode == CidrMatchMode::Outside {
-                policy = outside_only(policy);
-            }
+        for policy in policies {
+            let policy = self.config.policy_cidr_match_mode.meant(policy);
             self.touched.extend(self.engine.set_policy(policy));
         }
         known.ids = ids.into_iter().collect();
@@ -207,7 +204,7 @@ impl Ledger {
 }
 
 /// Kubernetes' NetworkPolicy as Cilium reads it: `ipBlock` selects nobody inside the cluster (reference I1).
-fn outside_only(mut policy: Policy) -> Policy {
+pub(crate) fn outside_only(mut policy: Policy) -> Policy {
     if policy.id.kind != PolicyKind::NetworkPolicy {
         return policy;
     }

@@ -9,6 +9,8 @@
 mod rows;
 mod slots;
 
+pub(crate) use rows::read as read_rows;
+
 use crate::{
     DatapathError, RealisedPolicy,
     keeper::Keeper,

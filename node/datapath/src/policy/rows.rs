@@ -44,7 +44,7 @@ pub(super) fn clear(map: &mut PolicyMap) -> Result<(), DatapathError> {
 }
 
 /// The rows of a map, sorted.
-pub(super) fn read(map: &PolicyMap) -> Result<Vec<Entry>, DatapathError> {
+pub(crate) fn read(map: &PolicyMap) -> Result<Vec<Entry>, DatapathError> {
     let mut entries = map
         .iter()
         .map(|row| row.map(|(key, value)| decode(&key, &value)))

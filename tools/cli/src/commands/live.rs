@@ -3,6 +3,7 @@
 mod agents;
 mod client;
 mod flags;
+pub(super) mod node;
 mod observe;
 mod show;
 

@@ -1,4 +1,4 @@
-//! `heddle policy`: questions about policy, answered from manifests alone.
+//! `heddle policy`: questions about policy, answered from manifests; `why` asks a live lab.
 
 mod check;
 mod cluster;
@@ -10,6 +10,7 @@ mod lint;
 mod matrix;
 mod peer;
 mod probe;
+mod why;
 
 use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
@@ -95,6 +96,9 @@ pub(crate) enum Command {
     Entries(entries::Entries),
     /// Which verdicts a change of the manifests changes, both ways: exit code 1 when any does.
     Impact(impact::Impact),
+    /// Why a pod can or cannot reach another in a live lab: the decision with its reasons, and what both
+    /// nodes' datapaths do with such a packet now.
+    Why(why::Why),
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -104,5 +108,6 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Matrix(command) => command.run(),
         Command::Entries(command) => command.run(),
         Command::Impact(command) => command.run(),
+        Command::Why(command) => command.run(),
     }
 }

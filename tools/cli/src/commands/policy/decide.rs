@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 /// A transport protocol on the command line.
 #[derive(Clone, Copy, ValueEnum)]
-enum Protocol {
+pub(super) enum Protocol {
     /// TCP.
     #[value(name = "TCP", alias = "tcp")]
     Tcp,
@@ -76,36 +76,16 @@ impl Decide {
                 family = of;
                 traffic
             }
-            None => self.transport(&cluster, &to)?,
+            None => {
+                let text = self.port.as_deref().unwrap_or_default();
+                transport(&cluster, &to, self.protocol, text)?
+            }
         };
-        let (source, target) = (
-            from.peer.party(to.peer, &cluster, family),
-            to.peer.party(from.peer, &cluster, family),
-        );
-        let decision = if from.peer.is_same_pod(to.peer, &cluster) {
-            Decision::within_pod()
-        } else {
-            cluster.engine.decide(&source, &target, traffic)
-        };
-        let mut answer = json!({
-            "verdict": decision.verdict,
-            "from": from.peer.describe(&cluster, &source, family),
-            "to": to.peer.describe(&cluster, &target, family),
-            "protocol": protocol::name(traffic.protocol),
-            "port": traffic.port,
-            "egress": decision.egress,
-            "ingress": decision.ingress,
-        });
+        let (decision, mut answer) = decision(&cluster, &from, &to, traffic, family);
         if let (Some(name), Some(object)) = (&self.port, answer.as_object_mut())
             && name.parse::<u16>().is_err()
         {
             object.insert("portName".into(), json!(name));
-        }
-        if self.icmp.is_some()
-            && let Some(object) = answer.as_object_mut()
-        {
-            object.remove("port");
-            object.insert("icmpType".into(), json!(traffic.port));
         }
         if !self.output.print(&answer)? {
             print(&from, &to, &answer, traffic, &decision)?;
@@ -115,45 +95,87 @@ impl Decide {
             EntryVerdict::Deny => ExitCode::from(FINDINGS),
         })
     }
+}
 
-    fn transport(&self, cluster: &Cluster, to: &Named) -> Result<Traffic, Failure> {
-        let protocol = match self.protocol {
-            Protocol::Tcp => protocol::TCP,
-            Protocol::Udp => protocol::UDP,
-            Protocol::Sctp => protocol::SCTP,
-        };
-        let text = self.port.as_deref().unwrap_or_default();
-        let port =
-            if text.chars().all(|c| c.is_ascii_digit()) {
-                text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(|| {
-                usage(
-                    "usage/port",
-                    format!("{text:?} is not a port"),
-                    "ports go from 1 to 65535; a name is one of the destination's named ports",
-                )
-            })?
-            } else {
-                to.peer.named_port(cluster, protocol, text).ok_or_else(|| {
-                    Failure::new(
-                        "policy/unknown-port-name",
-                        format!(
-                            "{} has no {} port named {text:?}",
-                            to.given,
-                            protocol::name(protocol).unwrap_or_default()
-                        ),
-                    )
-                    .object(to.given.clone())
-                    .help("declare it under containers[].ports, or ask by number")
-                    .exit(NO_DATA)
-                })?
-            };
-        Ok(Traffic { protocol, port })
-    }
+/// What is decided between two ends in one family, and the contract's words for it.
+pub(super) fn decision(
+    cluster: &Cluster,
+    from: &Named,
+    to: &Named,
+    traffic: Traffic,
+    family: Family,
+) -> (Decision, Value) {
+    let (source, target) = (
+        from.peer.party(to.peer, cluster, family),
+        to.peer.party(from.peer, cluster, family),
+    );
+    let decision = if from.peer.is_same_pod(to.peer, cluster) {
+        Decision::within_pod()
+    } else {
+        cluster.engine.decide(&source, &target, traffic)
+    };
+    let mut answer = json!({
+        "verdict": decision.verdict,
+        "from": from.peer.describe(cluster, &source, family),
+        "to": to.peer.describe(cluster, &target, family),
+        "protocol": protocol::name(traffic.protocol),
+        "egress": decision.egress,
+        "ingress": decision.ingress,
+    });
+    let number = match traffic.protocol {
+        protocol::ICMP | protocol::ICMPV6 => "icmpType",
+        _ => "port",
+    };
+    answer[number] = json!(traffic.port);
+    (decision, answer)
+}
+
+/// The port that is meant, by number or by the name that the destination gives it.
+pub(super) fn transport(
+    cluster: &Cluster,
+    to: &Named,
+    of: Protocol,
+    text: &str,
+) -> Result<Traffic, Failure> {
+    let protocol = match of {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+        Protocol::Sctp => protocol::SCTP,
+    };
+    let port = if text.chars().all(|c| c.is_ascii_digit()) {
+        let number = text.parse::<u16>().ok().filter(|port| *port != 0);
+        number.ok_or_else(|| {
+            usage(
+                "usage/port",
+                format!("{text:?} is not a port"),
+                "ports go from 1 to 65535; a name is one of the destination's named ports",
+            )
+        })?
+    } else {
+        to.peer.named_port(cluster, protocol, text).ok_or_else(|| {
+            Failure::new(
+                "policy/unknown-port-name",
+                format!(
+                    "{} has no {} port named {text:?}",
+                    to.given,
+                    protocol::name(protocol).unwrap_or_default()
+                ),
+            )
+            .object(to.given.clone())
+            .help("declare it under containers[].ports, or ask by number")
+            .exit(NO_DATA)
+        })?
+    };
+    Ok(Traffic { protocol, port })
 }
 
 /// The ICMP message that is meant: an address tells its family, else the type does (IPv4 has assigned none
 /// above 127, IPv6's informational ones all are), else the family that both ends have.
-fn icmp(text: &str, given: Option<Family>, common: Family) -> Result<(Traffic, Family), Failure> {
+pub(super) fn icmp(
+    text: &str,
+    given: Option<Family>,
+    common: Family,
+) -> Result<(Traffic, Family), Failure> {
     let number = text.parse::<u8>().ok();
     let family = given.unwrap_or(match number {
         Some(128..) => Family::V6,
@@ -179,7 +201,8 @@ fn icmp(text: &str, given: Option<Family>, common: Family) -> Result<(Traffic, F
     Ok((traffic, family))
 }
 
-fn print(
+/// Prints a decision for people.
+pub(super) fn print(
     from: &Named,
     to: &Named,
     answer: &Value,

@@ -79,7 +79,7 @@ impl Named {
                 let nodes: Vec<&str> = cluster.nodes.iter().map(|n| n.name.as_str()).collect();
                 usage(
                     "policy/unknown-peer",
-                    format!("there is no node {name:?} in the manifests"),
+                    format!("there is no node {name:?} in {}", cluster.whence),
                     &format!("nodes: {}", nodes.join(", ")),
                 )
             })?)
@@ -87,7 +87,7 @@ impl Named {
             Peer::Pod(cluster.pod(&name).ok_or_else(|| {
                 usage(
                     "policy/unknown-peer",
-                    format!("there is no pod {name} in the manifests"),
+                    format!("there is no pod {name} in {}", cluster.whence),
                     "name a pod as namespace/name; pods without a namespace are in `default`",
                 )
             })?)
@@ -179,7 +179,7 @@ impl Peer {
     }
 
     /// The node it is on, when it is a pod with an endpoint of its own.
-    fn endpoint_node(self, cluster: &Cluster) -> Option<usize> {
+    pub(super) fn endpoint_node(self, cluster: &Cluster) -> Option<usize> {
         match self {
             Self::Pod(pod) if !cluster.pods[pod].host_network => Some(cluster.pods[pod].node),
             _ => None,

@@ -10,7 +10,7 @@ use heddle_kube::{
     pod::DeclaredPort,
     policy::{self, CidrGroup, Severity},
 };
-use heddle_model::{Identity, NamespacedName};
+use heddle_model::{Identity, LabelFilter, LabelSet, NamespacedName};
 use heddle_policy::{Engine, Policy};
 use ipnet::IpNet;
 use serde_json::Value;
@@ -76,18 +76,40 @@ pub(super) struct Cluster {
     pub(super) services: BTreeMap<NamespacedName, Service>,
     pub(super) groups: BTreeMap<String, CidrGroup>,
     pub(super) pod_ranges: Vec<IpNet>,
+    /// Where its objects are from, as errors say it.
+    pub(super) whence: String,
     by_name: BTreeMap<NamespacedName, usize>,
     by_address: BTreeMap<IpAddr, Holder>,
 }
 
 /// Where the pods and nodes of another cluster are: what is not written is taken from there, so that two
 /// clusters differ in what their manifests say alone.
-#[derive(Default)]
 pub(super) struct Placement {
+    /// The cluster's name in identity labels.
+    pub(super) cluster: String,
+    /// Which labels of pods count.
+    pub(super) filter: LabelFilter,
+    /// Numbers that label sets have already.
+    pub(super) identities: BTreeMap<LabelSet, Identity>,
+    /// Where the objects are from, as errors say it.
+    pub(super) whence: String,
     /// Each pod's node and addresses.
     pods: BTreeMap<NamespacedName, (String, Vec<IpAddr>)>,
     /// Each node's addresses.
     nodes: BTreeMap<String, Vec<IpAddr>>,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            cluster: CLUSTER.to_owned(),
+            filter: LabelFilter::default(),
+            identities: BTreeMap::new(),
+            whence: "the manifests".to_owned(),
+            pods: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
 }
 
 /// The manifest's kind.
@@ -141,6 +163,7 @@ impl Cluster {
             by_name: BTreeMap::new(),
             by_address: BTreeMap::new(),
             pod_ranges: Vec::new(),
+            whence: before.whence.clone(),
         };
         cluster.add_facts(manifests, groups);
         cluster.engine.set_policies(policies);
@@ -166,6 +189,7 @@ impl Cluster {
                 .iter()
                 .map(|node| (node.name.clone(), node.addresses.clone()))
                 .collect(),
+            ..Placement::default()
         }
     }
 

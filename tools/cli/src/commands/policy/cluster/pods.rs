@@ -1,8 +1,8 @@
 //! Nodes and pods: who there is, where, with which address and identity.
 
-use super::{CLUSTER, Cluster, Failure, Holder, Node, Placement, Pod, check, kind, of_kind};
+use super::{Cluster, Failure, Holder, Node, Placement, Pod, check, kind, of_kind};
 use heddle_kube::{manifest::Manifest, pod};
-use heddle_model::{Identity, LabelFilter, LabelSet, NamespacedName};
+use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::NodeFacts;
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -105,7 +105,6 @@ impl Cluster {
         objects: &BTreeMap<NamespacedName, Value>,
         before: &Placement,
     ) -> Result<(), Failure> {
-        let filter = LabelFilter::default();
         let mut next_node = 0;
         let mut sets: BTreeMap<LabelSet, Vec<usize>> = BTreeMap::new();
         for (name, object) in objects {
@@ -148,7 +147,8 @@ impl Cluster {
                 }
                 let namespace = self.namespaces.get(&name.namespace).into_iter().flatten();
                 let namespace = namespace.map(|(key, value)| (key.as_str(), value.as_str()));
-                let labels = pod::identity_labels(object, namespace, CLUSTER, &filter);
+                let labels =
+                    pod::identity_labels(object, namespace, &before.cluster, &before.filter);
                 sets.entry(labels).or_default().push(position);
             }
             self.by_name.insert(name.clone(), position);
@@ -171,19 +171,19 @@ impl Cluster {
             });
         }
         // Label sets in their own order, so that the same manifests always give the same numbers.
-        for (offset, (labels, pods)) in sets.into_iter().enumerate() {
-            let identity = u32::try_from(offset)
-                .ok()
-                .and_then(|offset| Identity::CLUSTER_FIRST.0.checked_add(offset))
-                .map(Identity)
-                .filter(|identity| *identity <= Identity::CLUSTER_LAST)
-                .ok_or_else(|| {
-                    Failure::new(
-                        "identity/exhausted",
-                        "the pods have more than 65280 different label sets",
-                    )
-                    .help("ask about fewer pods at once")
-                })?;
+        let taken: BTreeSet<Identity> = before.identities.values().copied().collect();
+        let mut free = (Identity::CLUSTER_FIRST.0..=Identity::CLUSTER_LAST.0)
+            .map(Identity)
+            .filter(|identity| !taken.contains(identity));
+        for (labels, pods) in sets {
+            let known = before.identities.get(&labels).copied();
+            let identity = known.or_else(|| free.next()).ok_or_else(|| {
+                Failure::new(
+                    "identity/exhausted",
+                    "the pods have more than 65280 different label sets",
+                )
+                .help("ask about fewer pods at once")
+            })?;
             for pod in pods {
                 self.pods[pod].identity = identity;
             }

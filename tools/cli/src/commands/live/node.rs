@@ -1,0 +1,49 @@
+//! One node of a lab, for commands that ask its agent more than one thing.
+
+use super::agents::{Agent, Agents, Target};
+use super::client::{Answer, call};
+use crate::failure::Failure;
+use heddle_flow::{ObserveRequest, Response};
+use serde_json::Value;
+use std::path::Path;
+
+/// A node's agent.
+pub(in crate::commands) struct NodeAgent(Agent);
+
+impl NodeAgent {
+    /// The agent of a node of a lab.
+    pub(in crate::commands) fn of(lab: &str, node: &str) -> Result<Self, Failure> {
+        let target = Target {
+            socket: None,
+            node: Some(node.to_owned()),
+            lab: Some(lab.to_owned()),
+        };
+        match target.find(Path::new(super::RUNTIME))? {
+            Agents::One(agent) => Ok(Self(agent)),
+            Agents::Lab(_) => Err(Failure::new(
+                "node/unknown",
+                format!("lab {lab} has no node {node}"),
+            )),
+        }
+    }
+
+    /// Asks one question with one answer.
+    pub(in crate::commands) fn ask(&self, method: &str, params: &Value) -> Result<Value, Failure> {
+        call(&self.0, method, params)
+    }
+
+    /// Flows that it remembers, in the order of their times.
+    pub(in crate::commands) fn flows(
+        &self,
+        request: &ObserveRequest,
+    ) -> Result<Vec<Response>, Failure> {
+        let params = serde_json::to_value(request).unwrap_or_default();
+        let mut answer = Answer::begin(&self.0, "observe", &params)?;
+        let mut found = Vec::new();
+        while let Some(line) = answer.next()? {
+            // A line of a kind that this command does not know is none it could show.
+            found.extend(serde_json::from_value(line));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,117 @@
+//! What the nodes of both ends say: their agents, or where one does not run the maps that it left pinned.
+
+use super::{
+    compare::{End, Told},
+    store::{Live, Wished},
+};
+use crate::{commands::live::node::NodeAgent, failure::Failure};
+use heddle_agent::{Held, Question, look_up};
+use heddle_datapath::{DatapathError, Pinned};
+use heddle_flow::{FilterFlag, ObserveRequest, Response};
+use heddle_model::Identity;
+use heddle_policy::RuleRef;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Flows of the pair that a node is asked for.
+const FLOWS: u64 = 5;
+/// Connections that are looked through at most.
+const MOST_CONNECTIONS: usize = 131_072;
+
+/// What a node's datapath does with the packet.
+pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Question) -> Told {
+    let params = serde_json::to_value(question).unwrap_or_default();
+    let asked = NodeAgent::of(live.lab.name(), &end.node)
+        .and_then(|agent| agent.ask("policy.lookup", &params));
+    let failure = match asked {
+        Ok(answer) => return Told::Agent(answer),
+        Err(failure) => failure,
+    };
+    match from_maps(live, wished, end, question) {
+        Ok(answer) => Told::Maps {
+            answer,
+            why: failure.message,
+        },
+        Err(other) => Told::Nothing {
+            why: format!("{}; {}", failure.message, other.message),
+        },
+    }
+}
+
+/// The same from the pinned maps. Which rules a row is from is known only of the rules that the store has.
+fn from_maps(
+    live: &Live,
+    wished: &Wished,
+    end: &End,
+    question: &Question,
+) -> Result<Value, Failure> {
+    let config = live.agent_config(&end.node)?;
+    let unreadable = |error: DatapathError| {
+        Failure::new("datapath/unreadable", error.to_string()).object(end.node.as_str())
+    };
+    let maps = Pinned::open(&config.pin_dir).map_err(unreadable)?;
+    let endpoints = maps.endpoints().map_err(unreadable)?;
+    let held = Held {
+        endpoints: &endpoints,
+        peers: &maps.peers().map_err(unreadable)?,
+        connections: &maps.connections(MOST_CONNECTIONS).map_err(unreadable)?,
+    };
+    let standing = look_up(question, &held, |id| maps.policy(id)).map_err(unreadable)?;
+    let mut answer = serde_json::to_value(&standing).unwrap_or_default();
+    if let Some(row) = standing.row {
+        let rules = rules_of(wished, end.identity, row.cookie);
+        answer["rules"] = json!(rules);
+    }
+    Ok(answer)
+}
+
+/// The rules behind a cookie, which is the same for the same rules on every node.
+fn rules_of(wished: &Wished, identity: Identity, cookie: u32) -> Vec<RuleRef> {
+    let mut engine = wished.cluster.engine.clone();
+    // Compiling is what gives cookies out.
+    let _ = engine.compile(identity);
+    engine.rules_of(cookie)
+}
+
+/// Filters of one end of the pair.
+pub(super) struct FlowEnd {
+    /// Its addresses; none for somebody who is known by identity alone.
+    pub(super) addresses: Vec<String>,
+    /// An identity, as filters take it.
+    pub(super) identity: String,
+}
+
+/// The last flows of the pair, of each node that was asked and answers.
+pub(super) fn flows(
+    live: &Live,
+    nodes: impl IntoIterator<Item = String>,
+    from: &FlowEnd,
+    to: &FlowEnd,
+) -> BTreeMap<String, Vec<Response>> {
+    let mut builder = heddle_flow::FilterBuilder::default();
+    for (end, by_address, by_identity) in [
+        (from, FilterFlag::FromIp, FilterFlag::FromIdentity),
+        (to, FilterFlag::ToIp, FilterFlag::ToIdentity),
+    ] {
+        match end.addresses.as_slice() {
+            [] => builder.add(by_identity, &end.identity, false),
+            addresses => builder.add(by_address, &addresses.join(","), false),
+        }
+    }
+    let Ok(filter) = builder.build() else {
+        return BTreeMap::new();
+    };
+    let request = ObserveRequest {
+        number: Some(FLOWS),
+        whitelist: filter.whitelist,
+        blacklist: filter.blacklist,
+        ..ObserveRequest::default()
+    };
+    nodes
+        .into_iter()
+        .filter_map(|node| {
+            let agent = NodeAgent::of(live.lab.name(), &node).ok()?;
+            Some((node, agent.flows(&request).ok()?))
+        })
+        .collect()
+}

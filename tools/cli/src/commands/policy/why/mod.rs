@@ -1,0 +1,463 @@
+//! `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
+//! the live store; what the datapaths of both nodes do with such a packet now; and loudly where the two differ.
+
+mod ask;
+mod compare;
+mod show;
+mod store;
+
+use super::{
+    Output,
+    cluster::Cluster,
+    decide::{self, Protocol},
+    peer::{Family, Named, Peer, common_family},
+    say, usage,
+};
+use crate::failure::{DIFFERS, FINDINGS, Failure, NO_DATA};
+use ask::FlowEnd;
+use clap::Args;
+use compare::{Difference, End, Told};
+use heddle_agent::{AskedPeer, Question};
+use heddle_flow::{
+    Response,
+    print::{Form, Style},
+};
+use heddle_model::Identity;
+use heddle_policy::{Decision, Direction, EntryVerdict, Party, Traffic};
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+use store::{Live, Wished};
+
+/// How long a difference must last to be told: a change that is on its way to the nodes is none.
+const SETTLING: Duration = Duration::from_secs(2);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// `heddle policy why`.
+#[derive(Args)]
+pub(crate) struct Why {
+    /// Who connects: namespace/pod, an address, host:NODE, or an entity such as world.
+    #[arg(long, value_name = "PEER")]
+    from: String,
+    /// To whom.
+    #[arg(long, value_name = "PEER")]
+    to: String,
+    /// Destination port, by number or by the name that the destination gives it, as PORT or PORT/PROTOCOL
+    /// [default: the only port that the destination declares].
+    #[arg(long, value_name = "PORT[/PROTOCOL]", conflicts_with = "icmp")]
+    port: Option<String>,
+    /// Transport protocol.
+    #[arg(long, value_enum, conflicts_with = "icmp")]
+    protocol: Option<Protocol>,
+    /// ICMP message type by number or name.
+    #[arg(long, value_name = "TYPE")]
+    icmp: Option<String>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The lab.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HEDDLE_LAB",
+        default_value = "default"
+    )]
+    lab: String,
+}
+
+/// The answer for one address family.
+struct InFamily {
+    family: Family,
+    traffic: Traffic,
+    decision: Decision,
+    /// As `decide` prints it.
+    answer: Value,
+    ends: Vec<(End, Told)>,
+    differences: Vec<Difference>,
+}
+
+impl InFamily {
+    fn agrees(&self) -> Option<bool> {
+        compare::agrees(&self.differences, self.ends.iter().map(|(_, told)| told))
+    }
+}
+
+/// Everything that is answered.
+struct Findings {
+    wished: Wished,
+    from: Named,
+    to: Named,
+    families: Vec<InFamily>,
+}
+
+impl Why {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let json = self.output.is_json();
+        self.answer().map_err(|failure| failure.json(json))
+    }
+
+    fn answer(&self) -> Result<ExitCode, Failure> {
+        let live = Live::open(&self.lab)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                Failure::new("lab/runtime", format!("the runtime cannot start: {error}"))
+            })?;
+        let until = Instant::now() + SETTLING;
+        let findings = loop {
+            let snapshot = runtime.block_on(live.snapshot())?;
+            let findings = self.find(&live, &snapshot)?;
+            // A node without an agent does not catch up.
+            let may_settle = findings.families.iter().any(|it| {
+                let mut ends = it.ends.iter();
+                !it.differences.is_empty() && ends.any(|(_, told)| matches!(told, Told::Agent(_)))
+            });
+            if !may_settle || Instant::now() >= until {
+                break findings;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let nodes: BTreeSet<String> = findings
+            .families
+            .iter()
+            .flat_map(|it| it.ends.iter().map(|(end, _)| end.node.clone()))
+            .collect();
+        let [from, to] = [&findings.from, &findings.to].map(|end| flow_end(&findings, end));
+        let flows = ask::flows(&live, nodes, &from, &to);
+        let value = findings.value(&flows);
+        if !self.output.print(&value)? {
+            findings.print(&flows)?;
+        }
+        Ok(ExitCode::from(findings.exit()))
+    }
+
+    fn find(&self, live: &Live, snapshot: &store::Snapshot) -> Result<Findings, Failure> {
+        for given in [&self.from, &self.to] {
+            snapshot.must_have_address(given)?;
+        }
+        let node = live.record.nodes.first().cloned().unwrap_or_default();
+        let wished = snapshot.cluster(live.lab.name(), &live.agent_config(&node)?)?;
+        let cluster = &wished.cluster;
+        let from = Named::parse(cluster, &self.from)?;
+        let to = Named::parse(cluster, &self.to)?;
+        let families = self
+            .questions(cluster, &from, &to)?
+            .into_iter()
+            .map(|(traffic, family)| {
+                let (decision, answer) = decide::decision(cluster, &from, &to, traffic, family);
+                let ends = ends(&wished, &from, &to, &decision, traffic, family);
+                let ends: Vec<(End, Told)> = ends
+                    .into_iter()
+                    .map(|(end, question)| {
+                        let told = ask::standing(live, &wished, &end, &question);
+                        (end, told)
+                    })
+                    .collect();
+                let differences = ends
+                    .iter()
+                    .flat_map(|(end, told)| compare::differences(live.lab.name(), end, told))
+                    .collect();
+                InFamily {
+                    family,
+                    traffic,
+                    decision,
+                    answer,
+                    ends,
+                    differences,
+                }
+            })
+            .collect();
+        Ok(Findings {
+            wished,
+            from,
+            to,
+            families,
+        })
+    }
+
+    /// What is asked, for every family that both ends have.
+    fn questions(
+        &self,
+        cluster: &Cluster,
+        from: &Named,
+        to: &Named,
+    ) -> Result<Vec<(Traffic, Family)>, Failure> {
+        let theirs = to.families(cluster);
+        let mut families = from.families(cluster);
+        families.retain(|family| theirs.contains(family));
+        if families.is_empty() {
+            families.push(common_family(cluster, from, to));
+        }
+        if let Some(text) = &self.icmp {
+            let given = from.family.or(to.family);
+            if text.parse::<u8>().is_ok() {
+                return Ok(vec![decide::icmp(text, given, families[0])?]);
+            }
+            let each = families.into_iter();
+            return each
+                .map(|family| decide::icmp(text, Some(family), family))
+                .collect();
+        }
+        let traffic = match &self.port {
+            Some(text) => self.transport(cluster, to, text)?,
+            None => self.only_port(cluster, to)?,
+        };
+        Ok(families.into_iter().map(|it| (traffic, it)).collect())
+    }
+
+    fn transport(&self, cluster: &Cluster, to: &Named, text: &str) -> Result<Traffic, Failure> {
+        let (port, protocol) = match text.split_once('/') {
+            None => (text, self.protocol.unwrap_or(Protocol::Tcp)),
+            Some((port, name)) => {
+                use clap::ValueEnum;
+                let protocol = Protocol::from_str(name, true).map_err(|_| {
+                    usage(
+                        "usage/port",
+                        format!("{name:?} in --port {text} is no protocol"),
+                        "write it as 80/TCP, 53/UDP or 9/SCTP",
+                    )
+                })?;
+                (port, protocol)
+            }
+        };
+        decide::transport(cluster, to, protocol, port)
+    }
+
+    /// The port that the destination declares, where it is one.
+    fn only_port(&self, cluster: &Cluster, to: &Named) -> Result<Traffic, Failure> {
+        let declared: &[_] = match to.peer {
+            Peer::Pod(pod) => &cluster.pods[pod].ports,
+            _ => &[],
+        };
+        if let ([port], None) = (declared, self.protocol) {
+            return self.transport(cluster, to, &format!("{}/{}", port.number, port.protocol));
+        }
+        let known: Vec<String> = declared
+            .iter()
+            .map(|port| format!("{}/{}", port.number, port.protocol))
+            .collect();
+        let help = match known.as_slice() {
+            [] => "add --port PORT/PROTOCOL, or --icmp TYPE".to_owned(),
+            known => format!("add --port PORT/PROTOCOL; it declares {}", known.join(", ")),
+        };
+        Err(usage(
+            "usage/missing-argument",
+            format!("which port of {} is meant?", to.given),
+            &help,
+        ))
+    }
+}
+
+/// The ends that have a datapath of their own, each with the question for it.
+fn ends(
+    wished: &Wished,
+    from: &Named,
+    to: &Named,
+    decision: &Decision,
+    traffic: Traffic,
+    family: Family,
+) -> Vec<(End, Question)> {
+    let cluster = &wished.cluster;
+    if from.peer.is_same_pod(to.peer, cluster) {
+        return Vec::new();
+    }
+    let part = |own: &Named, other: &Named, direction, verdict| {
+        let (node, pod, identity, address) = match (own.peer, own.peer.as_node(cluster)) {
+            // What a node says to itself no policy is asked about.
+            (_, Some(node)) if other.peer.as_node(cluster) == Some(node) => return None,
+            (_, Some(node)) => {
+                let name = cluster.nodes[node].name.clone();
+                (node, name, Identity::HOST, None)
+            }
+            (Peer::Pod(pod), None) => {
+                let node = own.peer.endpoint_node(cluster)?;
+                let (name, identity) = (&cluster.pods[pod].name, cluster.pods[pod].identity);
+                let address = own.peer.address(cluster, family)?;
+                (node, name.to_string(), identity, Some(address))
+            }
+            _ => return None,
+        };
+        let party = other.peer.party(own.peer, cluster, family);
+        let end = End {
+            direction,
+            node: cluster.nodes[node].name.clone(),
+            pod,
+            is_node: address.is_none(),
+            verdict,
+            identity,
+            peer: party.identity,
+            peer_name: other.given.clone(),
+            revision: wished.revision,
+        };
+        let question = Question {
+            address,
+            direction,
+            peer: asked_peer(&party),
+            protocol: traffic.protocol,
+            port: traffic.port,
+        };
+        Some((end, question))
+    };
+    let sending = part(from, to, Direction::Egress, decision.egress.verdict);
+    let receiving = part(to, from, Direction::Ingress, decision.ingress.verdict);
+    sending.into_iter().chain(receiving).collect()
+}
+
+const fn asked_peer(party: &Party) -> AskedPeer {
+    match party.prefix {
+        Some(prefix) => AskedPeer::Range(prefix),
+        None => AskedPeer::Identity(party.identity),
+    }
+}
+
+fn flow_end(findings: &Findings, end: &Named) -> FlowEnd {
+    let cluster = &findings.wished.cluster;
+    let addresses: BTreeSet<IpAddr> = findings
+        .families
+        .iter()
+        .filter_map(|it| end.peer.address(cluster, it.family))
+        .collect();
+    FlowEnd {
+        addresses: addresses.iter().map(IpAddr::to_string).collect(),
+        identity: end.given.clone(),
+    }
+}
+
+impl Findings {
+    /// Exit code: 4 where store and datapath differ, 3 where a node could not be asked, else the verdict's.
+    fn exit(&self) -> u8 {
+        match self.agrees() {
+            Some(false) => DIFFERS,
+            None => NO_DATA,
+            Some(true) => match self.verdict() {
+                EntryVerdict::Allow => 0,
+                EntryVerdict::Deny => FINDINGS,
+            },
+        }
+    }
+
+    fn agrees(&self) -> Option<bool> {
+        let all: Vec<Option<bool>> = self.families.iter().map(InFamily::agrees).collect();
+        if all.contains(&Some(false)) {
+            Some(false)
+        } else {
+            all.iter().all(Option::is_some).then_some(true)
+        }
+    }
+
+    /// Allowed when every family is.
+    fn verdict(&self) -> EntryVerdict {
+        let verdicts = self.families.iter().map(|it| it.decision.verdict);
+        verdicts.max().unwrap_or(EntryVerdict::Deny)
+    }
+
+    fn value(&self, flows: &BTreeMap<String, Vec<Response>>) -> Value {
+        let families: Vec<Value> = self.families.iter().map(family_value).collect();
+        // The family that has the verdict speaks for both.
+        let verdict = self.verdict();
+        let first = self
+            .families
+            .iter()
+            .find(|it| it.decision.verdict == verdict);
+        let mut answer = first.map(|it| it.answer.clone()).unwrap_or_default();
+        let differences: Vec<&Difference> = self
+            .families
+            .iter()
+            .flat_map(|it| &it.differences)
+            .collect();
+        answer["agrees"] = json!(self.agrees());
+        answer["differences"] = json!(differences);
+        answer["families"] = json!(families);
+        answer["flows"] = json!(flows);
+        answer["revision"] = json!(self.wished.revision);
+        answer["refused"] = json!(self.wished.refused);
+        answer
+    }
+
+    fn print(&self, flows: &BTreeMap<String, Vec<Response>>) -> Result<(), Failure> {
+        for (at, family) in self.families.iter().enumerate() {
+            if at > 0 {
+                say("")?;
+            }
+            decide::print(
+                &self.from,
+                &self.to,
+                &family.answer,
+                family.traffic,
+                &family.decision,
+            )?;
+            for (end, told) in &family.ends {
+                for line in show::datapath(end, told) {
+                    say(&line)?;
+                }
+            }
+        }
+        for (node, flows) in flows {
+            say(&format!("last flows that {node} saw:"))?;
+            if flows.is_empty() {
+                say("  none")?;
+            }
+            let style = Style {
+                form: Form::Compact,
+                color: false,
+                node: false,
+            };
+            for flow in flows {
+                say(&format!("  {}", style.write(flow)))?;
+            }
+        }
+        for refused in &self.wished.refused {
+            say(&format!(
+                "note: {refused}; a version of it that was accepted before stays in force"
+            ))?;
+        }
+        let differences: Vec<Difference> = self
+            .families
+            .iter()
+            .flat_map(|it| it.differences.clone())
+            .collect();
+        for line in show::differing(&differences) {
+            say(&line)?;
+        }
+        Ok(())
+    }
+}
+
+fn family_value(one: &InFamily) -> Value {
+    let datapath: Vec<Value> = one
+        .ends
+        .iter()
+        .map(|(end, told)| {
+            let mut value = match told {
+                Told::Agent(answer) | Told::Maps { answer, .. } => answer.clone(),
+                Told::Nothing { .. } => json!({}),
+            };
+            let (source, problem) = match told {
+                Told::Agent(_) => ("agent", None),
+                Told::Maps { why, .. } => ("maps", Some(why)),
+                Told::Nothing { why } => ("none", Some(why)),
+            };
+            value["direction"] = json!(end.direction);
+            value["node"] = json!(end.node);
+            value["pod"] = json!(end.pod);
+            value["source"] = json!(source);
+            value["problem"] = json!(problem);
+            value
+        })
+        .collect();
+    let mut value = one.answer.clone();
+    value["family"] = json!(match one.family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    });
+    value["datapath"] = json!(datapath);
+    value["differences"] = json!(one.differences);
+    value["agrees"] = json!(one.agrees());
+    value
+}

@@ -1,0 +1,262 @@
+//! What a datapath does with a packet, in lines for people.
+
+use super::compare::{Difference, End, Told};
+use heddle_model::Identity;
+use heddle_policy::{Direction, RuleRef};
+use serde_json::Value;
+
+/// One end's datapath.
+pub(super) fn datapath(end: &End, told: &Told) -> Vec<String> {
+    let title = match end.direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    };
+    let title = format!("  datapath of {}, {title} of {}", end.node, end.pod);
+    let Some(answer) = told.answer() else {
+        let Told::Nothing { why } = told else {
+            return Vec::new();
+        };
+        return vec![format!("{title}: unknown, {why}")];
+    };
+    let verdict = answer["verdict"].as_str().unwrap_or("deny");
+    let mut lines = Vec::new();
+    let standing = match told {
+        Told::Maps { .. } => {
+            "its agent does not answer; read from the maps that it left pinned".to_owned()
+        }
+        _ => format!(
+            "endpoint {}, policy revision {}, all up to revision {} in force",
+            plain(&answer["endpoint"]),
+            plain(&answer["policyRevision"]),
+            plain(&answer["realisedRevision"])
+        ),
+    };
+    lines.push(format!("{title}: {verdict} ({standing})"));
+    if answer["audit"] == true {
+        lines.push("    on audit: what it denies is told, and passes".to_owned());
+    }
+    lines.push(format!("    {}", row(answer)));
+    for rule in list(&answer["rules"]) {
+        let text = serde_json::from_value::<RuleRef>(rule.clone());
+        lines.push(match text {
+            Ok(rule) => format!("    by {rule}"),
+            Err(_) => format!("    by {rule}"),
+        });
+    }
+    lines.push(format!("    {}", peer(end, answer)));
+    for connection in list(&answer["connections"]) {
+        lines.push(format!(
+            "    connection {} -> {}: {}, packets {} there and {} back, {} s left",
+            plain(&connection["source"]),
+            plain(&connection["destination"]),
+            plain(&connection["state"]),
+            plain(&connection["packets"][0]),
+            plain(&connection["packets"][1]),
+            plain(&connection["remainingSeconds"])
+        ));
+    }
+    lines
+}
+
+fn row(answer: &Value) -> String {
+    let row = &answer["row"];
+    if answer["endpoint"].is_null() {
+        return "it does not know this pod".to_owned();
+    }
+    if answer["hasPolicy"] == false && answer["verdict"] == "allow" {
+        return "no host policy is about this node: its traffic is not judged".to_owned();
+    }
+    if answer["hasPolicy"] == false {
+        return "there is no policy map: everything is dropped".to_owned();
+    }
+    if row.is_null() {
+        return "no row matches: dropped by default".to_owned();
+    }
+    let whom = match row["identity"].as_u64() {
+        Some(0) | None => "anybody".to_owned(),
+        Some(number) => name(number),
+    };
+    let what = match (row["protocol"].as_str(), row["port"].as_str()) {
+        (Some("any"), _) | (None, _) => "everything".to_owned(),
+        (Some(protocol), port) => format!("{protocol}/{}", port.unwrap_or("any")),
+    };
+    let because = match (list(&answer["rules"]), row["cookie"].as_u64()) {
+        ([], Some(0)) => ", because no policy is enforced".to_owned(),
+        ([], Some(cookie)) => format!(", cookie {cookie} of rules that are not in the store"),
+        _ => String::new(),
+    };
+    let verdict = row["verdict"].as_str().unwrap_or("deny");
+    format!("row: {verdict} {what} for {whom}{because}")
+}
+
+fn peer(end: &End, answer: &Value) -> String {
+    let peer = &answer["peer"];
+    let Some(identity) = peer["identity"].as_u64() else {
+        return format!("it does not know {}: dropped", end.peer_name);
+    };
+    let mut text = format!("takes {} for {}", end.peer_name, name(identity));
+    if let Some(cidr) = peer["cidr"].as_u64().filter(|cidr| *cidr != 0) {
+        text.push_str(&format!(", CIDR identity {cidr}"));
+    }
+    if let Some(prefix) = peer["prefix"].as_str() {
+        text.push_str(&format!(" ({prefix}"));
+        if let Some(node) = peer["node"].as_str() {
+            text.push_str(&format!(", behind {node}"));
+        }
+        text.push(')');
+    }
+    text
+}
+
+fn name(number: u64) -> String {
+    let reserved = u32::try_from(number)
+        .ok()
+        .and_then(|number| Identity(number).reserved_name());
+    match reserved {
+        Some(name) => format!("identity {number} ({name})"),
+        None => format!("identity {number}"),
+    }
+}
+
+/// The lines that nobody should miss.
+pub(super) fn differing(differences: &[Difference]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (at, one) in differences.iter().enumerate() {
+        lines.push(format!("DIFFERS: {}", one.message));
+        // The same advice once.
+        if differences[..at].iter().all(|other| other.help != one.help) {
+            lines.push(format!("  help: {}", one.help));
+        }
+    }
+    lines
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heddle_policy::EntryVerdict;
+    use serde_json::json;
+
+    fn end() -> End {
+        End {
+            direction: Direction::Ingress,
+            node: "node-2".into(),
+            pod: "shop/database".into(),
+            is_node: false,
+            verdict: EntryVerdict::Allow,
+            identity: Identity(301),
+            peer: Identity(300),
+            peer_name: "shop/front".into(),
+            revision: 40,
+        }
+    }
+
+    #[test]
+    fn an_agents_answer_names_row_rule_peer_and_connection() {
+        let told = Told::Agent(json!({
+            "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
+            "policyRevision": 40, "realisedRevision": 41,
+            "row": {"identity": 300, "protocol": "TCP", "port": "5432", "verdict": "allow", "cookie": 8},
+            "rules": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "section": "ingress",
+                       "index": 0, "action": "allow"}],
+            "peer": {"identity": 300, "cidr": 0, "prefix": "10.244.0.5/32", "node": "172.16.0.2"},
+            "connections": [{"source": "10.244.0.5:40000", "destination": "10.244.1.5:5432",
+                             "state": "established", "packets": [9, 7], "remainingSeconds": 21600}],
+        }));
+        assert_eq!(
+            datapath(&end(), &told),
+            [
+                "  datapath of node-2, ingress of shop/database: allow (endpoint 7, policy revision 40, all up to revision 41 in force)",
+                "    row: allow TCP/5432 for identity 300",
+                "    by NetworkPolicy shop/db ingress[0]",
+                "    takes shop/front for identity 300 (10.244.0.5/32, behind 172.16.0.2)",
+                "    connection 10.244.0.5:40000 -> 10.244.1.5:5432: established, packets 9 there and 7 back, 21600 s left",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let base = json!({"endpoint": 7, "hasPolicy": true, "verdict": "deny", "peer": null});
+        let told = |changes: Value| {
+            let mut answer = base.clone();
+            for (key, value) in changes.as_object().unwrap() {
+                answer[key] = value.clone();
+            }
+            Told::Maps {
+                answer,
+                why: "gone".into(),
+            }
+        };
+        for (changes, line) in [
+            (json!({}), "    no row matches: dropped by default"),
+            (
+                json!({"hasPolicy": false}),
+                "    there is no policy map: everything is dropped",
+            ),
+            (json!({"endpoint": null}), "    it does not know this pod"),
+            (
+                json!({"row": {"identity": 0, "protocol": "any", "port": "any", "verdict": "allow", "cookie": 0}}),
+                "    row: allow everything for anybody, because no policy is enforced",
+            ),
+            (
+                json!({"row": {"identity": 1, "protocol": "UDP", "port": "any", "verdict": "deny", "cookie": 5}}),
+                "    row: deny UDP/any for identity 1 (host), cookie 5 of rules that are not in the store",
+            ),
+        ] {
+            let lines = datapath(&end(), &told(changes));
+            assert!(lines[0].contains("its agent does not answer"), "{lines:?}");
+            assert_eq!(lines[1], line);
+            assert_eq!(lines[2], "    it does not know shop/front: dropped");
+        }
+        let nothing = datapath(
+            &end(),
+            &Told::Nothing {
+                why: "no agent, no maps".into(),
+            },
+        );
+        assert!(
+            nothing[0].ends_with("unknown, no agent, no maps"),
+            "{nothing:?}"
+        );
+    }
+
+    #[test]
+    fn every_difference_is_loud_and_advice_stands_once() {
+        let difference = |what, help: &str| Difference {
+            node: "n".into(),
+            what,
+            wished: "a".into(),
+            realised: "b".into(),
+            message: what.to_owned(),
+            help: help.to_owned(),
+        };
+        let lines = differing(&[
+            difference("verdict", "start it"),
+            difference("revision", "start it"),
+            difference("identity", "look"),
+        ]);
+        assert_eq!(
+            lines,
+            [
+                "DIFFERS: verdict",
+                "  help: start it",
+                "DIFFERS: revision",
+                "DIFFERS: identity",
+                "  help: look"
+            ]
+        );
+    }
+}
