@@ -142,9 +142,9 @@ struct Tables {
     local: HashMap<IpAddr, u16>,
     /// Endpoints by the interface index of the host side of their link.
     links: HashMap<u32, u16>,
-    policies: HashMap<u16, PolicyListing>,
-    /// What the policies before the present ones match: events may still speak of them.
-    former_shapes: HashMap<u16, Shapes>,
+    policies: HashMap<u16, Arc<PolicyListing>>,
+    /// The policies before the present ones: events may still speak of them.
+    former: HashMap<u16, Arc<PolicyListing>>,
     /// What each pod works for, as (kind, name).
     workloads: HashMap<NamespacedName, (String, String)>,
     cookies: HashMap<u32, Vec<RuleRef>>,
@@ -252,11 +252,10 @@ impl Directory {
         port: u16,
     ) -> u32 {
         self.read(|tables| {
-            let present = tables.policies.get(&endpoint).map(|policy| &policy.shapes);
-            [present, tables.former_shapes.get(&endpoint)]
+            [tables.policies.get(&endpoint), tables.former.get(&endpoint)]
                 .into_iter()
                 .flatten()
-                .find_map(|shapes| shapes.match_type(direction, cookie, protocol, port))
+                .find_map(|policy| policy.shapes.match_type(direction, cookie, protocol, port))
                 .unwrap_or(0)
         })
     }
@@ -333,16 +332,21 @@ impl Directory {
                 tables.local.retain(|_, owner| *owner != id);
                 tables.links.retain(|_, owner| *owner != id);
                 tables.policies.remove(&id);
-                tables.former_shapes.remove(&id);
+                tables.former.remove(&id);
             }
         });
     }
 
-    pub(crate) fn set_policy(&self, id: u16, policy: PolicyListing) {
+    /// Makes the cookies of a policy known: before endpoints have it, as events name them at once.
+    pub(crate) fn add_cookies(&self, policy: &PolicyListing) {
+        self.write(|tables| tables.cookies.extend(policy.cookies.iter().cloned()));
+    }
+
+    /// An endpoint has a policy whose cookies are known.
+    pub(crate) fn set_policy(&self, id: u16, policy: Arc<PolicyListing>) {
         self.write(|tables| {
-            tables.cookies.extend(policy.cookies.iter().cloned());
             if let Some(former) = tables.policies.insert(id, policy) {
-                tables.former_shapes.insert(id, former.shapes);
+                tables.former.insert(id, former);
             }
         });
     }
@@ -427,14 +431,16 @@ mod tests {
             cookie,
         };
         let ingress = Direction::Ingress;
-        let policy = |entries| PolicyListing {
-            shapes: Shapes::of(&CompiledPolicy {
-                ingress_enforced: true,
-                egress_enforced: false,
-                entries,
-                audit: false,
-            }),
-            ..PolicyListing::default()
+        let policy = |entries| {
+            Arc::new(PolicyListing {
+                shapes: Shapes::of(&CompiledPolicy {
+                    ingress_enforced: true,
+                    egress_enforced: false,
+                    entries,
+                    audit: false,
+                }),
+                ..PolicyListing::default()
+            })
         };
         let directory = Directory::new();
         directory.set_policy(

@@ -108,7 +108,8 @@ impl Ledger {
             None => PolicyListing::default(),
         };
         // In events the node is endpoint 0.
-        self.directory.set_policy(0, listing);
+        self.directory.add_cookies(&listing);
+        self.directory.set_policy(0, Arc::new(listing));
     }
 
     /// Puts the node's wished policy in force, unless it would cut the node off from those who could mend it.

@@ -141,24 +141,26 @@ impl Ledger {
         if touched.contains(&Identity::OWN_NODE) {
             self.compile_node();
         }
-        let mut compiled: BTreeMap<Identity, Arc<CompiledPolicy>> = BTreeMap::new();
+        let mut compiled: BTreeMap<Identity, (Arc<CompiledPolicy>, Arc<PolicyListing>)> =
+            BTreeMap::new();
         let due: Vec<(u16, Identity)> = self
             .staying()
             .filter(|(_, it)| it.wished.is_none() || touched.contains(&it.identity))
             .map(|(id, it)| (*id, it.identity))
             .collect();
         for (id, identity) in due {
-            let policy = match compiled.get(&identity) {
-                Some(policy) => Arc::clone(policy),
+            let (policy, listing) = match compiled.get(&identity) {
+                Some(known) => known.clone(),
                 None => {
                     let policy = Arc::new(self.engine.compile(identity));
-                    compiled.insert(identity, Arc::clone(&policy));
-                    policy
+                    let listing = Arc::new(self.listing(identity, &policy));
+                    // Events may name the new cookies as soon as the kernel has them.
+                    self.directory.add_cookies(&listing);
+                    compiled.insert(identity, (Arc::clone(&policy), Arc::clone(&listing)));
+                    (policy, listing)
                 }
             };
-            // Events may name the new cookies as soon as the kernel has them.
-            self.directory
-                .set_policy(id, self.listing(identity, &policy));
+            self.directory.set_policy(id, listing);
             let audit = self.endpoints.get(&id).is_some_and(|it| self.audits(it));
             let policy = if audit {
                 let mut told = CompiledPolicy::clone(&policy);
