@@ -8,6 +8,9 @@ pub const CT_INITIATOR_IS_LOW: u8 = 1;
 pub const CT_SEEN_REPLY: u8 = 2;
 /// A FIN from both sides, or an RST, was seen.
 pub const CT_CLOSING: u8 = 4;
+/// The node's own stack forwarded its first packet to a pod: it may have translated addresses, and only it can
+/// turn answers back.
+pub const CT_BY_STACK: u8 = 8;
 
 /// A connection, the same key for both directions: the side with the smaller (address, port) is `low`.
 ///

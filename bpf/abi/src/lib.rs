@@ -15,7 +15,7 @@ mod route;
 
 pub use address::Address;
 pub use connection::{
-    CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
+    CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
     ConnectionVerdict, FragmentKey, FragmentPorts,
 };
 pub use drop_reason::DropReason;

@@ -12,7 +12,7 @@ use crate::{
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use heddle_abi::{
-    CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
+    CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
     ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_RELATED,
     EVENT_REPLY, HOST_ENDPOINT, NodeConfig,
 };
@@ -235,6 +235,7 @@ pub fn admit(
         if entry.expires >= now && !is_reused {
             if is_reply {
                 flow.flags |= EVENT_REPLY;
+                flow.by_stack = u8::from(entry.flags & CT_BY_STACK != 0);
             }
             let first = hold_both(entry, flow, ends, is_reply)?;
             let due = advance(skb, entry, &flow.packet, is_reply, now);
@@ -265,6 +266,9 @@ fn open(
     } else {
         0
     };
+    if flow.by_stack != 0 {
+        entry.flags |= CT_BY_STACK;
+    }
     let (initiator, responder) = if is_reply {
         flow.flags |= EVENT_REPLY;
         (&ends.destination, &ends.source)

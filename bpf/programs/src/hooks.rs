@@ -178,7 +178,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         passed(context, flow, due, TracePoint::ToHost);
         return Ok(TC_ACT_OK);
     }
-    let direct = config.flags & NODE_HOST_ROUTING != 0;
+    let direct = config.flags & NODE_HOST_ROUTING != 0 && flow.by_stack == 0;
     // The stack would send what is for another node itself out of the uplink, with the pod's address,
     // which the network between the nodes does not know.
     if config.flags & NODE_OVERLAY != 0
@@ -224,7 +224,7 @@ fn pod_to_local_pod(
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
-    if direct {
+    if direct && flow.by_stack == 0 {
         passed(context, flow, due, TracePoint::ToEndpoint);
         return deliver::to_endpoint(skb, endpoint);
     }
@@ -297,6 +297,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
         peer::of_row(peer::row(&flow.packet.source), v6)
     };
     flow.source_identity = source.identity;
+    flow.by_stack = u8::from(!from_here);
     let ends = Ends {
         source,
         destination,

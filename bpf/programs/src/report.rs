@@ -38,7 +38,9 @@ pub struct Flow {
     pub observation: u8,
     /// Why it would have been dropped, were the policy not on audit; a drop reason's number or 0.
     pub audited: u8,
-    pub reserved: [u8; 4],
+    /// 1 where the node's stack forwards the packet to a pod; and in an answer to such a connection.
+    pub by_stack: u8,
+    pub reserved: [u8; 3],
 }
 
 /// Words of a [`Flow`].

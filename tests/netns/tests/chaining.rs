@@ -164,10 +164,9 @@ fn a_plugin_may_have_the_links_ingress_qdisc() {
     assert_eq!(said.out.trim(), "1000", "{said:?}");
 }
 
-/// Answers of a mapped port leave with the pod's own address: the redirect out of the node passes by the
-/// node's connection tracking, which knows what to turn back.
+/// Answers of a mapped port go back through the node's stack, which alone knows what to turn back; a redirect
+/// out of the node would pass it by.
 #[test]
-#[ignore = "with host routing, answers of a host port pass by the node's address translation"]
 fn host_ports_bandwidth_and_sysctls_with_host_routing() {
     check("on");
 }

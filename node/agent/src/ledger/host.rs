@@ -104,7 +104,7 @@ impl Ledger {
             Arc::new(policy)
         });
         let listing = match &self.host.wished {
-            Some(policy) => self.listing(Identity::OWN_NODE, &Arc::clone(policy)),
+            Some(policy) => self.listing(Identity::OWN_NODE, policy),
             None => PolicyListing::default(),
         };
         // In events the node is endpoint 0.
