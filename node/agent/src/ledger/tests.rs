@@ -1,10 +1,12 @@
 //! What the store says, as it comes into force: policies, identities, nodes, and a restart at scale.
 
+use super::host::Sessions;
 use crate::testing::{Node, eventually};
 use heddle_kube::store::{Kind, Store};
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::Direction;
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 fn policy(name: &str, spec: &Value) -> Value {
@@ -331,4 +333,64 @@ async fn ten_thousand_peers_and_two_hundred_policies_are_ready_soon() {
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(here.datapath.kernel().peers, kernel.peers);
     assert_eq!(here.datapath.kernel().policies[&1].1, kernel.policies[&1].1);
+}
+
+fn host_policy(rules: &Value, annotations: &Value) -> Value {
+    json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "edge", "annotations": annotations },
+        "spec": { "nodeSelector": {}, "ingress": [rules] },
+    })
+}
+
+#[tokio::test]
+async fn a_host_policy_that_would_end_a_session_waits_for_its_authors_word() {
+    let node = Node::start().await;
+    let logged_in = async |sessions: fn() -> Vec<IpAddr>| {
+        let agent = node.agent();
+        agent
+            .on_ledger(move |ledger| ledger.host.sessions = Sessions(sessions))
+            .await;
+    };
+    let in_force = || node.datapath.kernel().node_policy;
+    let held_back = async || {
+        let agent = node.agent();
+        agent
+            .on_ledger(|ledger| {
+                let lock_outs = ledger.host.lock_outs().iter();
+                lock_outs.map(|one| one.what.clone()).collect::<Vec<_>>()
+            })
+            .await
+    };
+    logged_in(|| vec!["192.0.2.7".parse().unwrap()]).await;
+    let ssh = json!([{"ports": [{"port": "22", "protocol": "TCP"}]}]);
+    let elsewhere = json!({"fromCIDR": ["198.51.100.0/24"], "toPorts": ssh});
+    node.put(host_policy(&elsewhere, &json!({}))).await;
+    node.settled().await;
+    assert_eq!(in_force(), None);
+    assert_eq!(held_back().await, ["the SSH session from 192.0.2.7"]);
+    // Who logs out is to be able to come back.
+    logged_in(Vec::new).await;
+    node.put(identity(40_000, "client")).await;
+    node.settled().await;
+    assert_eq!(in_force(), None);
+    // Whoever wrote it means it.
+    let meant = json!({"heddle.dev/allow-lock-out": "true"});
+    logged_in(|| vec!["192.0.2.7".parse().unwrap()]).await;
+    node.put(host_policy(&elsewhere, &meant)).await;
+    node.settled().await;
+    assert!(in_force().is_some_and(|policy| policy.ingress_enforced));
+    assert_eq!(held_back().await, Vec::<String>::new());
+    // One that cuts nothing needs no word.
+    let here = json!({"fromCIDR": ["192.0.2.0/24"], "toPorts": ssh});
+    node.put(host_policy(&here, &json!({}))).await;
+    node.settled().await;
+    let policy = in_force().unwrap();
+    assert_eq!(policy.entries.len(), 2, "{policy:?}");
+    assert!(node.differences().await.is_empty());
+    let name = NamespacedName::new("", "edge");
+    let kind = Kind::CiliumClusterwideNetworkPolicy;
+    node.store.delete(kind, &name, None).await.unwrap();
+    node.settled().await;
+    assert_eq!(in_force(), None);
 }
