@@ -5,6 +5,7 @@
 //! node.
 
 use crate::cluster::{Facts, PolicyFacts, Report};
+use heddle_kube::policy::report_key;
 use heddle_kube::store::{Event, Kind, Store, StoreError};
 use heddle_model::NamespacedName;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub(crate) fn writes(facts: &Facts) -> (Vec<Write>, bool) {
     }
     let mut found = Vec::new();
     for ((kind, name), policy) in &facts.policies {
-        let key = format!("{kind}/{}/{}", name.namespace, name.name);
+        let key = report_key(kind.name(), &name.namespace, &name.name);
         let held_back: Vec<Value> = reports
             .iter()
             .filter_map(|(node, report)| {

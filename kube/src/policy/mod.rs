@@ -111,5 +111,10 @@ fn read(object: &Value, problems: &mut Problems) -> Option<Policy> {
     }
 }
 
+/// A policy's name in a `NodePolicyReport`: `KIND/NAMESPACE/NAME`, the namespace empty where it has none.
+pub fn report_key(kind: &str, namespace: &str, name: &str) -> String {
+    format!("{kind}/{namespace}/{name}")
+}
+
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,23 @@ impl Kind {
         }
     }
 
+    /// Everything that bears on a policy's verdicts: who there is and where, the policies, and what they refer
+    /// to by name. Deployments do not: their pods are there themselves.
+    pub const OF_VERDICTS: [Self; 12] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::NetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::CiliumCIDRGroup,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::CiliumIdentity,
+        Self::CiliumEndpoint,
+    ];
+
     /// The `apiVersion` field.
     pub const fn api_version(self) -> &'static str {
         match self {

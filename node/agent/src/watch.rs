@@ -10,22 +10,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// What the agent follows.
-pub(crate) const FOLLOWED: [Kind; 12] = [
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::NetworkPolicy,
-    Kind::CiliumNetworkPolicy,
-    Kind::CiliumClusterwideNetworkPolicy,
-    Kind::ClusterNetworkPolicy,
-    Kind::CiliumCIDRGroup,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::CiliumIdentity,
-    Kind::CiliumEndpoint,
-];
-
 /// Events taken in before the kernel is brought up to date.
 const BATCH: usize = 4_096;
 /// How often what failed is tried again, and queued deletions are looked for.
@@ -55,7 +39,7 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 /// Follows the store until `shutdown`.
 pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
-    let mut events = agent.store.watch(&FOLLOWED);
+    let mut events = agent.store.watch(&Kind::OF_VERDICTS);
     let mut progress = Progress::default();
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -73,7 +57,7 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool
                 None => {
                     agent.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
                     tokio::time::sleep(RETRY).await;
-                    events = agent.store.watch(&FOLLOWED);
+                    events = agent.store.watch(&Kind::OF_VERDICTS);
                     // What the new watch does not repeat is gone.
                     take_in(&agent, vec![Event::Restarted], &mut progress).await;
                 }

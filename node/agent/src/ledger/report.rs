@@ -1,6 +1,7 @@
 //! What this node has in force of each policy: the operator sums up the nodes' reports on the policies.
 
 use super::Ledger;
+use heddle_kube::policy::report_key;
 use heddle_model::Identity;
 use heddle_policy::PolicyId;
 use serde_json::{Map, Value, json};
@@ -9,9 +10,8 @@ use std::collections::BTreeMap;
 /// Lock-outs that a report names at most.
 const MOST_LOCK_OUTS: usize = 32;
 
-/// A policy's name in a report, `KIND/NAMESPACE/NAME`.
 fn key(policy: &PolicyId) -> String {
-    format!("{}/{}/{}", policy.kind, policy.namespace, policy.name)
+    report_key(policy.kind.name(), &policy.namespace, &policy.name)
 }
 
 impl Ledger {

@@ -20,22 +20,6 @@ use std::{collections::BTreeMap, time::Duration};
 /// How long the store may take to tell all it has.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Everything that bears on policy. Deployments do not: their pods are there themselves.
-const KINDS: [Kind; 12] = [
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::NetworkPolicy,
-    Kind::CiliumNetworkPolicy,
-    Kind::CiliumClusterwideNetworkPolicy,
-    Kind::ClusterNetworkPolicy,
-    Kind::CiliumCIDRGroup,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::CiliumIdentity,
-    Kind::CiliumEndpoint,
-];
-
 /// The lab that is asked.
 pub(super) struct Live {
     pub(super) lab: Lab,
@@ -82,7 +66,7 @@ impl Live {
 
     /// All that the store has, at one revision.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let mut watch = self.store.watch(&KINDS);
+        let mut watch = self.store.watch(&Kind::OF_VERDICTS);
         let mut objects = BTreeMap::new();
         let heard = tokio::time::timeout(PATIENCE, async {
             while let Some(event) = watch.recv().await {
