@@ -15,8 +15,9 @@ pub const CT_BY_STACK: u8 = 8;
 /// A connection, the same key for both directions: the side with the smaller (address, port) is `low`.
 ///
 /// One entry serves a connection on a node, also when both ends are pods of that node, so a packet costs
-/// one lookup. For ICMP echo the requester's port is the identifier and the responder's is 0, which
-/// keeps two hosts that ping each other with one identifier apart.
+/// one lookup. For ICMP echo the requester's port is the identifier and the responder's is 0. Only an echo
+/// reply shares an entry with anything else, its request: every other ICMP message has one of its own for each
+/// direction, so that no type is ever taken for the answer to another.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ConnectionKey {
@@ -30,11 +31,20 @@ pub struct ConnectionKey {
     pub high_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+    /// ICMP type, that of the request for an echo reply; 0 for other protocols.
+    pub icmp_type: u8,
+    /// `ICMP_BY_*`: which side sent the message, or for an echo reply its request; 0 for other protocols.
+    pub icmp_sender: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<ConnectionKey>() == 40);
+
+/// [`ConnectionKey::icmp_sender`]: the low side.
+pub const ICMP_BY_LOW: u8 = 1;
+/// [`ConnectionKey::icmp_sender`]: the high side.
+pub const ICMP_BY_HIGH: u8 = 2;
 
 /// What policy said of a connection in one direction, and under which circumstances.
 ///
@@ -60,9 +70,9 @@ const _: () = assert!(size_of::<ConnectionVerdict>() == 16);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ConnectionEntry {
-    /// Second of the boot clock after which the entry is dead.
+    /// Second of the monotonic clock (`CLOCK_MONOTONIC`) after which the entry is dead.
     pub expires: u32,
-    /// Second of the boot clock when the last event was sent for it.
+    /// Second of the monotonic clock when the last event was sent for it; at first, when it was made.
     pub last_report: u32,
     /// The initiator's egress policy.
     pub egress: ConnectionVerdict,
@@ -81,37 +91,63 @@ pub struct ConnectionEntry {
     /// `CT_*` bits.
     pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// For an entry of `ESTABLISHED`: whose share it counts in, see [`share_index`]. Else 0.
+    pub share: u16,
+    /// Zero.
+    pub padding: [u8; 2],
 }
 
 const _: () = assert!(size_of::<ConnectionEntry>() == 88);
 
-/// A fragmented datagram on its way.
+/// Shares of `ESTABLISHED`: two an endpoint.
+pub const SHARES: u32 = crate::MAX_ENDPOINTS * 2;
+
+/// The share that an established connection counts in: what an endpoint opens and what is opened to it are
+/// counted apart, so that those who connect to a pod cannot use up what it needs for its own connections.
+#[inline(always)]
+pub const fn share_index(endpoint: u32, is_initiator: bool) -> u32 {
+    (endpoint << 1) | is_initiator as u32
+}
+
+/// Fragmented datagrams that are remembered for one endpoint.
+pub const FRAGMENT_SLOTS: u32 = 64;
+
+/// Where a fragmented datagram on its way is remembered. Each endpoint has [`FRAGMENT_SLOTS`] places of its own,
+/// so that one endpoint's fragments cannot push out another's.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct FragmentKey {
+    /// The local endpoint that sends it, else the one that receives it.
+    pub endpoint: u32,
+    /// Below [`FRAGMENT_SLOTS`], from the addresses and the identification.
+    pub slot: u32,
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 8);
+
+/// A fragmented datagram whose first fragment was admitted: what only that one says.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FragmentEntry {
     /// Source address.
     pub source: Address,
     /// Destination address.
     pub destination: Address,
     /// Identification: 16 bits for IPv4, 32 for IPv6, network byte order.
     pub identification: u32,
+    /// Source port, network byte order; see [`ConnectionKey`] for ICMP.
+    pub source_port: u16,
+    /// Destination port, network byte order; see [`ConnectionKey`] for ICMP.
+    pub destination_port: u16,
     /// IP protocol number.
     pub protocol: u8,
+    /// ICMP type, 0 for other protocols.
+    pub icmp_type: u8,
+    /// What kind of ICMP message it is, as the programs note it.
+    pub kind: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
 }
 
-const _: () = assert!(size_of::<FragmentKey>() == 40);
-
-/// The ports that only the first fragment carries, network byte order.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FragmentPorts {
-    /// Source port, or ICMP type in the high and code in the low byte.
-    pub source: u16,
-    /// Destination port, or ICMP echo identifier.
-    pub destination: u16,
-}
-
-const _: () = assert!(size_of::<FragmentPorts>() == 4);
+const _: () = assert!(size_of::<FragmentEntry>() == 44);

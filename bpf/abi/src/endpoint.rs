@@ -80,10 +80,14 @@ pub struct NodeConfig {
     pub gateway_ipv4: Address,
     /// The gateway address that pods use for IPv6.
     pub gateway_ipv6: Address,
-    /// Drop events per second and reason that are sent at most (per CPU).
+    /// Drop events per second that are sent at most for an endpoint, a direction and a CPU.
     pub drop_event_rate: u32,
+    /// Verdict and trace events per second that are sent at most for an endpoint, a direction and a CPU.
+    pub trace_event_rate: u32,
+    /// Entries of `ESTABLISHED` in one share at most, see [`crate::share_index`].
+    pub established_share: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<NodeConfig>() == 56);
+const _: () = assert!(size_of::<NodeConfig>() == 64);

@@ -123,15 +123,25 @@ pub const fn metric_index(reason: u8, direction: u8) -> u32 {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sampler {
-    /// Nanoseconds of the boot clock when `tokens` was last filled.
+    /// Nanoseconds of the monotonic clock when `tokens` was last filled.
     pub filled: u64,
     /// Events that may still be sent.
     pub tokens: u64,
 }
 
+/// Token buckets: four an endpoint.
+pub const SAMPLERS: u32 = crate::MAX_ENDPOINTS * 4;
+
+/// The token bucket of an endpoint's events (0 means the node): drops apart from what is forwarded, and each
+/// direction apart, so that what one pod sends or provokes does not hide what happens to another.
+#[inline(always)]
+pub const fn sampler_index(endpoint: u32, direction: u8, is_drop: bool) -> u32 {
+    (endpoint << 2) | ((direction as u32 & 1) << 1) | is_drop as u32
+}
+
 /// The ring buffer was full.
 pub const LOSS_RING_FULL: u32 = 0;
-/// The reason's token bucket was empty.
+/// The endpoint's token bucket was empty.
 pub const LOSS_SAMPLED: u32 = 1;
 /// Number of causes.
 pub const LOSS_CAUSES: u32 = 2;

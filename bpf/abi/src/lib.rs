@@ -16,7 +16,8 @@ mod route;
 pub use address::Address;
 pub use connection::{
     CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
-    ConnectionVerdict, FragmentKey, FragmentPorts,
+    ConnectionVerdict, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, ICMP_BY_HIGH, ICMP_BY_LOW,
+    SHARES, share_index,
 };
 pub use drop_reason::DropReason;
 pub use endpoint::{
@@ -25,7 +26,7 @@ pub use endpoint::{
 pub use event::{
     CAPTURE_LENGTH, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE,
     EVENT_VERDICT, Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot,
-    Sampler, TracePoint, metric_index,
+    SAMPLERS, Sampler, TracePoint, metric_index, sampler_index,
 };
 pub use policy::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, MAX_POLICY_SLOTS, POLICY_ANY_PORT_PREFIX,
@@ -38,7 +39,7 @@ pub use route::{
 
 /// Version of the layouts below; part of the path under which maps are pinned, so that a program never
 /// reads a map whose layout it does not know.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Names of the maps, the same in the object file, in the pin directory and in `heddle bpf`.
 pub mod map_names {
@@ -56,7 +57,13 @@ pub mod map_names {
     pub const IPCACHE: &str = "IPCACHE";
     /// [`crate::ConnectionKey`] to [`crate::ConnectionEntry`].
     pub const CONNECTIONS: &str = "CONNECTIONS";
-    /// [`crate::FragmentKey`] to [`crate::FragmentPorts`].
+    /// [`crate::ConnectionKey`] to [`crate::ConnectionEntry`], for TCP connections that are established: nothing
+    /// is evicted from it, and each endpoint has a bounded share.
+    pub const ESTABLISHED: &str = "ESTABLISHED";
+    /// [`crate::share_index`] to the number of entries of `ESTABLISHED` in that share. The programs count up and
+    /// down; user space, which removes dead entries, writes what it found.
+    pub const SHARES: &str = "SHARES";
+    /// [`crate::FragmentKey`] to [`crate::FragmentEntry`].
     pub const FRAGMENTS: &str = "FRAGMENTS";
     /// Counters per reason and direction, see [`crate::metric_index`].
     pub const METRICS: &str = "METRICS";
@@ -64,7 +71,7 @@ pub mod map_names {
     pub const EVENTS: &str = "EVENTS";
     /// Events that could not be sent, per cause.
     pub const LOSSES: &str = "LOSSES";
-    /// Token buckets that bound drop events per reason.
+    /// Token buckets that bound events per endpoint, see [`crate::sampler_index`].
     pub const SAMPLERS: &str = "SAMPLERS";
 }
 
@@ -92,8 +99,8 @@ mod pod {
         crate::ConnectionEntry,
         crate::ConnectionKey,
         crate::Endpoint,
+        crate::FragmentEntry,
         crate::FragmentKey,
-        crate::FragmentPorts,
         crate::IpcacheValue,
         crate::MetricSlot,
         crate::NodeConfig,

@@ -1,20 +1,21 @@
 //! Connections: one entry a connection, and the policy of every local end.
 
 use crate::{
+    established, fragment, host,
     maps::{CONFIG, CONNECTIONS},
     packet::{
-        ICMP, ICMPV6, IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_ICMP_ERROR, IS_LATER_FRAGMENT, IS_V6,
-        Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, parse_quoted,
+        ICMP, ICMPV6, IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_FIRST_FRAGMENT, IS_ICMP_ERROR,
+        IS_LATER_FRAGMENT, IS_V6, Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN,
     },
     peer::Peer,
-    policy,
+    policy, related,
     report::{Flow, Scratch},
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use heddle_abi::{
     CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
-    ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_RELATED,
-    EVENT_REPLY, HOST_ENDPOINT, NodeConfig,
+    ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_REPLY,
+    HOST_ENDPOINT, ICMP_BY_HIGH, ICMP_BY_LOW, NodeConfig,
 };
 
 /// Lifetimes in seconds (reference 3.3).
@@ -31,6 +32,21 @@ pub struct Ends {
     pub source_endpoint: u32,
     /// Endpoint id of the destination if its policy is to be asked here, else 0.
     pub destination_endpoint: u32,
+    /// The packet comes by another hook of this node, which evaluates the destination's policy and counts it.
+    pub is_halfway: bool,
+}
+
+impl Ends {
+    /// The endpoint to whose account go the places that a packet takes in shared tables: the one that sends it,
+    /// if it is here.
+    #[inline(always)]
+    pub fn owner(&self) -> u32 {
+        if self.source_endpoint != 0 {
+            self.source_endpoint
+        } else {
+            self.destination_endpoint
+        }
+    }
 }
 
 /// What is to be told of an admitted packet.
@@ -43,52 +59,92 @@ pub enum Report {
     Trace,
 }
 
+/// Writes a packet's connection; true when its source is the low side.
 #[inline(always)]
-fn key(packet: &Packet) -> (ConnectionKey, bool) {
+pub fn set_key(key: &mut ConnectionKey, packet: &Packet) -> bool {
     let half = |a: u32, b: u32| (u64::from(a) << 32) | u64::from(b);
     let (s, d) = (&packet.source.words, &packet.destination.words);
     let (s0, s1) = (half(s[0], s[1]), half(s[2], s[3]));
     let (d0, d1) = (half(d[0], d[1]), half(d[2], d[3]));
     let source_is_low = s0 < d0
         || (s0 == d0 && (s1 < d1 || (s1 == d1 && packet.source_port <= packet.destination_port)));
-    let key = if source_is_low {
-        ConnectionKey {
-            low: packet.source,
-            high: packet.destination,
-            low_port: packet.source_port,
-            high_port: packet.destination_port,
-            protocol: packet.protocol,
-            reserved: [0; 3],
-        }
+    if source_is_low {
+        key.low = packet.source;
+        key.high = packet.destination;
+        key.low_port = packet.source_port;
+        key.high_port = packet.destination_port;
     } else {
-        ConnectionKey {
-            low: packet.destination,
-            high: packet.source,
-            low_port: packet.destination_port,
-            high_port: packet.source_port,
-            protocol: packet.protocol,
-            reserved: [0; 3],
-        }
+        key.low = packet.destination;
+        key.high = packet.source;
+        key.low_port = packet.destination_port;
+        key.high_port = packet.source_port;
+    }
+    key.protocol = packet.protocol;
+    (key.icmp_type, key.icmp_sender) = icmp_key(packet, source_is_low);
+    key.reserved = 0;
+    source_is_low
+}
+
+#[inline(always)]
+fn is_icmp(packet: &Packet) -> bool {
+    packet.protocol == if packet.is(IS_V6) { ICMPV6 } else { ICMP }
+}
+
+/// ICMP type of an echo request.
+#[inline(always)]
+const fn echo_request(v6: bool) -> u8 {
+    if v6 { 128 } else { 8 }
+}
+
+/// What tells ICMP messages apart beside their addresses: see [`ConnectionKey`].
+#[inline(always)]
+fn icmp_key(packet: &Packet, source_is_low: bool) -> (u8, u8) {
+    if !is_icmp(packet) {
+        return (0, 0);
+    }
+    let is_reply = packet.is(IS_ECHO_REPLY);
+    let kind = if is_reply {
+        echo_request(packet.is(IS_V6))
+    } else {
+        packet.tcp_flags_or_icmp_type
     };
-    (key, source_is_low)
+    let sender = if source_is_low != is_reply {
+        ICMP_BY_LOW
+    } else {
+        ICMP_BY_HIGH
+    };
+    (kind, sender)
 }
 
 /// The port (or ICMP type) that policy knows a connection by.
 #[inline(always)]
 fn service_port(packet: &Packet, is_reply: bool) -> u16 {
-    if packet.protocol == ICMP || packet.protocol == ICMPV6 {
-        if packet.is(IS_ECHO_REQUEST | IS_LATER_FRAGMENT) || (is_reply && packet.is(IS_ECHO_REPLY))
-        {
-            let request: u16 = if packet.is(IS_V6) { 128 } else { 8 };
-            return request.to_be();
-        }
-        return u16::from(packet.tcp_flags_or_icmp_type).to_be();
+    if is_icmp(packet) {
+        let kind = if is_reply {
+            echo_request(packet.is(IS_V6))
+        } else {
+            packet.tcp_flags_or_icmp_type
+        };
+        return u16::from(kind).to_be();
     }
     if is_reply {
         packet.source_port
     } else {
         packet.destination_port
     }
+}
+
+/// Whether a packet that travels against its connection's direction opens a connection of its own on the same
+/// addresses and ports, which policy has to allow: a SYN without ACK, and an echo request. On a closing
+/// connection a SYN does so in either direction.
+#[inline(always)]
+fn opens_anew(packet: &Packet, entry: &ConnectionEntry, is_reply: bool) -> bool {
+    if packet.protocol == TCP {
+        let is_syn = packet.tcp_flags_or_icmp_type & (TCP_SYN | TCP_ACK) == TCP_SYN
+            && !packet.is(IS_LATER_FRAGMENT);
+        return is_syn && (is_reply || entry.flags & CT_CLOSING != 0);
+    }
+    is_reply && packet.is(IS_ECHO_REQUEST)
 }
 
 /// Asks one end's policy, unless the connection holds its answer for the present circumstances.
@@ -210,40 +266,67 @@ pub fn admit(
     scratch: &mut Scratch,
     ends: &Ends,
 ) -> Result<Report, DropReason> {
-    let Scratch {
-        flow,
-        quoted,
-        entry: new,
-    } = scratch;
+    if scratch.flow.packet.is(IS_LATER_FRAGMENT) {
+        fragment::find(&mut scratch.flow.packet, ends)?;
+    }
     // SAFETY: no arguments.
     let now = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
-    if flow.packet.is(IS_ICMP_ERROR) {
-        if is_related(skb, flow, quoted, now) {
-            return Ok(Report::Nothing);
+    if scratch.flow.packet.is(IS_ICMP_ERROR) {
+        match related::admit(skb, scratch, ends, now) {
+            related::TOLD => return Ok(Report::Nothing),
+            related::TO_TELL => return Ok(Report::Trace),
+            // An ICMP message like any other.
+            _ => {}
         }
-        flow.packet.destination_port = u16::from(flow.packet.tcp_flags_or_icmp_type).to_be();
     }
-    let (key, source_is_low) = key(&flow.packet);
-    if let Some(entry) = CONNECTIONS.get_ptr_mut(&key) {
+    let Scratch {
+        flow,
+        key,
+        entry: new,
+        ..
+    } = scratch;
+    let source_is_low = set_key(key, &flow.packet);
+    let is_tcp = flow.packet.protocol == TCP;
+    let mut found = if is_tcp { established::find(key) } else { None };
+    let is_established = found.is_some();
+    if found.is_none() {
+        found = CONNECTIONS.get_ptr_mut(&*key);
+    }
+    let mut report = None;
+    if let Some(entry) = found {
         // SAFETY: the entry stays readable and writable until the program ends.
         let entry = unsafe { &mut *entry };
         let is_reply = (entry.flags & CT_INITIATOR_IS_LOW != 0) != source_is_low;
-        // A SYN without ACK on a closed connection is a new connection on an old tuple.
-        let is_reused = entry.flags & CT_CLOSING != 0
-            && flow.packet.protocol == TCP
-            && flow.packet.tcp_flags_or_icmp_type & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        if entry.expires >= now && !is_reused {
+        if entry.expires >= now && !opens_anew(&flow.packet, entry, is_reply) {
             if is_reply {
                 flow.flags |= EVENT_REPLY;
                 flow.by_stack = u8::from(entry.flags & CT_BY_STACK != 0);
             }
             let first = hold_both(entry, flow, ends, is_reply)?;
-            let due = advance(skb, entry, &flow.packet, is_reply, now);
+            let is_older = entry.last_report != now;
+            let due = advance(skb, entry, &flow.packet, ends, is_reply, now);
+            if is_tcp {
+                // Last: an entry that was moved may serve another connection already.
+                established::settle(key, entry, ends, is_reply, is_established, is_older);
+            }
             // The other end's policy was asked at another hook.
-            return Ok(if first { Report::Verdict } else { due });
+            report = Some(if first { Report::Verdict } else { due });
         }
     }
-    open(skb, flow, new, ends, &key, source_is_low, now)
+    let report = match report {
+        Some(report) => report,
+        None => {
+            let report = open(skb, flow, new, ends, key, source_is_low, now)?;
+            if is_established {
+                established::remove(key);
+            }
+            report
+        }
+    };
+    if flow.packet.is(IS_FIRST_FRAGMENT) {
+        fragment::remember(&flow.packet, ends);
+    }
+    Ok(report)
 }
 
 /// Makes a connection's entry.
@@ -259,7 +342,7 @@ fn open(
 ) -> Result<Report, DropReason> {
     // SAFETY: plain integers, for which zero is a value.
     *entry = unsafe { core::mem::zeroed() };
-    let is_reply = is_reply_of_old(&flow.packet, ends);
+    let is_reply = is_reply_of_old(skb, &flow.packet, ends);
     hold_both(entry, flow, ends, is_reply)?;
     entry.flags = if source_is_low != is_reply {
         CT_INITIATOR_IS_LOW
@@ -278,7 +361,7 @@ fn open(
     entry.source_identity = initiator.identity;
     entry.destination_identity = responder.identity;
     entry.last_report = now;
-    let _ = advance(skb, entry, &flow.packet, is_reply, now);
+    let _ = advance(skb, entry, &flow.packet, ends, is_reply, now);
     match CONNECTIONS.insert(key, &*entry, 0) {
         Ok(()) => Ok(Report::Verdict),
         Err(_) => Err(DropReason::CtMapInsertionFailed),
@@ -288,16 +371,24 @@ fn open(
 /// Whether the first packet seen of a connection travels from its responder.
 ///
 /// The node's own connections are tracked only while host policies are about it, so some are older than
-/// that. A TCP packet without SYN opens nothing at the node, whichever end is asked about it; the lower port is
-/// taken for the service's. Pods' connections are tracked from the start, and a pod has no such benefit.
+/// that. For those, and for those alone, the node has a socket that is connected: then the end that listens is
+/// the responder. Pods' connections are tracked from the start, and a pod has no such benefit.
 #[inline(always)]
-fn is_reply_of_old(packet: &Packet, ends: &Ends) -> bool {
-    let only_the_node = (ends.source_endpoint == HOST_ENDPOINT && ends.destination_endpoint == 0)
-        || (ends.source_endpoint == 0 && ends.destination_endpoint == HOST_ENDPOINT);
-    only_the_node
-        && packet.protocol == TCP
-        && packet.tcp_flags_or_icmp_type & TCP_SYN == 0
-        && u16::from_be(packet.source_port) < u16::from_be(packet.destination_port)
+fn is_reply_of_old(skb: *mut __sk_buff, packet: &Packet, ends: &Ends) -> bool {
+    let from_node = ends.source_endpoint == HOST_ENDPOINT && ends.destination_endpoint == 0;
+    let to_node = ends.source_endpoint == 0 && ends.destination_endpoint == HOST_ENDPOINT;
+    if !(from_node || to_node)
+        || packet.protocol != TCP
+        || packet.tcp_flags_or_icmp_type & TCP_SYN != 0
+        || packet.is(IS_LATER_FRAGMENT)
+    {
+        return false;
+    }
+    match host::role_in_old_connection(skb, packet, from_node) {
+        host::INITIATOR => to_node,
+        host::RESPONDER => from_node,
+        _ => false,
+    }
 }
 
 /// Moves a connection's state on by one packet.
@@ -306,13 +397,16 @@ fn advance(
     skb: *mut __sk_buff,
     entry: &mut ConnectionEntry,
     packet: &Packet,
+    ends: &Ends,
     is_reply: bool,
     now: u32,
 ) -> Report {
     let side = usize::from(is_reply);
-    entry.packets[side] += 1;
-    // SAFETY: the context is the kernel's.
-    entry.bytes[side] += u64::from(unsafe { (*skb).len });
+    if !ends.is_halfway {
+        entry.packets[side] += 1;
+        // SAFETY: the context is the kernel's.
+        entry.bytes[side] += u64::from(unsafe { (*skb).len });
+    }
     if is_reply {
         entry.flags |= CT_SEEN_REPLY;
     }
@@ -327,11 +421,10 @@ fn advance(
                 report = Report::Trace;
             }
             LIFETIME_CLOSING
-        } else if entry.flags & CT_SEEN_REPLY != 0
-            || packet.tcp_flags_or_icmp_type & (TCP_SYN | TCP_ACK) == TCP_ACK
-        {
+        } else if entry.flags & CT_SEEN_REPLY != 0 {
             LIFETIME_TCP
         } else {
+            // Until the other end answers, only the sender says that there is a connection.
             LIFETIME_SYN
         }
     } else {
@@ -348,27 +441,4 @@ fn advance(
         entry.last_report = now;
     }
     report
-}
-
-/// True for an ICMP error about a live connection; fragmentation-needed and packet-too-big with it
-/// (reference I12).
-#[inline(never)]
-fn is_related(skb: *mut __sk_buff, flow: &mut Flow, quoted: &mut Packet, now: u32) -> bool {
-    if parse_quoted(skb, &flow.packet, quoted).is_none() {
-        return false;
-    }
-    let (key, quoted_source_is_low) = key(quoted);
-    // SAFETY: read at once.
-    let Some(entry) = (unsafe { CONNECTIONS.get(&key) }) else {
-        return false;
-    };
-    if entry.expires < now {
-        return false;
-    }
-    flow.flags |= EVENT_RELATED;
-    // The error travels against what it quotes.
-    if (entry.flags & CT_INITIATOR_IS_LOW != 0) == quoted_source_is_low {
-        flow.flags |= EVENT_REPLY;
-    }
-    true
 }

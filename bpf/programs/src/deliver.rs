@@ -41,7 +41,7 @@ pub fn to_network(skb: *mut __sk_buff, packet: &Packet, uplink: u32) -> Result<i
     Ok(unsafe { bpf_redirect_neigh(uplink, core::ptr::null_mut(), 0, 0) } as i32)
 }
 
-/// To another node in an envelope that names the sender's identity.
+/// To another node, encapsulated, with the sender's identity as VNI.
 #[inline(always)]
 pub fn to_overlay(
     skb: *mut __sk_buff,
@@ -57,7 +57,7 @@ pub fn to_overlay(
     }
 }
 
-/// Writes the envelope's address and identity beside the packet.
+/// Writes the outer header's address and the identity beside the packet.
 #[inline(always)]
 pub fn set_tunnel_key(
     skb: *mut __sk_buff,

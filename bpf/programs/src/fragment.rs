@@ -1,45 +1,84 @@
-//! Fragments: the ports of the first one, remembered for the others.
+//! Fragments: what the first one of a datagram says, remembered for the others.
+//!
+//! A datagram is remembered once its first fragment was admitted: what was refused, or came with a forged
+//! address, lends its ports to nobody. Each endpoint has places of its own ([`FragmentKey`]); a newer datagram
+//! takes the place of an older one.
 
 use crate::{
+    connection::Ends,
     maps::FRAGMENTS,
-    packet::{IS_LATER_FRAGMENT, Packet, parse_transport},
+    packet::{IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_V6, Packet},
 };
-use aya_ebpf::bindings::__sk_buff;
-use heddle_abi::{DropReason, FragmentKey, FragmentPorts};
+use heddle_abi::{DropReason, FRAGMENT_SLOTS, FragmentEntry, FragmentKey};
 
-/// Fills in a fragment's ports: from its header when it is the first, else from what the first left.
-///
-/// The table is bounded and forgets the oldest; a fragment whose first is not known is dropped.
+/// What a first fragment says of its kind, for the later ones.
+const KEPT_KINDS: u8 = IS_ECHO_REQUEST | IS_ECHO_REPLY;
+
+#[inline(always)]
+fn key(packet: &Packet, ends: &Ends) -> FragmentKey {
+    let (s, d) = (&packet.source.words, &packet.destination.words);
+    let mixed = packet.identification
+        ^ (packet.identification >> 16)
+        ^ s[3]
+        ^ (s[3] >> 16)
+        ^ d[3]
+        ^ (d[3] >> 16)
+        ^ u32::from(packet.protocol);
+    FragmentKey {
+        endpoint: ends.owner(),
+        // Identifications count up in one of these two bytes, whatever the byte order.
+        slot: (mixed ^ (mixed >> 8)) & (FRAGMENT_SLOTS - 1),
+    }
+}
+
+/// Gives a later fragment what its datagram's first one said; a fragment whose first is not known goes no
+/// further.
 #[inline(never)]
-pub fn ports(
-    skb: *mut __sk_buff,
-    packet: &mut Packet,
-    identification: u32,
-    is_later: bool,
-) -> Result<(), DropReason> {
-    let key = FragmentKey {
+pub fn find(packet: &mut Packet, ends: &Ends) -> Result<(), DropReason> {
+    let key = key(packet, ends);
+    // SAFETY: the entry is copied out at once; one that is being overwritten belongs to the same endpoint, and
+    // is compared before it is used.
+    let Some(found) = (unsafe { FRAGMENTS.get(&key) }) else {
+        return Err(DropReason::FirstLogicalDatagramFragmentNotFound);
+    };
+    if found.identification != packet.identification
+        || found.protocol != packet.protocol
+        || found.source != packet.source
+        || found.destination != packet.destination
+    {
+        return Err(DropReason::FirstLogicalDatagramFragmentNotFound);
+    }
+    packet.source_port = found.source_port;
+    packet.destination_port = found.destination_port;
+    packet.tcp_flags_or_icmp_type = found.icmp_type;
+    packet.kind = (packet.kind & !KEPT_KINDS) | (found.kind & KEPT_KINDS);
+    Ok(())
+}
+
+/// Remembers a first fragment that was admitted.
+#[inline(never)]
+pub fn remember(packet: &Packet, ends: &Ends) {
+    let is_icmp = packet.protocol
+        == if packet.is(IS_V6) {
+            crate::packet::ICMPV6
+        } else {
+            crate::packet::ICMP
+        };
+    let entry = FragmentEntry {
         source: packet.source,
         destination: packet.destination,
-        identification,
+        identification: packet.identification,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
         protocol: packet.protocol,
-        reserved: [0; 3],
-    };
-    if is_later {
-        packet.kind |= IS_LATER_FRAGMENT;
-        // SAFETY: the entry is copied out at once; a torn read can at worst be dropped by policy.
-        let Some(found) = (unsafe { FRAGMENTS.get(&key) }) else {
-            return Err(DropReason::FirstLogicalDatagramFragmentNotFound);
-        };
-        packet.source_port = found.source;
-        packet.destination_port = found.destination;
-        return Ok(());
-    }
-    parse_transport(skb, packet)?;
-    let ports = FragmentPorts {
-        source: packet.source_port,
-        destination: packet.destination_port,
+        icmp_type: if is_icmp {
+            packet.tcp_flags_or_icmp_type
+        } else {
+            0
+        },
+        kind: packet.kind,
+        reserved: 0,
     };
     // Without room the later fragments are dropped and counted; this one may still pass.
-    let _ = FRAGMENTS.insert(&key, &ports, 0);
-    Ok(())
+    let _ = FRAGMENTS.insert(&key(packet, ends), &entry, 0);
 }

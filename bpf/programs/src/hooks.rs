@@ -1,6 +1,7 @@
 //! The entry points.
 
 use crate::{
+    address,
     connection::{Ends, Report, admit},
     deliver::{self, MARK_OVERLAY},
     host::{self, HOST},
@@ -118,7 +119,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         return Err(DropReason::InvalidSourceMac);
     }
     packet::parse(context, &mut flow.packet).or_else(|reason| {
-        // IGMP is every host's small talk; there is no multicast to join.
+        // Every host sends IGMP; there is no multicast to join.
         if flow.packet.protocol == IGMP {
             Err(DropReason::IgmpHandled)
         } else {
@@ -152,13 +153,14 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     let row = peer::row(&flow.packet.destination);
     let destination = peer::of_row(row, v6);
     flow.destination_identity = destination.identity;
-    if is_multicast(&flow.packet.destination, v6) {
+    // Nothing that a pod can reach has such an address, but the node's stack would take some for its own.
+    if is_unroutable(&flow.packet.destination, v6, config) {
         return Err(DropReason::StaleOrUnroutableIp);
     }
-    // Only nodes put packets into envelopes.
-    if flow.packet.protocol == UDP
-        && flow.packet.destination_port == OVERLAY_PORT.to_be()
-        && destination.is(IPCACHE_NODE)
+    // Only nodes encapsulate. What leaves the cluster may come back under a node's address.
+    let is_for_pod = destination.is(IPCACHE_IN_CLUSTER) && !destination.is(IPCACHE_NODE);
+    if is_encapsulated(&flow.packet)
+        && (destination.is(IPCACHE_NODE) || (config.flags & NODE_OVERLAY != 0 && !is_for_pod))
     {
         return Err(DropReason::EncapsulationTrafficIsProhibited);
     }
@@ -171,6 +173,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         } else {
             0
         },
+        is_halfway: false,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -221,6 +224,7 @@ fn pod_to_local_pod(
         destination,
         source_endpoint: device.id,
         destination_endpoint: if direct { endpoint.id } else { 0 },
+        is_halfway: !direct,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -232,14 +236,19 @@ fn pod_to_local_pod(
     Ok(TC_ACT_OK)
 }
 
+/// Destinations that a pod cannot have: those that mean something only on a link or inside a host, and the
+/// gateway, which answers for its MAC address and nothing else.
 #[inline(always)]
-fn is_multicast(address: &Address, v6: bool) -> bool {
-    if v6 {
-        u32::from_be(address.words[0]) >> 24 == 0xff
-    } else {
-        // 224.0.0.0/4 and 255.255.255.255.
-        u32::from_be(address.words[3]) >> 28 >= 0xe
-    }
+fn is_unroutable(destination: &Address, v6: bool, config: &NodeConfig) -> bool {
+    address::is_no_source(destination, v6) || (!v6 && *destination == config.gateway_ipv4)
+}
+
+/// The packet has the form of one that a node encapsulated.
+#[inline(always)]
+fn is_encapsulated(packet: &packet::Packet) -> bool {
+    packet.protocol == UDP
+        && !packet.is(packet::IS_LATER_FRAGMENT)
+        && packet.destination_port == OVERLAY_PORT.to_be()
 }
 
 /// tcx egress of a pod's host-side link.
@@ -274,8 +283,8 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
         return Ok(TC_ACT_OK);
     }
     if flow.packet.destination != if v6 { endpoint.ipv6 } else { endpoint.ipv4 } {
-        // The node's own small talk on every link: multicast listener reports, router solicitations.
-        if from_here && is_multicast(&flow.packet.destination, v6) {
+        // The node's link-local control traffic: multicast listener reports, router solicitations.
+        if from_here && address::is_multicast_or_reserved(&flow.packet.destination, v6) {
             return Ok(report::drop_silently(
                 context,
                 DIRECTION_INGRESS,
@@ -307,6 +316,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
             0
         },
         destination_endpoint: endpoint.id,
+        is_halfway: false,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -333,43 +343,44 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
     let parsed = packet::parse(context, &mut flow.packet);
     let config = config()?;
     let v6 = flow.packet.is(packet::IS_V6);
-    let Some(endpoint) = peer::local(&flow.packet.destination) else {
-        let row = peer::row(&flow.packet.destination);
-        let destination = peer::of_row(row, v6);
-        flow.destination_identity = destination.identity;
-        // An envelope from anybody but a node is opened by nobody.
-        if config.flags & NODE_OVERLAY != 0
-            && flow.packet.protocol == UDP
-            && flow.packet.destination_port == OVERLAY_PORT.to_be()
-            && destination.is(IPCACHE_LOCAL_NODE)
-        {
-            let source = peer::of_row(peer::row(&flow.packet.source), v6);
-            flow.source_identity = source.identity;
-            if !source.is(IPCACHE_NODE) || !source.is_remote() {
-                return Err(DropReason::EncapsulationTrafficIsProhibited);
-            }
-            // What is inside is judged when it is out.
-            return Ok(TC_ACT_OK);
-        }
-        // A pod of this node that is gone, or not here yet.
-        if destination.identity == UNMANAGED && !destination.is_remote() {
-            return Err(DropReason::StaleOrUnroutableIp);
-        }
-        if host::endpoint(config) == 0 || destination.is_remote() {
-            return Ok(TC_ACT_OK);
-        }
-        return into_host(context, scratch, parsed, config);
-    };
-    flow.endpoint = endpoint.id;
-    flow.destination_identity = endpoint.identity;
-    parsed?;
-    let row = peer::row(&flow.packet.source);
-    let source = peer::of_row(row, v6);
+    let source = peer::of_row(peer::row(&flow.packet.source), v6);
     flow.source_identity = source.identity;
+    let local = peer::local(&flow.packet.destination);
+    if let Some(endpoint) = local {
+        flow.endpoint = endpoint.id;
+        flow.destination_identity = endpoint.identity;
+    }
+    // Wherever it is going: the stack would encapsulate it, or send it back, in the name of the pod.
     if is_forged(source, flow, config) {
         return Err(DropReason::InvalidSourceIp);
     }
-    into_pod(context, scratch, source, endpoint, config)
+    if let Some(endpoint) = local {
+        parsed?;
+        if address::is_no_source(&flow.packet.source, v6) {
+            return Err(DropReason::InvalidSourceIp);
+        }
+        return into_pod(context, scratch, source, endpoint, config);
+    }
+    let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
+    flow.destination_identity = destination.identity;
+    // The kernel would open it, whichever of this node's addresses it is for. `from_overlay` sees what comes
+    // another way.
+    if config.flags & NODE_OVERLAY != 0 && is_encapsulated(&flow.packet) && !destination.is_remote()
+    {
+        if !source.is(IPCACHE_NODE) || !source.is_remote() {
+            return Err(DropReason::EncapsulationTrafficIsProhibited);
+        }
+        // Policy is enforced on the inner packet.
+        return Ok(TC_ACT_OK);
+    }
+    // A pod of this node that is gone, or not here yet.
+    if destination.identity == UNMANAGED && !destination.is_remote() {
+        return Err(DropReason::StaleOrUnroutableIp);
+    }
+    if host::endpoint(config) == 0 || destination.is_remote() {
+        return Ok(TC_ACT_OK);
+    }
+    into_host(context, scratch, source, parsed, config)
 }
 
 /// This node's own addresses cannot come from outside; with an overlay, no pod's can.
@@ -387,6 +398,7 @@ fn is_forged(source: Peer, flow: &Flow, config: &NodeConfig) -> bool {
 fn into_host(
     context: &TcContext,
     scratch: &mut Scratch,
+    source: Peer,
     parsed: Result<(), DropReason>,
     config: &NodeConfig,
 ) -> Result<i32, DropReason> {
@@ -395,18 +407,14 @@ fn into_host(
         return Ok(TC_ACT_OK);
     }
     let v6 = flow.packet.is(packet::IS_V6);
-    let source = peer::of_row(peer::row(&flow.packet.source), v6);
-    flow.source_identity = source.identity;
     let destination = host::peer(&flow.packet.destination, v6);
     flow.destination_identity = destination.identity;
-    if is_forged(source, flow, config) {
-        return Err(DropReason::InvalidSourceIp);
-    }
     let ends = Ends {
         source,
         destination,
         source_endpoint: 0,
         destination_endpoint: host::endpoint(config),
+        is_halfway: false,
     };
     let due = admit(context.skb.skb, scratch, &ends)?;
     passed(context, &mut scratch.flow, due, TracePoint::ToHost);
@@ -446,7 +454,7 @@ fn host_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRea
     let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
     flow.source_identity = source.identity;
     flow.destination_identity = destination.identity;
-    // An envelope: what is inside was judged before it was put in.
+    // Policy was enforced on the inner packet before it was encapsulated.
     if config.flags & NODE_OVERLAY != 0
         && flow.packet.protocol == UDP
         && flow.packet.destination_port == OVERLAY_PORT.to_be()
@@ -459,6 +467,7 @@ fn host_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRea
         destination,
         source_endpoint: host::endpoint(config),
         destination_endpoint: 0,
+        is_halfway: false,
     };
     let due = admit(context.skb.skb, scratch, &ends)?;
     passed(context, &mut scratch.flow, due, TracePoint::ToNetwork);
@@ -485,6 +494,7 @@ fn into_pod(
         destination,
         source_endpoint: 0,
         destination_endpoint: endpoint.id,
+        is_halfway: false,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -506,20 +516,23 @@ pub fn from_overlay(context: TcContext) -> i32 {
 #[inline(always)]
 fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let flow = &mut scratch.flow;
-    let envelope = Envelope::of(context.skb.skb)?;
+    let outer = OuterHeader::of(context.skb.skb)?;
     packet::parse(context, &mut flow.packet)?;
     let config = config()?;
     let v6 = flow.packet.is(packet::IS_V6);
     let row = peer::row(&flow.packet.source);
     let mut source = peer::of_row(row, v6);
-    let node = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
-    // The sender's identity is what this node knows of its address. An address in a pod range that this
-    // node has not heard of yet is who its own node says it is.
-    if source.identity == UNMANAGED && (CLUSTER_FIRST..=CLUSTER_LAST).contains(&envelope.identity) {
-        source.identity = envelope.identity;
-    } else if node != envelope.node {
-        flow.source_identity = source.identity;
+    flow.source_identity = source.identity;
+    // However the outer packet got here: only a node encapsulates, and only what it has itself.
+    let sender = peer::of_row(peer::row(&outer.node), !outer.node.is_v4());
+    let owner = row.map_or(Address::UNSPECIFIED, |row: &IpcacheValue| row.node);
+    if !sender.is(IPCACHE_NODE) || !sender.is_remote() || owner != outer.node {
         return Err(DropReason::InvalidSourceIp);
+    }
+    // The sender's identity is what this node knows of its address. Of an address in a pod range that this node
+    // has not heard of yet, the node that owns the range tells the identity.
+    if source.identity == UNMANAGED && (CLUSTER_FIRST..=CLUSTER_LAST).contains(&outer.identity) {
+        source.identity = outer.identity;
     }
     flow.source_identity = source.identity;
     if peer::local(&flow.packet.source).is_some() {
@@ -541,6 +554,7 @@ fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
             destination,
             source_endpoint: 0,
             destination_endpoint: host::endpoint(config),
+            is_halfway: false,
         };
         let due = admit(context.skb.skb, scratch, &ends)?;
         passed(context, &mut scratch.flow, due, TracePoint::ToHost);
@@ -572,13 +586,13 @@ fn to_stack(skb: *mut __sk_buff) -> Result<i32, DropReason> {
     Ok(TC_ACT_OK)
 }
 
-/// What an envelope says of its sender.
-struct Envelope {
+/// What the outer header and the VNI say of the sender.
+struct OuterHeader {
     node: Address,
     identity: u32,
 }
 
-impl Envelope {
+impl OuterHeader {
     #[inline(always)]
     fn of(skb: *mut __sk_buff) -> Result<Self, DropReason> {
         // SAFETY: plain integers, for which zero is a value; the helper writes a whole bpf_tunnel_key.
@@ -616,7 +630,7 @@ pub fn to_overlay(context: TcContext) -> i32 {
 }
 
 /// Packets that the node's stack sends into the overlay: the node's own, and those of pods when host
-/// routing is off. What `from_pod` sent has its envelope already.
+/// routing is off. What `from_pod` sent has its outer header already.
 #[inline(always)]
 fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let flow = &mut scratch.flow;
@@ -626,8 +640,20 @@ fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32,
     if mark == MARK_OVERLAY {
         return Ok(TC_ACT_OK);
     }
-    packet::parse(context, &mut flow.packet)?;
+    let parsed = packet::parse(context, &mut flow.packet);
     let v6 = flow.packet.is(packet::IS_V6);
+    // The node's link-local control traffic: every device sends it, and there is no link here.
+    if from_here
+        && is_ip(context)
+        && address::is_multicast_or_reserved(&flow.packet.destination, v6)
+    {
+        return Ok(report::drop_silently(
+            context,
+            DIRECTION_EGRESS,
+            DropReason::IgmpHandled,
+        ));
+    }
+    parsed?;
     let identity = if from_here {
         // What is `host` here is `remote-node` there (reference 1.7).
         REMOTE_NODE
@@ -654,6 +680,7 @@ fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32,
             destination,
             source_endpoint: host,
             destination_endpoint: 0,
+            is_halfway: false,
         };
         let due = admit(skb, scratch, &ends)?;
         passed(context, &mut scratch.flow, due, TracePoint::ToOverlay);

@@ -16,9 +16,13 @@
 #![cfg_attr(target_arch = "bpf", allow(internal_features))]
 
 #[cfg(target_arch = "bpf")]
+mod address;
+#[cfg(target_arch = "bpf")]
 mod connection;
 #[cfg(target_arch = "bpf")]
 mod deliver;
+#[cfg(target_arch = "bpf")]
+mod established;
 #[cfg(target_arch = "bpf")]
 mod fragment;
 #[cfg(target_arch = "bpf")]
@@ -35,6 +39,8 @@ mod packet;
 mod peer;
 #[cfg(target_arch = "bpf")]
 mod policy;
+#[cfg(target_arch = "bpf")]
+mod related;
 #[cfg(target_arch = "bpf")]
 mod report;
 

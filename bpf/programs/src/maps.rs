@@ -2,13 +2,14 @@
 
 use crate::report::Scratch;
 use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FragmentKey, FragmentPorts,
-    IpcacheValue, LOSS_CAUSES, MAX_ENDPOINTS, MAX_POLICY_SLOTS, METRIC_SLOTS, MetricSlot,
-    NodeConfig, PolicyBinding, PolicyKey, PolicyValue, Sampler,
+    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, FRAGMENT_SLOTS, FragmentEntry,
+    FragmentKey, IpcacheValue, LOSS_CAUSES, MAX_ENDPOINTS, MAX_POLICY_SLOTS, METRIC_SLOTS,
+    MetricSlot, NodeConfig, PolicyBinding, PolicyKey, PolicyValue, Sampler,
 };
 
 #[btf_map]
@@ -35,8 +36,22 @@ pub static IPCACHE: LpmTrie<Address, IpcacheValue, 131072> = LpmTrie::new();
 #[btf_map]
 pub static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionEntry, 131072> = LruHashMap::new();
 
+/// Without preallocation: most nodes use little of it.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+pub static ESTABLISHED: HashMap<
+    ConnectionKey,
+    ConnectionEntry,
+    131072,
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+#[btf_map]
+pub static SHARES: Array<u32, { heddle_abi::SHARES as usize }> = Array::new();
+
+/// Room for the places of 256 endpoints.
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, { FRAGMENT_SLOTS as usize * 256 }> =
+    LruHashMap::new();
 
 #[btf_map]
 pub static METRICS: PerCpuArray<MetricSlot, { METRIC_SLOTS as usize }> = PerCpuArray::new();
@@ -49,7 +64,7 @@ pub static EVENTS: RingBuf<Event, 4194304> = RingBuf::new();
 pub static LOSSES: PerCpuArray<u64, { LOSS_CAUSES as usize }> = PerCpuArray::new();
 
 #[btf_map]
-pub static SAMPLERS: PerCpuArray<Sampler, 256> = PerCpuArray::new();
+pub static SAMPLERS: PerCpuArray<Sampler, { heddle_abi::SAMPLERS as usize }> = PerCpuArray::new();
 
 /// See [`Scratch`].
 #[btf_map]

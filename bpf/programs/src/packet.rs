@@ -1,6 +1,5 @@
 //! Parsing: from bytes to a [`Packet`], or to the reason why not.
 
-use crate::fragment;
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes, programs::TcContext};
 use core::mem::MaybeUninit;
 use heddle_abi::{Address, DropReason, MacAddress};
@@ -43,8 +42,10 @@ pub const IS_ICMP_ERROR: u8 = 2;
 pub const IS_ECHO_REPLY: u8 = 4;
 /// An ICMP echo request.
 pub const IS_ECHO_REQUEST: u8 = 8;
-/// A fragment other than the first.
+/// A fragment other than the first: it has no transport header, see [`crate::fragment::find`].
 pub const IS_LATER_FRAGMENT: u8 = 16;
+/// The first fragment of several.
+pub const IS_FIRST_FRAGMENT: u8 = 32;
 
 /// What the pipeline knows of a packet.
 #[repr(C)]
@@ -66,6 +67,10 @@ pub struct Packet {
     pub reserved: [u8; 3],
     /// Offset of the transport header from the Ethernet header.
     pub transport: u32,
+    /// Offset of the first byte behind the IP packet; a frame may be longer.
+    pub end: u32,
+    /// Of a fragment: its datagram's identification, network byte order.
+    pub identification: u32,
 }
 
 impl Packet {
@@ -184,6 +189,7 @@ fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
         return Err(DropReason::InvalidPacketDropped);
     }
     packet.transport = ETHERNET_LENGTH + header_length;
+    packet.end = ETHERNET_LENGTH + total_length;
     let fragment = u16::from_be(header.fragment);
     if fragment & (IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK) == 0 {
         return parse_transport(skb, packet);
@@ -193,7 +199,31 @@ fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
     if offset == 1 && header.protocol == TCP {
         return Err(DropReason::InvalidPacketDropped);
     }
-    fragment::ports(skb, packet, u32::from(header.identification), offset != 0)
+    packet.identification = u32::from(header.identification);
+    parse_fragment(skb, packet, offset != 0)
+}
+
+/// A fragment: only the first one has a transport header. An ICMP error quotes no more than fits into the
+/// smallest packet (RFC 1812, 4.3.2.3; RFC 4443, 2.4), so nobody has to fragment one.
+#[inline(always)]
+fn parse_fragment(
+    skb: *mut __sk_buff,
+    packet: &mut Packet,
+    is_later: bool,
+) -> Result<(), DropReason> {
+    if is_later {
+        packet.kind |= IS_LATER_FRAGMENT;
+        return match packet.protocol {
+            TCP | UDP | SCTP | ICMP | ICMPV6 => Ok(()),
+            _ => Err(DropReason::CtUnknownL4Protocol),
+        };
+    }
+    packet.kind |= IS_FIRST_FRAGMENT;
+    parse_transport(skb, packet)?;
+    if packet.is(IS_ICMP_ERROR) {
+        return Err(DropReason::InvalidPacketDropped);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -219,6 +249,7 @@ fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
         return Err(DropReason::InvalidPacketDropped);
     }
     packet.transport = BEHIND_IPV6;
+    packet.end = BEHIND_IPV6 + payload_length;
     packet.protocol = header.next_header;
     if matches!(header.next_header, TCP | UDP | ICMPV6 | SCTP) {
         return parse_transport(skb, packet);
@@ -252,12 +283,12 @@ fn parse_extension_headers(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(
                     return Err(DropReason::InvalidIpv6ExtensionHeader);
                 }
                 let position = u16::from_be_bytes([high, low]);
-                let identification = u32::from_ne_bytes([id0, id1, id2, id3]);
                 if position & 0xfff9 == 0 {
                     // An atomic fragment (RFC 6946) is a whole packet.
                     return parse_transport(skb, packet);
                 }
-                return fragment::ports(skb, packet, identification, position & 0xfff8 != 0);
+                packet.identification = u32::from_ne_bytes([id0, id1, id2, id3]);
+                return parse_fragment(skb, packet, position & 0xfff8 != 0);
             }
             ROUTING => return Err(DropReason::InvalidIpv6ExtensionHeader),
             _ => {
@@ -270,10 +301,28 @@ fn parse_extension_headers(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(
     Err(DropReason::InvalidIpv6ExtensionHeader)
 }
 
-/// Reads ports, flags and ICMP types.
+/// Lengths of the transport headers, without options (RFC 9293, 768, 9260, 792).
+const TCP_LENGTH: u32 = 20;
+const UDP_LENGTH: u32 = 8;
+const SCTP_LENGTH: u32 = 12;
+const ICMP_LENGTH: u32 = 8;
+
+/// Reads ports, flags and ICMP types. What stands behind the end of the IP packet is no header: the receiver
+/// does not see it.
 #[inline(always)]
 pub fn parse_transport(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), DropReason> {
     let truncated = DropReason::CtTruncatedOrInvalidHeader;
+    let length = match packet.protocol {
+        TCP => TCP_LENGTH,
+        UDP => UDP_LENGTH,
+        SCTP => SCTP_LENGTH,
+        _ => ICMP_LENGTH,
+    };
+    let is_known = matches!(packet.protocol, TCP | UDP | SCTP)
+        || packet.protocol == if packet.is(IS_V6) { ICMPV6 } else { ICMP };
+    if is_known && packet.transport + length > packet.end {
+        return Err(truncated);
+    }
     match packet.protocol {
         TCP => {
             let header: [u16; 10] = load_transport(skb, packet.transport).ok_or(truncated)?;
@@ -363,23 +412,26 @@ pub fn parse_quoted(skb: *mut __sk_buff, packet: &Packet, quoted: &mut Packet) -
         quoted.transport = inner + u32::from(header.version_and_length & 0x0f) * 4;
     }
     // An error goes to the sender of what it quotes; anything else is made up.
-    if quoted.source != packet.destination {
+    if quoted.source != packet.destination || quoted.transport + 8 > packet.end {
         return None;
     }
     quoted.kind = packet.kind & IS_V6;
     quoted.source_port = 0;
     quoted.destination_port = 0;
+    quoted.tcp_flags_or_icmp_type = 0;
     match quoted.protocol {
         TCP | UDP | SCTP => {
             let ports: [u16; 2] = load(skb, quoted.transport)?;
             quoted.source_port = ports[0];
             quoted.destination_port = ports[1];
+            Some(())
         }
         ICMP | ICMPV6 => {
             let header: [u16; 4] = load(skb, quoted.transport)?;
             set_icmp(quoted, header);
+            // Nobody answers an error with an error (RFC 1122, 3.2.2; RFC 4443, 2.4).
+            quoted.is(IS_ECHO_REQUEST | IS_ECHO_REPLY).then_some(())
         }
-        _ => return None,
+        _ => None,
     }
-    Some(())
 }

@@ -6,12 +6,12 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT},
-    helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_load_bytes},
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use heddle_abi::{
-    CAPTURE_LENGTH, ConnectionEntry, DropReason, EVENT_DROP, EVENT_IPV6, Event, LOSS_RING_FULL,
-    LOSS_SAMPLED, NodeConfig, TracePoint, metric_index,
+    CAPTURE_LENGTH, ConnectionEntry, ConnectionKey, DropReason, EVENT_DROP, EVENT_IPV6, Event,
+    LOSS_RING_FULL, LOSS_SAMPLED, NodeConfig, TracePoint, metric_index, sampler_index,
 };
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself several times a second.
@@ -56,6 +56,8 @@ pub struct Scratch {
     pub flow: Flow,
     /// The packet that an ICMP error quotes.
     pub quoted: Packet,
+    /// The connection of the packet, or of the quoted one.
+    pub key: ConnectionKey,
     /// A connection in the making.
     pub entry: ConnectionEntry,
 }
@@ -103,7 +105,7 @@ pub fn forwarded(context: &TcContext, direction: u8) {
 pub fn drop(skb: *mut __sk_buff, flow: &Flow, reason: DropReason) -> i32 {
     let context = TcContext::new(skb);
     count(reason as u8, flow.direction, context.len());
-    if has_token(reason as u8) {
+    if has_token(flow, true) {
         send(skb, flow, EVENT_DROP, reason as u8, FORCE_WAKEUP);
     } else {
         lost(LOSS_SAMPLED);
@@ -121,20 +123,29 @@ pub fn drop_silently(context: &TcContext, direction: u8, reason: DropReason) -> 
 /// Reports a forwarded packet; `kind` is `EVENT_VERDICT` or `EVENT_TRACE`.
 #[inline(never)]
 pub fn trace(skb: *mut __sk_buff, flow: &Flow, kind: u8) {
-    send(skb, flow, kind, flow.audited, NO_WAKEUP);
+    if has_token(flow, false) {
+        send(skb, flow, kind, flow.audited, NO_WAKEUP);
+    } else {
+        lost(LOSS_SAMPLED);
+    }
 }
 
-/// Takes a token from a drop reason's bucket, one second's worth deep.
+/// Takes a token from the bucket of an endpoint and direction, one second's worth deep.
 #[inline(always)]
-fn has_token(reason: u8) -> bool {
-    let rate = CONFIG
-        .get(0)
-        .map_or(0, |config: &NodeConfig| u64::from(config.drop_event_rate));
-    let Some(bucket) = SAMPLERS.get_ptr_mut(u32::from(reason)) else {
+fn has_token(flow: &Flow, is_drop: bool) -> bool {
+    let rate = CONFIG.get(0).map_or(0, |config: &NodeConfig| {
+        u64::from(if is_drop {
+            config.drop_event_rate
+        } else {
+            config.trace_event_rate
+        })
+    });
+    let index = sampler_index(flow.endpoint, flow.direction, is_drop);
+    let Some(bucket) = SAMPLERS.get_ptr_mut(index) else {
         return false;
     };
     // SAFETY: no arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
     // SAFETY: a per-CPU slot, and the program is not preempted by itself.
     unsafe {
         let elapsed = now - (*bucket).filled;

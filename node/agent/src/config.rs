@@ -59,7 +59,7 @@ pub struct AgentConfig {
     /// Flows kept for `observe` (2^n - 1, at most 65535; reference 4.3).
     #[serde(default = "default_flows")]
     pub flow_capacity: usize,
-    /// Connections tracked at most.
+    /// Connections tracked at most, and established TCP connections beside them.
     #[serde(default = "default_connections")]
     pub max_connections: u32,
     /// Rows in an endpoint's policy map at most.
@@ -68,9 +68,16 @@ pub struct AgentConfig {
     /// Rows in the ipcache at most.
     #[serde(default = "default_ipcache_entries")]
     pub max_ipcache_entries: u32,
-    /// Drop events per second, reason and CPU at most.
+    /// Drop events per second at most for an endpoint, a direction and a CPU.
     #[serde(default = "default_drop_events")]
     pub drop_events_per_second: u32,
+    /// Verdict and trace events per second at most for an endpoint, a direction and a CPU.
+    #[serde(default = "default_trace_events")]
+    pub trace_events_per_second: u32,
+    /// Established TCP connections that no others can evict: this many that an endpoint opens, and as many that
+    /// are opened to it.
+    #[serde(default = "default_established")]
+    pub established_per_endpoint: u32,
     /// Label keys left out of identities instead of the default list.
     #[serde(default)]
     pub excluded_labels: Option<Vec<String>>,
@@ -212,5 +219,11 @@ const fn default_ipcache_entries() -> u32 {
     131_072
 }
 const fn default_drop_events() -> u32 {
+    250
+}
+const fn default_trace_events() -> u32 {
     1_000
+}
+const fn default_established() -> u32 {
+    256
 }

@@ -4,6 +4,7 @@ use crate::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
+    connections,
     events::{self, Losses},
     maps::{Maps, lock, refused},
     netlink::{self, Link, Netlink, set_sysctl},
@@ -190,6 +191,8 @@ impl KernelDatapath {
             gateway_ipv4: self.settings.gateway_ipv4.into(),
             gateway_ipv6: self.settings.gateway_ipv6.into(),
             drop_event_rate: self.settings.drop_event_rate,
+            trace_event_rate: self.settings.trace_event_rate,
+            established_share: self.settings.established_share,
             reserved: 0,
         };
         lock(&self.maps.config)
@@ -249,37 +252,14 @@ impl KernelDatapath {
         if removed.is_empty() {
             return Ok(());
         }
-        self.sweep(|key, _| removed.contains(&key.low) || removed.contains(&key.high))
-            .map(drop)
-    }
-
-    /// Removes connections; gives (kept, removed).
-    fn sweep(
-        &self,
-        dead: impl Fn(&ConnectionKey, &heddle_abi::ConnectionEntry) -> bool,
-    ) -> Result<(u64, u64), DatapathError> {
-        let mut connections = lock(&self.maps.connections);
-        let mut doomed = Vec::new();
-        let mut kept = 0;
-        // A key that is evicted under the iteration starts it over in the worst case; the count is then
-        // an estimate, and nothing alive is removed.
-        for row in connections.iter() {
-            match row {
-                Ok((key, entry)) if dead(&key, &entry) => doomed.push(key),
-                Ok(_) => kept += 1,
-                Err(_) => {}
-            }
-        }
-        let removed = doomed.len() as u64;
-        for key in doomed {
-            // Evicted meanwhile is as good.
-            let _ = connections.remove(&key);
-        }
-        Ok((kept, removed))
+        connections::sweep(&self.maps, |key, _| {
+            removed.contains(&key.low) || removed.contains(&key.high)
+        })
+        .map(drop)
     }
 }
 
-/// True when an interface has a global IPv4 address (the envelope then is IPv4).
+/// True when an interface has a global IPv4 address (the outer header then is IPv4).
 fn has_ipv4(interface: &str) -> bool {
     nix::ifaddrs::getifaddrs().is_ok_and(|mut all| {
         all.any(|found| {
@@ -617,7 +597,7 @@ impl Datapath for KernelDatapath {
 
     fn collect_connections(&self) -> Result<(u64, u64), DatapathError> {
         let now = monotonic_seconds();
-        self.sweep(|_, entry| entry.expires < now)
+        connections::sweep(&self.maps, |_, entry| entry.expires < now)
     }
 
     fn endpoints(&self) -> Result<Vec<RealisedEndpoint>, DatapathError> {
@@ -654,12 +634,7 @@ impl Datapath for KernelDatapath {
     }
 
     fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        Ok(lock(&self.maps.connections)
-            .iter()
-            .filter_map(Result::ok)
-            .take(limit)
-            .map(|(key, entry)| connection_row(key, entry))
-            .collect())
+        Ok(connections::list(&self.maps, limit))
     }
 
     fn metrics(&self) -> Result<Vec<Counter>, DatapathError> {
@@ -696,6 +671,10 @@ impl Datapath for KernelDatapath {
             .keys()
             .filter_map(Result::ok)
             .count() as u64;
+        let established = lock(&self.maps.established)
+            .keys()
+            .filter_map(Result::ok)
+            .count() as u64;
         let policies = self.policies.largest() as u64;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {
@@ -717,6 +696,11 @@ impl Datapath for KernelDatapath {
             row(
                 map_names::CONNECTIONS,
                 connections,
+                u64::from(self.settings.max_connections),
+            ),
+            row(
+                map_names::ESTABLISHED,
+                established,
                 u64::from(self.settings.max_connections),
             ),
             row(

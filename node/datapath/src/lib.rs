@@ -5,6 +5,7 @@
 
 mod api;
 mod attach;
+mod connections;
 mod events;
 mod keeper;
 mod kernel;

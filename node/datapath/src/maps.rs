@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// An endpoint's policy map.
 pub(crate) type PolicyMap = LpmTrie<MapData, PolicyKey, PolicyValue>;
 
+/// A table of connections.
+pub(crate) type Connections = HashMap<MapData, ConnectionKey, ConnectionEntry>;
+
 /// The maps, each behind a lock of its own.
 pub(crate) struct Maps {
     pub(crate) config: Mutex<Array<MapData, NodeConfig>>,
@@ -22,7 +25,9 @@ pub(crate) struct Maps {
     pub(crate) policies: Mutex<ArrayOfMaps<MapData, PolicyMap>>,
     pub(crate) bindings: Mutex<Array<MapData, PolicyBinding>>,
     pub(crate) ipcache: Mutex<LpmTrie<MapData, Address, IpcacheValue>>,
-    pub(crate) connections: Mutex<HashMap<MapData, ConnectionKey, ConnectionEntry>>,
+    pub(crate) connections: Mutex<Connections>,
+    pub(crate) established: Mutex<Connections>,
+    pub(crate) shares: Mutex<Array<MapData, u32>>,
     pub(crate) metrics: Mutex<PerCpuArray<MapData, MetricSlot>>,
     pub(crate) events: Mutex<RingBuf<MapData>>,
     pub(crate) losses: Mutex<PerCpuArray<MapData, u64>>,
@@ -56,6 +61,8 @@ impl Maps {
             bindings: Mutex::new(take(object, map_names::BINDINGS)?),
             ipcache: Mutex::new(take(object, map_names::IPCACHE)?),
             connections: Mutex::new(take(object, map_names::CONNECTIONS)?),
+            established: Mutex::new(take(object, map_names::ESTABLISHED)?),
+            shares: Mutex::new(take(object, map_names::SHARES)?),
             metrics: Mutex::new(take(object, map_names::METRICS)?),
             events: Mutex::new(take(object, map_names::EVENTS)?),
             losses: Mutex::new(take(object, map_names::LOSSES)?),

@@ -19,7 +19,7 @@ pub const PROGRAMS: [&str; 6] = [
 ];
 
 /// Every map, all pinned.
-pub(crate) const MAPS: [&str; 12] = [
+pub(crate) const MAPS: [&str; 14] = [
     map_names::CONFIG,
     map_names::ENDPOINTS,
     map_names::DEVICES,
@@ -27,6 +27,8 @@ pub(crate) const MAPS: [&str; 12] = [
     map_names::BINDINGS,
     map_names::IPCACHE,
     map_names::CONNECTIONS,
+    map_names::ESTABLISHED,
+    map_names::SHARES,
     map_names::FRAGMENTS,
     map_names::METRICS,
     map_names::EVENTS,
@@ -95,6 +97,7 @@ pub(crate) fn load(settings: &Settings, maps: &Path) -> Result<Ebpf, DatapathErr
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(map_names::CONNECTIONS, settings.max_connections)
+        .map_max_entries(map_names::ESTABLISHED, settings.max_connections)
         .map_max_entries(map_names::IPCACHE, settings.max_ipcache_entries)
         .verifier_log_level(VerifierLogLevel::STATS);
     for name in MAPS {

@@ -3,15 +3,12 @@
 use crate::{
     ConnectionRow, DatapathError, Facts, PeerRow, RealisedPolicy,
     kernel::{connection_row, from_kernel, peer_row},
-    maps::{PolicyMap, refused},
+    maps::{Connections, PolicyMap, refused},
     object::map_directory,
     policy::read_rows,
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError};
-use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, IpcacheValue, POLICY_SLOT_NONE,
-    PolicyBinding, map_names,
-};
+use heddle_abi::{Address, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names};
 use std::path::{Path, PathBuf};
 
 /// A node's pinned maps. Nothing is changed by reading them, so an agent may run meanwhile.
@@ -127,15 +124,19 @@ impl Pinned {
     ///
     /// When the map cannot be opened.
     pub fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        let name = map_names::CONNECTIONS;
-        let data = self.map(name)?;
-        let connections: HashMap<MapData, ConnectionKey, ConnectionEntry> = Map::LruHashMap(data)
-            .try_into()
-            .map_err(refused("use map", name))?;
-        let rows = connections.iter().filter_map(Result::ok).take(limit);
-        Ok(rows
-            .map(|(key, entry)| connection_row(key, entry))
-            .collect())
+        let mut rows = Vec::new();
+        for (name, kind) in [
+            (map_names::ESTABLISHED, Map::HashMap as fn(MapData) -> Map),
+            (map_names::CONNECTIONS, Map::LruHashMap),
+        ] {
+            let table: Connections = kind(self.map(name)?)
+                .try_into()
+                .map_err(refused("use map", name))?;
+            let left = limit - rows.len();
+            let found = table.iter().filter_map(Result::ok).take(left);
+            rows.extend(found.map(|(key, entry)| connection_row(key, entry)));
+        }
+        Ok(rows)
     }
 }
 

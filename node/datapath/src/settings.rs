@@ -23,7 +23,7 @@ pub struct Settings {
     pub gateway_ipv4: Ipv4Addr,
     /// Gateway address in pods' IPv6 routes.
     pub gateway_ipv6: Ipv6Addr,
-    /// Connections tracked at most.
+    /// Connections tracked at most, and established TCP connections beside them.
     pub max_connections: u32,
     /// Rows in an endpoint's policy map at most.
     pub max_policy_entries: u32,
@@ -31,8 +31,13 @@ pub struct Settings {
     pub max_ipcache_entries: u32,
     /// Seconds between two events of one connection.
     pub report_interval: u32,
-    /// Drop events per second, reason and CPU at most.
+    /// Drop events per second at most for an endpoint, a direction and a CPU.
     pub drop_event_rate: u32,
+    /// Verdict and trace events per second at most for an endpoint, a direction and a CPU.
+    pub trace_event_rate: u32,
+    /// Established TCP connections that no others can evict: this many that an endpoint opens, and as many that
+    /// are opened to it.
+    pub established_share: u32,
 }
 
 impl Settings {
@@ -56,7 +61,10 @@ impl Settings {
             max_policy_entries: 16_384,
             max_ipcache_entries: 131_072,
             report_interval: 5,
-            drop_event_rate: 1_000,
+            drop_event_rate: 250,
+            trace_event_rate: 1_000,
+            // 256 endpoints that use both shares up fill the table.
+            established_share: 256,
         }
     }
 }

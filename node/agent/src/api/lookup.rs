@@ -509,7 +509,7 @@ mod tests {
                 low_port: 40_000_u16.to_be(),
                 high_port: server_port.to_be(),
                 protocol,
-                reserved: [0; 3],
+                ..ConnectionKey::default()
             },
             entry: ConnectionEntry::default(),
             remaining_seconds,

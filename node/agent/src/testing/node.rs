@@ -109,6 +109,8 @@ impl Node {
             max_policy_entries: 16_384,
             max_ipcache_entries: 131_072,
             drop_events_per_second: 1000,
+            trace_events_per_second: 1000,
+            established_per_endpoint: 256,
             excluded_labels: None,
             policy_enforcement: EnforcementMode::Default,
             policy_audit: PolicyAudit::None,

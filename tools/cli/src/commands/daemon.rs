@@ -126,6 +126,8 @@ fn settings(config: &AgentConfig) -> Settings {
         max_ipcache_entries: config.max_ipcache_entries,
         report_interval: config.flow_report_seconds,
         drop_event_rate: config.drop_events_per_second,
+        trace_event_rate: config.trace_events_per_second,
+        established_share: config.established_per_endpoint,
         ..Settings::new(&config.pin_dir, &config.uplink)
     }
 }

@@ -1,0 +1,111 @@
+//! Established TCP connections: kept where nobody else's connections can push them out.
+//!
+//! `CONNECTIONS` evicts what was idle longest, whoever's it is, so a flood of new connections would make room for
+//! itself by making the node forget others' idle ones; the next packet of such a connection's responder would
+//! then be taken for the initiator's. A TCP connection that was answered and is older than a second is therefore
+//! moved to `ESTABLISHED`, which evicts nothing, as long as the share of its end ([`share_index`]) has room. Where
+//! it has none, the connection stays where it is.
+
+use crate::{
+    connection::Ends,
+    maps::{CONFIG, CONNECTIONS, ESTABLISHED, SHARES},
+};
+use heddle_abi::{
+    CT_CLOSING, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey, NodeConfig, share_index,
+};
+
+/// The entry of an established connection.
+#[inline(always)]
+pub fn find(key: &ConnectionKey) -> Option<*mut ConnectionEntry> {
+    ESTABLISHED.get_ptr_mut(key)
+}
+
+/// Puts a connection into the table that its state calls for; `is_older`: than a second. The entry at hand must
+/// not be used after it.
+#[inline(always)]
+pub fn settle(
+    key: &ConnectionKey,
+    entry: &mut ConnectionEntry,
+    ends: &Ends,
+    is_reply: bool,
+    is_established: bool,
+    is_older: bool,
+) {
+    if is_established {
+        if entry.flags & CT_CLOSING != 0 {
+            demote(key, entry);
+        }
+    } else if entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && is_older {
+        promote(key, entry, owner(ends, is_reply));
+    }
+}
+
+/// The share of the local initiator, else that of the local responder.
+#[inline(always)]
+fn owner(ends: &Ends, is_reply: bool) -> u32 {
+    let (initiator, responder) = if is_reply {
+        (ends.destination_endpoint, ends.source_endpoint)
+    } else {
+        (ends.source_endpoint, ends.destination_endpoint)
+    };
+    if initiator != 0 {
+        share_index(initiator, true)
+    } else {
+        share_index(responder, false)
+    }
+}
+
+#[inline(never)]
+fn promote(key: &ConnectionKey, entry: &mut ConnectionEntry, share: u32) {
+    let limit = CONFIG
+        .get(0)
+        .map_or(0, |config: &NodeConfig| config.established_share);
+    let Some(count) = count(share) else { return };
+    // SAFETY: an array's element stays readable and writable.
+    if unsafe { *count } >= limit {
+        return;
+    }
+    entry.share = share as u16;
+    if ESTABLISHED.insert(key, &*entry, 0).is_ok() {
+        // SAFETY: as above. Two CPUs may lose one of their changes; user space counts anew when it collects dead
+        // entries.
+        unsafe { *count += 1 };
+        let _ = CONNECTIONS.remove(key);
+    } else {
+        entry.share = 0;
+    }
+}
+
+#[inline(never)]
+fn demote(key: &ConnectionKey, entry: &mut ConnectionEntry) {
+    if CONNECTIONS.insert(key, &*entry, 0).is_ok() {
+        release(key, u32::from(entry.share));
+    }
+}
+
+/// Forgets an established connection: its addresses and ports serve another now.
+#[inline(never)]
+pub fn remove(key: &ConnectionKey) {
+    if let Some(entry) = find(key) {
+        // SAFETY: the entry stays readable until the program ends.
+        let share = u32::from(unsafe { (*entry).share });
+        release(key, share);
+    }
+}
+
+#[inline(always)]
+fn release(key: &ConnectionKey, share: u32) {
+    // Only whoever really removes it gives its place back.
+    if ESTABLISHED.remove(key).is_ok()
+        && let Some(count) = count(share)
+    {
+        // SAFETY: as in `promote`.
+        unsafe { *count = (*count).saturating_sub(1) };
+    }
+}
+
+/// How many connections a share holds.
+#[inline(always)]
+fn count(share: u32) -> Option<*mut u32> {
+    SHARES.get_ptr_mut(share)
+}

@@ -1,0 +1,171 @@
+//! ICMP errors: part of the connection that they quote, if they can be about it.
+//!
+//! A node or a router on the way may say that a packet does not fit, that its time is over or that there is no
+//! way. That nobody listens is for the destination to say, and a pod is no router: both speak only about packets
+//! that were addressed to them. And policy must still allow the connection. Whatever else an ICMP error is,
+//! it is a message of its type, for policy to decide on.
+
+use crate::{
+    connection::{self, Ends},
+    established,
+    maps::CONNECTIONS,
+    packet::{ICMP, ICMPV6, IS_V6, Packet, TCP, parse_quoted},
+    peer::Peer,
+    policy,
+    report::Scratch,
+};
+use aya_ebpf::bindings::__sk_buff;
+use heddle_abi::{
+    CT_BY_STACK, CT_INITIATOR_IS_LOW, ConnectionEntry, ConnectionKey, ConnectionVerdict,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, EVENT_RELATED, EVENT_REPLY, IPCACHE_IN_CLUSTER,
+    IPCACHE_NODE,
+};
+
+/// It is not about a connection that is in force.
+pub const UNRELATED: u32 = 0;
+/// It goes with its connection, which was reported within this second.
+pub const TOLD: u32 = 1;
+/// It goes with its connection, and is to be reported.
+pub const TO_TELL: u32 = 2;
+
+/// Who may send an error of this type and code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    /// Nobody: it is obsolete, or about the sender's routes.
+    Nobody,
+    /// Any router on the way, or the destination.
+    Anyone,
+    /// The destination of the quoted packet.
+    Destination,
+}
+
+/// RFC 792, RFC 1812 and RFC 6633 for IPv4; RFC 4443 for IPv6.
+#[inline(always)]
+fn sender(packet: &Packet) -> Sender {
+    let (kind, code) = (packet.tcp_flags_or_icmp_type, packet.icmp_code);
+    if packet.is(IS_V6) {
+        match (kind, code) {
+            (1, 4) => Sender::Destination,
+            (1..=4, _) => Sender::Anyone,
+            _ => Sender::Nobody,
+        }
+    } else {
+        match (kind, code) {
+            (3, 2 | 3) => Sender::Destination,
+            (3 | 11 | 12, _) => Sender::Anyone,
+            _ => Sender::Nobody,
+        }
+    }
+}
+
+/// Whether an ICMP error goes with a live connection (reference I12): one of this module's constants.
+#[inline(never)]
+pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) -> u32 {
+    let Scratch {
+        flow, quoted, key, ..
+    } = scratch;
+    let sender = sender(&flow.packet);
+    if sender == Sender::Nobody || parse_quoted(skb, &flow.packet, quoted).is_none() {
+        return UNRELATED;
+    }
+    let from_destination = quoted.destination == flow.packet.source;
+    let is_pod = ends.source.is(IPCACHE_IN_CLUSTER) && !ends.source.is(IPCACHE_NODE);
+    if (is_pod || sender == Sender::Destination) && !from_destination {
+        return UNRELATED;
+    }
+    let quoted_source_is_low = connection::set_key(key, quoted);
+    let mut found = if quoted.protocol == TCP {
+        established::find(key)
+    } else {
+        None
+    };
+    if found.is_none() {
+        found = CONNECTIONS.get_ptr_mut(&*key);
+    }
+    let Some(entry) = found else {
+        return UNRELATED;
+    };
+    // SAFETY: the entry stays readable and writable until the program ends.
+    let entry = unsafe { &mut *entry };
+    // The error travels against what it quotes.
+    let is_reply = (entry.flags & CT_INITIATOR_IS_LOW != 0) == quoted_source_is_low;
+    if entry.expires < now || !is_in_force(entry, key, ends, is_reply, from_destination) {
+        return UNRELATED;
+    }
+    flow.flags |= EVENT_RELATED;
+    if is_reply {
+        flow.flags |= EVENT_REPLY;
+        flow.by_stack = u8::from(entry.flags & CT_BY_STACK != 0);
+    }
+    if entry.last_report == now {
+        return TOLD;
+    }
+    entry.last_report = now;
+    TO_TELL
+}
+
+/// Whether the policies of the ends that are here allow the connection still.
+#[inline(always)]
+fn is_in_force(
+    entry: &ConnectionEntry,
+    key: &ConnectionKey,
+    ends: &Ends,
+    is_reply: bool,
+    from_destination: bool,
+) -> bool {
+    let port = if key.protocol == ICMP || key.protocol == ICMPV6 {
+        u16::from(key.icmp_type).to_be()
+    } else if entry.flags & CT_INITIATOR_IS_LOW != 0 {
+        key.high_port
+    } else {
+        key.low_port
+    };
+    let (to, from) = if is_reply {
+        (
+            (&entry.egress, DIRECTION_EGRESS),
+            (&entry.ingress, DIRECTION_INGRESS),
+        )
+    } else {
+        (
+            (&entry.ingress, DIRECTION_INGRESS),
+            (&entry.egress, DIRECTION_EGRESS),
+        )
+    };
+    // A router on the way is no end of the connection, and its own policy is not about it.
+    let source = if from_destination {
+        ends.source_endpoint
+    } else {
+        0
+    };
+    still_allows(to.0, ends.destination_endpoint, to.1, key.protocol, port)
+        && still_allows(from.0, source, from.1, key.protocol, port)
+}
+
+/// Whether an end's policy allows what it once allowed; true where the end is not here.
+#[inline(always)]
+fn still_allows(
+    verdict: &ConnectionVerdict,
+    endpoint: u32,
+    direction: u8,
+    protocol: u8,
+    port: u16,
+) -> bool {
+    if endpoint == 0 {
+        return true;
+    }
+    if verdict.generation == 0 {
+        return false;
+    }
+    let binding = policy::binding(endpoint);
+    if verdict.generation == binding.generation() {
+        return true;
+    }
+    let peer = Peer {
+        identity: verdict.peer,
+        cidr: verdict.peer_cidr,
+        flags: 0,
+    };
+    let mut cookie = 0;
+    policy::ask(binding, direction, &peer, protocol, port, &mut cookie).is_ok()
+        || binding.is_on_audit()
+}
