@@ -246,8 +246,8 @@ impl FlowSource for Arc<FlowHub> {
         let status = FlowHub::status(self);
         status.sampling_now.then(|| {
             format!(
-                "drops come faster than dropEventsPerSecond reports them: {} were counted but not shown as \
-                 flows since the agent started, the last of them within a minute",
+                "an endpoint's events come faster than dropEventsPerSecond or traceEventsPerSecond lets through: {} \
+                 were counted but not shown as flows since the agent started, the last of them within a minute",
                 status.sampled
             )
         })

@@ -24,15 +24,25 @@ pub(crate) fn list(maps: &Maps, limit: usize) -> Vec<ConnectionRow> {
 pub(crate) fn sweep(
     maps: &Maps,
     dead: impl Fn(&ConnectionKey, &ConnectionEntry) -> bool,
-) -> Result<(u64, u64), DatapathError> {
-    let mut counts = vec![0_u32; SHARES as usize];
+) -> (u64, u64) {
     let (kept, removed) = sweep_table(&mut lock(&maps.connections), &dead, |_| {});
+    let (kept_too, removed_too) = sweep_table(&mut lock(&maps.established), &dead, |_| {});
+    (kept + kept_too, removed + removed_too)
+}
+
+/// As [`sweep`], and counts anew who holds how many established connections: the programs' own counts lose a
+/// step where two CPUs count at once, and know nothing of what [`sweep`] removed.
+pub(crate) fn sweep_and_count(
+    maps: &Maps,
+    dead: impl Fn(&ConnectionKey, &ConnectionEntry) -> bool,
+) -> Result<(u64, u64), DatapathError> {
+    let (kept, removed) = sweep_table(&mut lock(&maps.connections), &dead, |_| {});
+    let mut counts = vec![0_u32; SHARES as usize];
     let (kept_too, removed_too) = sweep_table(&mut lock(&maps.established), &dead, |entry| {
         if let Some(count) = counts.get_mut(usize::from(entry.share)) {
             *count += 1;
         }
     });
-    // The programs' own counts lose a step where two CPUs count at once.
     let mut shares = lock(&maps.shares);
     for (share, count) in (0..SHARES).zip(counts) {
         let failed = || refused("write share", share.to_string());

@@ -246,16 +246,15 @@ impl KernelDatapath {
     }
 
     /// Sweeps out the connections of removed endpoints; whoever comes second finds nothing left to do.
-    fn sweep_removed(&self) -> Result<(), DatapathError> {
+    fn sweep_removed(&self) {
         let _one_at_a_time = lock(&self.sweeping);
         let removed = std::mem::take(&mut *lock(&self.removed));
         if removed.is_empty() {
-            return Ok(());
+            return;
         }
         connections::sweep(&self.maps, |key, _| {
             removed.contains(&key.low) || removed.contains(&key.high)
-        })
-        .map(drop)
+        });
     }
 }
 
@@ -512,7 +511,8 @@ impl Datapath for KernelDatapath {
         }
         self.policies.clear(endpoint)?;
         lock(&self.removed).extend(gone);
-        self.sweep_removed()
+        self.sweep_removed();
+        Ok(())
     }
 
     fn set_peers(&self, rows: &[PeerRow]) -> Result<(), DatapathError> {
@@ -597,7 +597,7 @@ impl Datapath for KernelDatapath {
 
     fn collect_connections(&self) -> Result<(u64, u64), DatapathError> {
         let now = monotonic_seconds();
-        connections::sweep(&self.maps, |_, entry| entry.expires < now)
+        connections::sweep_and_count(&self.maps, |_, entry| entry.expires < now)
     }
 
     fn endpoints(&self) -> Result<Vec<RealisedEndpoint>, DatapathError> {

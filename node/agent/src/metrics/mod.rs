@@ -193,7 +193,7 @@ impl Metrics {
         );
         registry.register(
             "heddle_events_sampled",
-            "Drop events that the kernel left out to bound their rate",
+            "Events that the kernel left out to bound the rate of an endpoint",
             self.sampled.clone(),
         );
         registry.register(
