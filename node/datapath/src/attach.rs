@@ -1,7 +1,7 @@
 //! Attaching programs: tcx links that are pinned, so that they outlive the agent and are updated in one
 //! step; clsact filters where the kernel has no tcx.
 
-use crate::{DatapathError, object::chain};
+use crate::{DatapathError, object::chain, pinned_link};
 use aya::{
     Ebpf,
     programs::{
@@ -166,11 +166,7 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
 /// Takes a program off; where it is not attached nothing is to be done.
 pub(crate) fn detach(hook: Hook, links: &Path, what: Attachment<'_>) -> Result<(), DatapathError> {
     match hook {
-        // The last that holds the link is its pin.
-        Hook::Tcx => match std::fs::remove_file(what.pin(links)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(what.failed(&error)),
-            _ => Ok(()),
-        },
+        Hook::Tcx => pinned_link::detach(&what.pin(links)).map_err(|error| what.failed(&error)),
         Hook::Clsact => remove_clsact_filter(what),
     }
 }

@@ -13,6 +13,7 @@ mod maps;
 mod netlink;
 mod object;
 mod pinned;
+mod pinned_link;
 mod pod_hooks;
 mod policy;
 mod settings;

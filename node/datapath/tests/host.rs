@@ -215,3 +215,16 @@ fn a_policy_on_audit_is_told_and_stops_nothing() {
         assert_eq!(pair.reach(mode), [false; 7], "{mode}");
     });
 }
+
+#[test]
+fn a_host_policy_that_comes_and_goes_is_attached_each_time() {
+    let bed = Bed::new(|_| {});
+    let reaches_router = || Bed::ping_with(&bed.as_host().netns, &["-c1"], "172.31.1.1");
+    for _ in 0..50 {
+        bed.set_node_policy(None);
+        bed.set_node_policy(Some(&policy(vec![])));
+    }
+    assert!(!reaches_router());
+    bed.set_node_policy(None);
+    assert!(reaches_router());
+}
