@@ -220,7 +220,7 @@ fn a_policy_on_audit_is_told_and_stops_nothing() {
 fn a_host_policy_that_comes_and_goes_is_attached_each_time() {
     let bed = Bed::new(|_| {});
     let reaches_router = || Bed::ping_with(&bed.as_host().netns, &["-c1"], "172.31.1.1");
-    for _ in 0..50 {
+    for _ in 0..10 {
         bed.set_node_policy(None);
         bed.set_node_policy(Some(&policy(vec![])));
     }
