@@ -26,7 +26,10 @@ if [ "${1:-}" = --inside ]; then
 	mount -t tmpfs -o mode=755 tmpfs run
 	mount -t bpf bpf sys/fs/bpf
 	# The cgroup namespace makes this machine's group the root of what is mounted here.
-	[ -z "$groups" ] || mount -t cgroup2 cgroup2 ".$groups"
+	if [ -n "$groups" ]; then
+		umount -l ".$groups"
+		mount -t cgroup2 cgroup2 ".$groups"
+	fi
 	mkdir -p .old
 	pivot_root . .old
 	umount -l /.old
