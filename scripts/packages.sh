@@ -2,8 +2,8 @@
 # packages that every Debian has. scripts/path.sh puts nothing else on PATH.
 # shellcheck shell=bash disable=SC2034
 
-# What a new machine must have to get this far; sudo only where make is not run as root.
-given_packages=(make git sudo)
+# What a new machine has when it gets this far; sudo only where make is not run as root.
+given_packages=(apt make git sudo)
 # The compiler for both sides; libstd-rust-web-dev-bpf is `core` for the eBPF target.
 toolchain_packages=(cargo-web rustc-web libstd-rust-web-dev-bpf rustfmt-web rust-web-clippy)
 # To link (gcc, binutils, libc6-dev) and to reach the crates registry by TLS.
