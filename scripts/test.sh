@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What CI runs: `test.sh` for all of it, `test.sh lint|deny|packets|policy-live` for one part.
+# What CI runs: `test.sh` for all of it, `test.sh lint|deny|packets|policy-live` (or packets-build) for one part.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
@@ -28,13 +28,13 @@ deny() {
 	cargo deny --offline --all-features check bans licenses sources
 }
 
-# build_tests [STEP [CARGO'S CHOICE]]: everything that tests need, the binaries that they run, too. Writes what there is
+# build_tests [STEP]: everything that tests need, the binaries that they run, too. Writes what there is
 # to run into $list: folder, program and name of each, what takes longest first.
 build_tests() {
 	say "${1:-}cargo test --no-run"
 	list=$(mktemp)
 	trap 'rm -f "$list"' EXIT
-	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics "${@:2}" | jq -r '
+	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
 		select(.reason == "compiler-artifact" and .profile.test and .executable)
 		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
 		| [(if ($folder | endswith("/tests/netns")) then 0 elif ($folder | endswith("/node/datapath")) then 1 else 2 end),
@@ -42,6 +42,9 @@ build_tests() {
 		| @tsv' | LC_ALL=C sort | cut -f 2- >"$list"
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
+
+# choose NAMES: keeps the test programs whose name matches the regular expression.
+choose() { sed -i -n -E "/\t$1\$/p" "$list"; }
 
 document_tests() {
 	say "${1:-}cargo test --doc"
@@ -55,12 +58,15 @@ lint)
 	fuzz_targets
 	;;
 deny) deny ;;
-packets)
-	build_tests "" -p heddle-datapath -p heddle-netns -p heddle-lab
-	scripts/run-tests.sh "$list"
+packets | packets-build)
+	# All are built, as for the whole suite, so that nothing is built twice; those with real packets are run.
+	build_tests
+	choose '(node/datapath|tests/netns|tools/lab) test .*'
+	[ "$1" = packets-build ] || scripts/run-tests.sh "$list"
 	;;
 policy-live)
-	build_tests "" --test matrix
+	build_tests
+	choose 'tests/netns test matrix'
 	say "${HEDDLE_POLICY_SETS:-20} policy sets"
 	scripts/run-tests.sh "$list" --nocapture
 	;;
