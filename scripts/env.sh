@@ -40,7 +40,7 @@ host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 # Scripts, and all that they start, find only the programs of declared packages. Who sources this file by hand keeps
 # the own PATH, with Debian's compiler first: it builds both sides, and it is the one CI uses.
-if [ ${#BASH_SOURCE[@]} -gt 1 ]; then
+if [[ ${BASH_SOURCE[1]:-} == *.sh ]] && [[ $(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd) == "$root"/* ]]; then
 	# For apt-get alone: what packages do when they are installed is theirs.
 	caller_path=$PATH
 	source "$root/scripts/path.sh"
