@@ -20,7 +20,7 @@ fi
 export LD_LIBRARY_PATH=$CARGO_TARGET_DIR/debug/deps:$(rustc --print sysroot)/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 results=$(mktemp -d)
-declare -A running
+declare -A running=()
 clean_up() {
 	# A program that is asked to end leaves its namespaces to the next run's clean-up; its group goes with it.
 	[ ${#running[@]} = 0 ] || kill -TERM "${!running[@]}" 2>/dev/null || true
@@ -50,7 +50,8 @@ finish_one() {
 	unset "running[$pid]"
 	ended=$((ended + 1))
 	[ "$code" != 124 ] || echo "not ended within $longest s" >>"$results/$number"
-	say "$ended of $total, $((SECONDS - started)) s: $name"
+	# To the same stream as what follows, so that they stay together.
+	say "$ended of $total, $((SECONDS - started)) s: $name" 2>&1
 	cat "$results/$number"
 	rm "$results/$number"
 	[ "$code" = 0 ] || failed+=("$name (code $code)")
