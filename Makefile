@@ -6,34 +6,43 @@
 #   LAB               name of the lab that `make lab` makes and `make down` removes (default)
 #   PREFIX            where `make install` installs (/usr/local)
 #   BENCH, OUT        which benchmarks to run (all), and where their JSON lines go (bench.jsonl)
+#   HEDDLE_TEST_JOBS  how many test programs run at once (one per core)
 #   SETS              policy sets of test-policy-live (100)
+#   SUITE, STEPS      the Debian release that `make fresh` plays (bookworm), and the commands it runs (lab test)
+#   N                 how often `make test-repeat` runs the packet tests (20)
 #   FUZZ_SECONDS      how long each fuzz target runs (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test test-policy-live fuzz bench build install fmt lint deny
+.PHONY: help setup lab down test test-policy-live fuzz bench build install fmt lint deny fresh test-repeat
+
+# For the times that progress is shown with.
+export HEDDLE_STARTED := $(shell date +%s)
 
 PREFIX ?= /usr/local
 OUT ?= bench.jsonl
 SETS ?= 100
+SUITE ?= bookworm
+STEPS ?= lab test
+N ?= 20
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing to build and test, and nothing else
 	@scripts/setup.sh test
 
 lab: ## Install what is missing, build, bring up a two-node cluster and show it working (root)
-	@scripts/setup.sh lab
-	@scripts/build.sh
-	@scripts/lab.sh
+	@STEP="step 1 of 3: " scripts/setup.sh lab
+	@STEP="step 2 of 3: " scripts/build.sh lab
+	@STEP="step 3 of 3: " scripts/lab.sh
 
 down: ## Remove the lab that `make lab` made
 	@scripts/down.sh
 
 test: ## Everything CI runs (root for the tests with real packets)
-	@scripts/setup.sh test
+	@STEP="step 1 of 6: " scripts/setup.sh test
 	@scripts/test.sh
 
 test-policy-live: ## Real connections against policy sets drawn by seed: 100 of them, or SETS=number (root)
@@ -67,3 +76,10 @@ lint: ## Formatting and clippy, as `make test` checks them
 deny: ## Licences, duplicate and banned crates, sources (builds cargo-deny the first time)
 	@scripts/setup.sh deny
 	@scripts/test.sh deny
+
+fresh: ## A new machine: both commands of README in a Debian that has make, git and a network; SUITE=trixie (root)
+	@scripts/fresh.sh "$(SUITE)" $(STEPS)
+
+test-repeat: ## The packet tests N times in a row (20) beside a busy core (root)
+	@scripts/setup.sh test
+	@scripts/repeat.sh "$(N)"

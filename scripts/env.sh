@@ -7,15 +7,16 @@ cd "$root"
 export HEDDLE_CACHE=${HEDDLE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/heddle}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HEDDLE_CACHE/target}
 
-# Debian's compiler comes first: it builds both sides, and it is the one CI uses. rustup's proxies, if
-# there are any, come last, where they can serve nothing that /usr/bin has.
-case $PATH in
-"$HEDDLE_CACHE"/bin:*) ;;
-*) export PATH=$HEDDLE_CACHE/bin:/usr/bin:/usr/sbin:/bin:/sbin:$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin ;;
-esac
-
-say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
-[ -t 2 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '==> %s\n' "$*" >&2; }
+# say WHAT: a line of progress, with the time since make was started.
+say() {
+	local since=
+	[ -z "${HEDDLE_STARTED:-}" ] || since=$(printf '[%d:%02d] ' $((($(date +%s) - HEDDLE_STARTED) / 60)) $((($(date +%s) - HEDDLE_STARTED) % 60)))
+	if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+		printf '\033[1m==> %s%s\033[0m\n' "$since" "$*" >&2
+	else
+		printf '==> %s%s\n' "$since" "$*" >&2
+	fi
+}
 
 # fail CODE MESSAGE HELP: the shape of every error that Heddle prints.
 fail() {
@@ -36,3 +37,19 @@ as_root() {
 
 # host_triple: the target that this machine's compiler builds for by default.
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
+
+# Scripts, and all that they start, find only the programs of declared packages. Who sources this file by hand keeps
+# the own PATH, with Debian's compiler first: it builds both sides, and it is the one CI uses.
+if [[ ${BASH_SOURCE[1]:-} == *.sh ]] && [[ $(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd) == "$root"/* ]]; then
+	# For apt-get alone: what packages do when they are installed is theirs.
+	caller_path=$PATH
+	source "$root/scripts/path.sh"
+	# A script that another script started has it already.
+	[ "${HEDDLE_PATH:-}" = "$PATH" ] || use_declared_path
+	export PATH HEDDLE_PATH=$PATH
+else
+	case $PATH in
+	"$HEDDLE_CACHE"/bin:*) ;;
+	*) export PATH=$HEDDLE_CACHE/bin:/usr/bin:/usr/sbin:/bin:/sbin:$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin ;;
+	esac
+fi

@@ -13,7 +13,7 @@ export HEDDLE_LAB=${LAB:-default}
 heddle=$root/bin/heddle
 wrong=0
 
-say "heddle lab up (two nodes, lab '$HEDDLE_LAB'; an older lab of this name is removed)"
+say "${STEP:-}heddle lab up (two nodes, lab '$HEDDLE_LAB'; an older lab of this name is removed)"
 "$heddle" lab down >&2
 "$heddle" lab up --nodes 2 >&2
 say "heddle lab apply -f deploy/examples/hello"

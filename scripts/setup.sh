@@ -9,15 +9,8 @@ purpose=${1:-build}
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
 
-# The compiler for both sides; libstd-rust-web-dev-bpf is `core` for the eBPF target.
-toolchain=(cargo-web rustc-web libstd-rust-web-dev-bpf rustfmt-web rust-web-clippy)
-# To link (gcc, libc6-dev) and to reach the crates registry by TLS.
-base=(gcc libc6-dev ca-certificates)
-# What the demo and the tests call beside Heddle itself.
-lab=(iproute2 curl jq)
-# The reference plugins that tests chain with Heddle's (portmap calls iptables), and that the benchmarks
-# compare with.
-plugins=(iptables containernetworking-plugins)
+# apt CMD...: with the caller's PATH and the system's folders, because packages run programs of their own.
+apt() { as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
 
 # Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
 has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
@@ -32,24 +25,24 @@ missing() {
 apt_install() {
 	say "apt-get install $*"
 	# --no-remove: a `cargo` or `rustup` package conflicts with cargo-web; that is the owner's choice.
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@" >&2 ||
+	apt install -y -q --no-install-recommends --no-remove "$@" >&2 ||
 		fail setup/apt "apt-get could not install: $*" \
 			"see the lines above; if a cargo or rustup package is in the way, remove it or use the rustup way in CONTRIBUTING.md"
 }
 
 setup_packages() {
-	local wanted=("${base[@]}") absent
+	local wanted=("${build_packages[@]}") absent
 	case $purpose in
-	lab) wanted+=("${lab[@]}") ;;
-	test | bench) wanted+=("${lab[@]}" "${plugins[@]}") ;;
+	lab) wanted+=("${lab_packages[@]}") ;;
+	test | bench) wanted+=("${lab_packages[@]}" "${test_packages[@]}") ;;
 	esac
 	mapfile -t absent < <(missing "${wanted[@]}")
-	mapfile -t compiler < <(missing "${toolchain[@]}")
+	mapfile -t compiler < <(missing "${toolchain_packages[@]}")
 	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return
 
 	if [ ${#absent[@]} -gt 0 ] || ! has_candidate cargo-web; then
 		say "apt-get update"
-		as_root apt-get update -q >&2 || say "apt-get update failed; trying with the lists that are here"
+		apt update -q >&2 || say "apt-get update failed; trying with the lists that are here"
 	fi
 	[ ${#absent[@]} = 0 ] || apt_install "${absent[@]}"
 	[ ${#compiler[@]} = 0 ] && return
@@ -81,8 +74,10 @@ setup_bpf_linker() {
 	local found
 	found=$(bpf-linker --version 2>/dev/null | awk '{print $2}') || true
 	[ "$found" = "$bpf_linker_version" ] && return
-	say "cargo install bpf-linker $bpf_linker_version into $HEDDLE_CACHE (about a minute and a half, once)"
-	cargo install bpf-linker --version "$bpf_linker_version" --locked --root "$HEDDLE_CACHE" ||
+	say "cargo install bpf-linker $bpf_linker_version into $HEDDLE_CACHE (about a minute, once)"
+	# Its work is done by LLVM's library; optimizing it would take longer than it ever saves.
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_LTO=off \
+		CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install bpf-linker --version "$bpf_linker_version" --locked --root "$HEDDLE_CACHE" ||
 		fail setup/bpf-linker "bpf-linker $bpf_linker_version could not be built" \
 			"see the compiler's lines above; the crates registry must be reachable the first time"
 }
@@ -94,9 +89,11 @@ setup_cargo_deny() {
 		fail setup/cargo-deny "cargo-deny $cargo_deny_version could not be built" "see the compiler's lines above"
 }
 
+say "${STEP:-}what is needed to $([ "$purpose" = test ] && echo "build and test" || echo "$purpose")"
 mkdir -p "$HEDDLE_CACHE"
 if command -v dpkg-query >/dev/null; then
 	setup_packages
+	use_declared_path
 else
 	say "no dpkg here: not installing packages (CONTRIBUTING.md lists what is needed)"
 fi

@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# What CI runs: `test.sh` for all of it, `test.sh lint|deny|policy-live` for one part.
+# What CI runs: `test.sh` for all of it, `test.sh lint|deny|packets|policy-live` (or packets-build) for one part.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 # The eBPF programs compile for their own target only; heddle-datapath's build script builds them.
 workspace=(--workspace --exclude heddle-bpf)
 
-lint() {
-	say "cargo fmt --all --check"
+format() {
+	say "${1:-}cargo fmt --all --check"
 	cargo fmt --all --check
-	say "cargo clippy"
+}
+
+clippy() {
+	say "${1:-}cargo clippy"
 	cargo clippy "${workspace[@]}" --all-targets --locked -- -D warnings
+}
+
+# The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments.
+fuzz_targets() {
+	say "${1:-}cargo check of the fuzz targets"
+	cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir "$CARGO_TARGET_DIR/fuzz"
 }
 
 deny() {
@@ -19,46 +28,62 @@ deny() {
 	cargo deny --offline --all-features check bans licenses sources
 }
 
-# build_tests: everything that tests need; the binaries that tests run, too.
+# build_tests [STEP]: everything that tests need, the binaries that they run, too. Writes what there is
+# to run into $list: folder, program and name of each, what takes longest first.
 build_tests() {
-	local runner
-	# Tests with real packets run as root; the build stays the user's.
-	if [ "$(id -u)" != 0 ]; then
-		command -v sudo >/dev/null || fail setup/not-root "the tests with real packets need root" "run make as root, or install sudo"
-		runner=CARGO_TARGET_$(host_triple | tr 'a-z-' 'A-Z_')_RUNNER
-		export "$runner=sudo -E env PATH=$PATH"
-	fi
-	say "cargo test --no-run"
-	cargo test "${workspace[@]}" --locked --no-run
+	say "${1:-}cargo test --no-run"
+	list=$(mktemp)
+	trap 'rm -f "$list"' EXIT
+	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
+		select(.reason == "compiler-artifact" and .profile.test and .executable)
+		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
+		| [(if ($folder | endswith("/tests/netns")) then 0 elif ($folder | endswith("/node/datapath")) then 1 else 2 end),
+		   $folder, .executable, "\($folder | split("/") | .[-2:] | join("/")) \(.target.kind[0]) \(.target.name)"]
+		| @tsv' | LC_ALL=C sort | cut -f 2- >"$list"
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
 
-tests() {
-	build_tests
-	say "cargo test"
-	cargo test "${workspace[@]}" --locked --no-fail-fast
+# choose NAMES: keeps the test programs whose name matches the regular expression.
+choose() { sed -i -n -E "/\t$1\$/p" "$list"; }
+
+document_tests() {
+	say "${1:-}cargo test --doc"
+	cargo test "${workspace[@]}" --locked --doc
 }
 
-policy_live() {
-	build_tests
-	say "cargo test --test matrix, ${HEDDLE_POLICY_SETS:-20} policy sets"
-	cargo test "${workspace[@]}" --locked --test matrix -- --nocapture
-}
-
-started=$SECONDS
 case ${1:-all} in
-lint) lint ;;
+lint)
+	format
+	clippy
+	fuzz_targets
+	;;
 deny) deny ;;
-policy-live) policy_live ;;
+packets | packets-build)
+	# All are built, as for the whole suite, so that nothing is built twice; those with real packets are run.
+	build_tests
+	choose '(node/datapath|tests/netns|tools/lab) test .*'
+	[ "$1" = packets-build ] || scripts/run-tests.sh "$list"
+	;;
+policy-live)
+	build_tests
+	choose 'tests/netns test matrix'
+	say "${HEDDLE_POLICY_SETS:-20} policy sets"
+	scripts/run-tests.sh "$list" --nocapture
+	;;
 all)
-	lint
+	format "step 2 of 6: "
+	clippy "step 3 of 6: "
+	fuzz_targets "and "
 	if [ -x "$HEDDLE_CACHE/bin/cargo-deny" ]; then
 		deny
 	else
-		say "SKIPPED: cargo deny (not installed; 'make deny' installs and runs it). tests/house checks the banned and duplicate crates."
+		say "cargo deny is not installed, so it is left out here; 'make deny' installs and runs it. tests/house checks the banned and duplicate crates."
 	fi
-	tests
+	build_tests "step 4 of 6: "
+	say "step 5 of 6: $(wc -l <"$list") test programs"
+	scripts/run-tests.sh "$list"
+	document_tests "step 6 of 6: "
 	;;
-*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, policy-live, or nothing for all" ;;
+*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, packets, policy-live, or nothing for all" ;;
 esac
-say "passed in $((SECONDS - started)) s"
+say "passed"

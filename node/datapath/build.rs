@@ -24,12 +24,7 @@ fn main() {
     ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
-    for watched in [
-        "HEDDLE_BPF_CARGO",
-        "HEDDLE_BPF_TOOLCHAIN",
-        "HEDDLE_CACHE",
-        "PATH",
-    ] {
+    for watched in ["HEDDLE_BPF_CARGO", "HEDDLE_BPF_TOOLCHAIN", "HEDDLE_CACHE"] {
         println!("cargo::rerun-if-env-changed={watched}");
     }
     let target = out.join("target");
@@ -106,7 +101,8 @@ fn compiler() -> Command {
     cargo
 }
 
-/// PATH with the directory where the set-up puts bpf-linker.
+/// PATH with the directory where the set-up puts bpf-linker at its head, so that the linker does not depend on who
+/// calls; a changed PATH is no reason to build again.
 fn path_with_linker() -> String {
     let path = env::var("PATH").unwrap_or_default();
     let home = env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
@@ -114,7 +110,7 @@ fn path_with_linker() -> String {
         let base = env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
         format!("{base}/heddle")
     });
-    format!("{path}:{cache}/bin:{home}/.cargo/bin")
+    format!("{cache}/bin:{path}:{home}/.cargo/bin")
 }
 
 fn variable(name: &str) -> String {

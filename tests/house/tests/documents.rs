@@ -187,3 +187,27 @@ fn make_help_lists_every_target() {
         assert!(described, "make {target} has no description");
     }
 }
+
+#[test]
+fn every_declared_package_is_documented() {
+    let lists = read("scripts/packages.sh").unwrap();
+    let guide = read("CONTRIBUTING.md").unwrap();
+    let mut findings = Findings::default();
+    let mut seen = 0;
+    for line in lists.lines() {
+        let Some((name, packages)) = line.split_once("_packages=(") else {
+            continue;
+        };
+        if name == "given" {
+            continue;
+        }
+        for package in packages.trim_end_matches(')').split_whitespace() {
+            seen += 1;
+            if !guide.contains(package) {
+                findings.add(format!("CONTRIBUTING.md does not name {package}"));
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} packages were read");
+    findings.none_or_panic("packages");
+}

@@ -28,6 +28,16 @@ pub fn mounts() -> Result<Vec<Mount>, LabError> {
     Ok(parse_mounts(&text))
 }
 
+/// Refuses a root that no mount point is, before anything is made: a pod's mount namespace is cut off from this
+/// one by changing the propagation of `/`, which the kernel answers with EINVAL there.
+pub fn require_root_mount() -> Result<(), LabError> {
+    if mounts()?.iter().any(|mount| mount.point == Path::new("/")) {
+        Ok(())
+    } else {
+        Err(LabError::RootNotMounted)
+    }
+}
+
 fn parse_mounts(text: &str) -> Vec<Mount> {
     text.lines()
         .filter_map(|line| {

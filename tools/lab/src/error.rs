@@ -50,6 +50,12 @@ pub enum LabError {
         /// Why.
         reason: String,
     },
+    /// `/` is a plain folder of some mount, as after chroot.
+    #[error(
+        "this machine cannot carry a lab: / is not a mount point, so pods cannot have mounts of their own \
+         (this looks like a chroot)"
+    )]
+    RootNotMounted,
     /// A file could not be read or written.
     #[error("could not {doing} {path}: {source}")]
     File {
@@ -215,6 +221,7 @@ impl LabError {
             Self::BadName { .. } => "lab/bad-name",
             Self::Config { .. } => "lab/bad-config",
             Self::Host { .. } => "lab/host-lacks",
+            Self::RootNotMounted => "lab/root-not-mounted",
             Self::File { .. } => "lab/file",
             Self::System { .. } => "lab/system",
             Self::Network { .. } => "lab/network",
@@ -285,6 +292,10 @@ impl LabError {
             Self::Usage(_) => "`heddle lab --help` names the commands and their arguments".into(),
             Self::Host { .. } => {
                 "a lab needs Linux 6.1 or newer with cgroup2, bpffs and network namespaces".into()
+            }
+            Self::RootNotMounted => {
+                "before chroot, bind the folder on itself (mount --bind DIR DIR); or enter it with pivot_root, or run in a container"
+                    .into()
             }
             Self::File { path, .. } => format!(
                 "see that {} is there, may be used, and that its file system has room",

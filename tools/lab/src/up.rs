@@ -44,6 +44,7 @@ pub async fn up(
     }
     let executable = std::env::current_exe()
         .map_err(|error| LabError::system("find this program's file", error))?;
+    cgroup::require_root_mount()?;
     let mount = cgroup::require_mount()?;
     let record = LabRecord::new(lab.name(), config, origin, mount, executable)?;
     if lab.exists() {

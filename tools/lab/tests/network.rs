@@ -9,6 +9,8 @@
 use heddle_lab::config::{LabConfig, LabRecord};
 use heddle_lab::paths::Lab;
 use heddle_lab::{cgroup, config, down, exec, files, namespace, network, topology};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -228,14 +230,11 @@ fn what_exec_started_ends_with_its_caller() {
             .unwrap()
     };
     let running = || cgroup::processes(&lab.record.node_cgroup("node-1")).len();
-    for signal in ["KILL", "TERM"] {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let mut caller = start();
         wait_for("the command to start", || running() >= 2);
-        let killed = Command::new("kill")
-            .args([&format!("-{signal}"), &caller.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(killed.success());
+        let caller_id = Pid::from_raw(i32::try_from(caller.id()).unwrap());
+        kill(caller_id, signal).unwrap();
         caller.wait().unwrap();
         wait_for("the command to end", || running() == 0);
     }
