@@ -260,7 +260,11 @@ impl IdentityAllocator {
     /// # Errors
     ///
     /// What the store says.
-    pub async fn reassert(&self, identity: Identity, labels: &LabelSet) -> Result<bool, StoreError> {
+    pub async fn reassert(
+        &self,
+        identity: Identity,
+        labels: &LabelSet,
+    ) -> Result<bool, StoreError> {
         let made = self
             .store
             .create(Kind::CiliumIdentity, identity_object(identity, labels))

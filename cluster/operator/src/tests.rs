@@ -497,7 +497,7 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
         ("store: s\nstateDir: d\ncolour: red\n", "colour"),
         ("store: s\nstateDir: d\npools: []\n", "pools"),
         (
-            "store: s\nstateDir: d\nidentityGcSeconds: 0\n",
+            "store: s\nstateDir: d\nidentityGcSeconds: 59\n",
             "identityGcSeconds",
         ),
         (
