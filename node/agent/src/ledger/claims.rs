@@ -32,12 +32,11 @@ impl Ledger {
     /// An identity's labels as the store says them. Where local endpoints have the number with other labels,
     /// they keep these, and are moved to a number of their own.
     pub(crate) fn set_identity(&mut self, identity: Identity, labels: LabelSet) {
-        match self.local_labels(identity) {
-            Some(held) if *held != labels => {
-                self.contest(identity, labels);
-                return;
-            }
-            _ => {}
+        if let Some(held) = self.local_labels(identity)
+            && *held != labels
+        {
+            self.contest(identity, labels);
+            return;
         }
         self.reassert.remove(&identity);
         if self.contested.remove(&identity).is_some() {

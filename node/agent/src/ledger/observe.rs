@@ -8,7 +8,6 @@ use heddle_policy::NodeFacts;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 impl Ledger {
     /// Takes in one event. `Synced` after a `Restarted` removes what was not said again.
