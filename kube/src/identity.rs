@@ -25,12 +25,16 @@ pub const UNUSED_SINCE: &str = "heddle.dev/unused-since";
 const SECURITY_LABELS: &str = "security-labels";
 /// Attempts to agree with others before giving up; each round is lost only to another agent's success.
 const MAX_ROUNDS: usize = 32;
-/// Taken numbers met in a row before all of them are read.
-const MAX_GUESSES: u32 = 8;
-/// Answers remembered by one allocator.
+/// Numbers tried for one label set in one go. What was met as taken is remembered, so the next go begins behind it.
+const MAX_TRIES: usize = 256;
+/// Answers remembered by one allocator, by a hash of the labels: their size does not count.
 const CACHE_CAPACITY: usize = 4096;
-/// How long an answer is remembered: well below the operator's interval between marking and deleting.
-const CACHE_AGE: Duration = Duration::from_secs(30);
+/// How long an answer is remembered. The operator's interval between marking and deleting must be longer:
+/// see [`MIN_COLLECTION_INTERVAL`].
+pub const CACHE_AGE: Duration = Duration::from_secs(30);
+/// The least interval between marking an identity as unused and deleting it: a number may be remembered for
+/// [`CACHE_AGE`], and the ADD that then uses it may take as long again until its endpoint is published.
+pub const MIN_COLLECTION_INTERVAL: Duration = Duration::from_secs(60);
 
 /// No identity for a label set.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,14 @@ pub enum IdentityError {
         /// The labels.
         labels: LabelSet,
     },
+    /// Every number that was tried is taken.
+    #[error(
+        "no identity for labels [{labels}]: the {MAX_TRIES} numbers that were tried are taken; the next attempt tries others"
+    )]
+    Crowded {
+        /// The labels.
+        labels: LabelSet,
+    },
 }
 
 impl IdentityError {
@@ -74,6 +86,7 @@ impl IdentityError {
             Self::Store { source, .. } => source.code(),
             Self::Exhausted { .. } => "identity/exhausted",
             Self::Contended { .. } => "identity/contended",
+            Self::Crowded { .. } => "identity/crowded",
         }
     }
 
@@ -85,6 +98,9 @@ impl IdentityError {
                 "leave labels that differ from pod to pod out of identities (excludedLabels), and check that the operator collects unused identities"
             }
             Self::Contended { .. } => "try again",
+            Self::Crowded { .. } => {
+                "try again, and check that the operator collects unused identities"
+            }
         }
     }
 }
@@ -145,7 +161,18 @@ pub struct IdentityAllocator {
     store: Arc<dyn Store>,
     first: Identity,
     last: Identity,
-    cache: Arc<Mutex<HashMap<LabelSet, (Identity, Instant)>>>,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// What one allocator remembers, bounded in bytes whatever labels and numbers others choose.
+#[derive(Default)]
+struct Memory {
+    /// Answers, by the hash of the labels.
+    answers: HashMap<[u8; 32], (Identity, Instant)>,
+    /// Numbers that are taken as far as it is known: four bytes each, at most one per number of the range.
+    taken: BTreeSet<Identity>,
+    /// A watch says which numbers are taken; without one, `taken` is only what was met.
+    follows_watch: bool,
 }
 
 /// What happened to one attempt.
@@ -167,7 +194,7 @@ impl IdentityAllocator {
             store,
             first,
             last,
-            cache: Arc::default(),
+            memory: Arc::default(),
         }
     }
 
@@ -187,8 +214,10 @@ impl IdentityAllocator {
             return Ok(remembered);
         }
         for _ in 0..MAX_ROUNDS {
+            // The answer is as old as the question: it may have been given at any time since.
+            let asked = Instant::now();
             if let Round::Settled(identity) = self.round(labels).await? {
-                self.remember(labels, identity);
+                self.remember(labels, identity, asked);
                 return Ok(identity);
             }
         }
@@ -199,27 +228,82 @@ impl IdentityAllocator {
 
     /// Forgets a number: call it when its CiliumIdentity is deleted.
     pub fn forget(&self, identity: Identity) {
-        self.cache()
+        let mut memory = self.memory();
+        memory
+            .answers
             .retain(|_, (remembered, _)| *remembered != identity);
+        memory.taken.remove(&identity);
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<LabelSet, (Identity, Instant)>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes in a CiliumIdentity that a watch reports: its number is taken, and answers that say otherwise of
+    /// it are forgotten. `labels` is `None` where they cannot be read.
+    pub fn observe(&self, identity: Identity, labels: Option<&LabelSet>) {
+        let labels = labels.map(digest);
+        let mut memory = self.memory();
+        memory.follows_watch = true;
+        if (self.first..=self.last).contains(&identity) {
+            memory.taken.insert(identity);
+        }
+        memory.answers.retain(|known, (remembered, _)| {
+            *remembered != identity || labels.as_ref() == Some(known)
+        });
+    }
+
+    /// Forgets everything: call it when a watch starts over, as what was deleted meanwhile is not reported.
+    pub fn clear(&self) {
+        *self.memory() = Memory::default();
+    }
+
+    /// Makes the CiliumIdentity of a number that is in use again, and the claim of its labels where there is
+    /// none. False when the number stands for other labels by now.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn reassert(
+        &self,
+        identity: Identity,
+        labels: &LabelSet,
+    ) -> Result<bool, StoreError> {
+        let made = self
+            .store
+            .create(Kind::CiliumIdentity, identity_object(identity, labels))
+            .await;
+        match made {
+            Ok(_) => {}
+            Err(StoreError::AlreadyExists { .. }) => {
+                if !self.is_usable(identity, labels).await? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        let claim = claim_object(identity, labels);
+        match self.store.create(Kind::IdentityClaim, claim).await {
+            // Another claim of the same labels stands: both numbers mean the same.
+            Ok(_) | Err(StoreError::AlreadyExists { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remembered(&self, labels: &LabelSet) -> Option<Identity> {
-        let cache = self.cache();
-        let (identity, since) = cache.get(labels)?;
+        let memory = self.memory();
+        let (identity, since) = memory.answers.get(&digest(labels))?;
         (since.elapsed() < CACHE_AGE).then_some(*identity)
     }
 
-    fn remember(&self, labels: &LabelSet, identity: Identity) {
-        let mut cache = self.cache();
-        if cache.len() >= CACHE_CAPACITY {
-            cache.retain(|_, (_, since)| since.elapsed() < CACHE_AGE);
+    fn remember(&self, labels: &LabelSet, identity: Identity, asked: Instant) {
+        let mut memory = self.memory();
+        let answers = &mut memory.answers;
+        if answers.len() >= CACHE_CAPACITY {
+            answers.retain(|_, (_, since)| since.elapsed() < CACHE_AGE);
         }
-        if cache.len() < CACHE_CAPACITY {
-            cache.insert(labels.clone(), (identity, Instant::now()));
+        if answers.len() < CACHE_CAPACITY {
+            answers.insert(digest(labels), (identity, asked));
         }
     }
 
@@ -324,6 +408,9 @@ impl IdentityAllocator {
     }
 
     /// A number that has these labels: a free one that is taken now, or one that was left without a claim.
+    ///
+    /// Numbers known as taken are stepped over, but for the first: that is where a crash would have left one.
+    /// All identities are never listed: how many there are, and how large, is others' choice.
     async fn take_number(
         &self,
         labels: &LabelSet,
@@ -337,60 +424,53 @@ impl IdentityAllocator {
         // Different labels begin at different numbers, so that agents rarely meet.
         let seed = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) % total;
         let number = |step: u32| Identity(self.first.0 + (seed + step) % total);
-        let mut taken: Option<BTreeSet<Identity>> = None;
-        let mut guesses = 0;
-        for step in 0..total {
-            let identity = number(step);
-            if taken
-                .as_ref()
-                .is_some_and(|taken| taken.contains(&identity))
-            {
-                continue;
+        let mut tries = 0;
+        // Twice around: what was met as taken may have been freed since.
+        for fresh_look in [false, true] {
+            if fresh_look {
+                let mut memory = self.memory();
+                if memory.follows_watch {
+                    break;
+                }
+                memory.taken.clear();
             }
-            match self
-                .store
-                .create(Kind::CiliumIdentity, identity_object(identity, labels))
-                .await
-            {
-                Ok(object) => return Ok(Some((identity, Some(object)))),
-                Err(StoreError::AlreadyExists { .. }) => {}
-                Err(error) => return Err(failed(error)),
-            }
-            if self.is_usable(identity, labels).await.map_err(failed)? {
-                return Ok(Some((identity, None)));
-            }
-            guesses += 1;
-            if guesses == MAX_GUESSES && taken.is_none() {
-                let objects = self.store.list(Kind::CiliumIdentity, None).await;
-                let objects = objects.map_err(failed)?;
-                taken = Some(
-                    objects
-                        .iter()
-                        .filter_map(|object| Some(Identity(object.name.name.parse().ok()?)))
-                        .collect(),
-                );
+            for step in 0..total {
+                let identity = number(step);
+                if step > 0 && self.memory().taken.contains(&identity) {
+                    continue;
+                }
+                if tries == MAX_TRIES {
+                    return Err(IdentityError::Crowded {
+                        labels: labels.clone(),
+                    });
+                }
+                tries += 1;
+                match self
+                    .store
+                    .create(Kind::CiliumIdentity, identity_object(identity, labels))
+                    .await
+                {
+                    Ok(object) => return Ok(Some((identity, Some(object)))),
+                    Err(StoreError::AlreadyExists { .. }) => {}
+                    Err(error) => return Err(failed(error)),
+                }
+                if self.is_usable(identity, labels).await.map_err(failed)? {
+                    return Ok(Some((identity, None)));
+                }
+                self.memory().taken.insert(identity);
             }
         }
         // Somebody with the same labels may have been faster with the last number.
         let name = NamespacedName::new("", claim_name(labels));
         match self.store.get(Kind::IdentityClaim, &name).await {
             Ok(_) => Ok(None),
-            Err(StoreError::NotFound { .. }) => {
-                let range = self.first..=self.last;
-                let used = taken.map_or(total as usize, |taken| {
-                    taken
-                        .into_iter()
-                        .filter(|number| range.contains(number))
-                        .count()
-                });
-                Err(IdentityError::Exhausted {
-                    labels: labels.clone(),
-                    used,
-                    total: total as usize,
-                    first: self.first,
-                    last: self.last,
-                })
-            }
+            Err(StoreError::NotFound { .. }) => Err(IdentityError::Exhausted {
+                labels: labels.clone(),
+                used: total as usize,
+                total: total as usize,
+                first: self.first,
+                last: self.last,
+            }),
             Err(error) => Err(failed(error)),
         }
     }

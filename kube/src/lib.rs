@@ -5,6 +5,7 @@ pub mod identity;
 pub mod manifest;
 pub mod pod;
 pub mod policy;
+pub mod process_lock;
 pub mod service;
 pub mod store;
 pub mod timestamp;

@@ -1,6 +1,7 @@
 //! The operator's configuration file.
 
 use heddle_ipam::{PoolAllocator, PoolConfig, PoolConfigError};
+use heddle_kube::identity::MIN_COLLECTION_INTERVAL;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ pub struct OperatorConfig {
     /// Where metrics are served (`127.0.0.1:9963`); none without it.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
-    /// Seconds between two looks for what nobody uses; what is unused in two looks is deleted.
+    /// Seconds between two looks for what nobody uses; what is unused in two looks is deleted. At least 60: an
+    /// agent may use a number that it remembers for that long.
     #[serde(default = "default_gc")]
     pub identity_gc_seconds: u64,
 }
@@ -85,9 +87,16 @@ pub enum ConfigError {
     /// One pool makes no sense.
     #[error("pools: {0}")]
     Pool(#[from] PoolConfigError),
-    /// The interval is zero.
-    #[error("identityGcSeconds: is 0; the default is 900")]
-    NoInterval,
+    /// The interval is shorter than agents may take to use a number that they remember.
+    #[error(
+        "identityGcSeconds: is {seconds}, must be at least {least}: for so long an agent may use a number that it remembers; the default is 900"
+    )]
+    ShortInterval {
+        /// What is given.
+        seconds: u64,
+        /// What is needed.
+        least: u64,
+    },
 }
 
 impl OperatorConfig {
@@ -131,6 +140,13 @@ impl OperatorConfig {
     ///
     /// [`ConfigError`] names the field.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        let least = MIN_COLLECTION_INTERVAL.as_secs();
+        if self.identity_gc_seconds < least {
+            return Err(ConfigError::ShortInterval {
+                seconds: self.identity_gc_seconds,
+                least,
+            });
+        }
         self.allocators().map(|_| ())
     }
 
@@ -138,9 +154,6 @@ impl OperatorConfig {
     pub(crate) fn allocators(&self) -> Result<Vec<PoolAllocator>, ConfigError> {
         if self.pools.is_empty() {
             return Err(ConfigError::NoPools);
-        }
-        if self.identity_gc_seconds == 0 {
-            return Err(ConfigError::NoInterval);
         }
         for (position, pool) in self.pools.iter().enumerate() {
             for other in &self.pools[..position] {

@@ -46,6 +46,7 @@ pub async fn run(
     store: Arc<dyn Store>,
     shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    config.validate()?;
     let listener = match config.metrics {
         Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
             format!("metrics: cannot listen on {address}; choose another address")

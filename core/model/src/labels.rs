@@ -307,4 +307,35 @@ mod tests {
         );
         assert_eq!(LabelSet::reserved("host").to_strings(), ["reserved:host"]);
     }
+
+    #[test]
+    fn a_pods_own_labels_pass_for_nothing_that_others_say_of_it() {
+        let labels = of(&[
+            ("reserved:host", ""),
+            ("heddle:named-ports", "x=TCP/1"),
+            ("k8s:io.kubernetes.pod.namespace", "kube-system"),
+            ("io.kubernetes.pod.namespace", "kube-system"),
+            ("io.cilium.k8s.policy.cluster", "other"),
+            ("io.cilium.k8s.policy.serviceaccount", "admin"),
+            ("io.cilium.k8s.namespace.labels.team", "admin"),
+        ]);
+        assert!(
+            labels
+                .iter()
+                .all(|(source, _, _)| source != Source::Reserved)
+        );
+        assert_eq!(labels.get_from(Source::Reserved, "host"), None);
+        assert_ne!(
+            labels.get_from(Source::Heddle, LabelSet::NAMED_PORTS),
+            Some("x=TCP/1")
+        );
+        assert_ne!(labels.get(LabelSet::NAMESPACE), Some("kube-system"));
+        assert_ne!(labels.get(LabelSet::CLUSTER), Some("other"));
+        assert_ne!(labels.get(LabelSet::SERVICE_ACCOUNT), Some("admin"));
+        assert_eq!(labels.get("io.cilium.k8s.namespace.labels.team"), None);
+        // Nor after a way through the store.
+        let printed = labels.to_strings();
+        let read = LabelSet::from_strings(printed.iter().map(String::as_str));
+        assert_eq!(read, Some(labels));
+    }
 }

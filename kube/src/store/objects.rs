@@ -276,6 +276,21 @@ fn validated(kind: Kind, value: Value) -> Result<(NamespacedName, Value), StoreE
             ),
         );
     }
+    // It becomes part of paths and of names of interfaces.
+    if kind == Kind::Pod
+        && let Some(node) = value.pointer("/spec/nodeName")
+        && !node.is_null()
+    {
+        match node.as_str() {
+            Some("") => {}
+            Some(node) => {
+                if let Some(reason) = not_a_name(node, 253, true) {
+                    return refuse("spec.nodeName", reason);
+                }
+            }
+            None => return refuse("spec.nodeName", format!("is {node}, must be a string")),
+        }
+    }
     for field in ["labels", "annotations"] {
         match metadata.get(field) {
             None | Some(Value::Null) => {}
@@ -433,6 +448,30 @@ mod tests {
             let mut target = original.clone();
             merge(&mut target, &patch);
             assert_eq!(target, result, "{original} with {patch}");
+        }
+    }
+
+    #[test]
+    fn a_pod_names_no_node_that_is_a_path() {
+        let pod = |node: Value| {
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": node},
+                   "metadata": {"namespace": "a", "name": "p"}})
+        };
+        for bad in [
+            json!("../node-1"),
+            json!("a/b"),
+            json!("Node"),
+            json!(".."),
+            json!(7),
+        ] {
+            let error = validated(Kind::Pod, pod(bad.clone())).unwrap_err();
+            assert!(
+                error.to_string().contains("spec.nodeName"),
+                "{bad}: {error}"
+            );
+        }
+        for good in [json!("node-1"), json!("n1.example"), json!(""), json!(null)] {
+            validated(Kind::Pod, pod(good)).unwrap();
         }
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Agent {
     pub(crate) told: Mutex<Told>,
     turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
     unfinished: Mutex<BTreeMap<u16, Record>>,
+    /// What the kernel or a damaged file holds without a record.
+    pub(crate) orphans: Mutex<Vec<crate::endpoint::Orphan>>,
     #[cfg(test)]
     pub(crate) faults: crate::testing::Faults,
 }
@@ -127,6 +129,7 @@ impl Agent {
             told: Mutex::default(),
             turns: Mutex::default(),
             unfinished: Mutex::default(),
+            orphans: Mutex::default(),
             ledger,
             config,
             store,

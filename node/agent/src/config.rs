@@ -87,6 +87,10 @@ pub struct AgentConfig {
     /// Whose policies are on audit, so that what they deny is told and passes: nobody's, the node's own, or all.
     #[serde(default)]
     pub policy_audit: PolicyAudit,
+    /// Whether Pods annotated `heddle.dev/policy-audit: "true"` are on audit, in Namespaces annotated
+    /// `heddle.dev/allow-policy-audit: "true"` and where no cluster-wide policy is about them.
+    #[serde(default)]
+    pub allow_pod_audit: bool,
     /// Whether a pod's own node passes the pod's default deny (reference D11).
     #[serde(default)]
     pub allow_localhost: AllowLocalhost,
@@ -102,7 +106,8 @@ pub struct AgentConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyAudit {
-    /// Nobody's, but for pods and nodes that are annotated `heddle.dev/policy-audit: "true"`.
+    /// Nobody's, but for nodes that are annotated `heddle.dev/policy-audit: "true"`, and pods where
+    /// `allowPodAudit` permits it.
     #[default]
     None,
     /// The node's own: host policies begin by telling what they would do.

@@ -116,6 +116,41 @@ impl Agent {
         }
     }
 
+    /// Makes identities again that local endpoints have and the store has lost. A number that went to others
+    /// meanwhile is given up: its endpoints get another.
+    pub(crate) async fn reassert_identities(&self, deadline: Instant) {
+        let due = self
+            .on_ledger(|ledger| {
+                let due = ledger.reassert.iter();
+                let labels = due.filter_map(|identity| {
+                    let mut bearers = ledger.endpoints.values();
+                    let bearer = bearers.find(|it| it.identity == *identity)?;
+                    (!bearer.labels.is_empty()).then(|| (*identity, bearer.labels.clone()))
+                });
+                labels.collect::<Vec<_>>()
+            })
+            .await;
+        for (identity, labels) in due {
+            let outcome = within(deadline, self.identities.reassert(identity, &labels)).await;
+            match outcome {
+                Ok(true) => {
+                    tracing::warn!(%identity, labels = %labels, "made again: it was deleted while pods of this node have it")
+                }
+                Ok(false) => {
+                    self.identities.forget(identity);
+                    self.on_ledger(move |ledger| ledger.give_up_identity(identity))
+                        .await;
+                }
+                Err(error) => {
+                    tracing::warn!(%identity, %error, "an identity that pods of this node have is gone, and cannot be made again yet");
+                    continue;
+                }
+            }
+            self.on_ledger(move |ledger| ledger.reassert.remove(&identity))
+                .await;
+        }
+    }
+
     /// Gives local endpoints whose pod or namespace changed the identity of their labels. False when
     /// some could not be done; they stay marked.
     pub(crate) async fn relabel(&self, deadline: Instant) -> bool {
@@ -125,37 +160,67 @@ impl Agent {
                 ids.into_iter()
                     .filter_map(|id| {
                         let endpoint = ledger.endpoints.get(&id)?;
-                        let pod = ledger.pods.get(&endpoint.record.pod)?;
+                        let contested = ledger.contested.contains_key(&endpoint.identity);
+                        let before = (endpoint.identity, endpoint.labels.clone(), contested);
+                        let Some(pod) = ledger.pods.get(&endpoint.record.pod) else {
+                            return contested.then_some((id, None, None, before));
+                        };
                         let uid = pod.value["metadata"]["uid"].as_str();
                         // A pod of the same name that came after it has an endpoint of its own.
                         if let (Some(has), Some(mine)) = (uid, endpoint.record.pod_uid.as_deref())
                             && has != mine
                         {
-                            return None;
+                            return contested.then_some((id, None, None, before));
                         }
                         let namespace = ledger.namespaces.get(&endpoint.record.pod.namespace);
-                        let labels = endpoint.labels.clone();
-                        Some((id, pod.value.clone(), namespace.cloned(), labels))
+                        Some((id, Some(pod.value.clone()), namespace.cloned(), before))
                     })
                     .collect::<Vec<_>>()
             })
             .await;
         let mut done = true;
         for (id, pod, namespace, before) in due {
-            let labels = self.identity_labels(&pod, &namespace.unwrap_or_default());
-            if labels == *before {
+            let (former, kept, contested) = before;
+            let labels = match pod {
+                Some(pod) => self.identity_labels(&pod, &namespace.unwrap_or_default()),
+                None => LabelSet::clone(&kept),
+            };
+            if labels == *kept && !contested {
                 continue;
+            }
+            if contested {
+                self.identities.forget(former);
             }
             let outcome = match self.allocate_identity(&labels, deadline).await {
                 Ok(identity) => {
                     tracing::info!(endpoint = id, %identity, "labels changed");
                     let labels = std::sync::Arc::new(labels);
-                    self.on_ledger(move |ledger| {
-                        ledger.relabel_endpoint(id, identity, labels);
-                        ledger.reconcile();
-                    })
-                    .await;
-                    self.publish_again(id).await
+                    let moved = self
+                        .on_ledger(move |ledger| {
+                            if ledger.stands_for_others(identity, &labels) {
+                                return Err(());
+                            }
+                            ledger.relabel_endpoint(id, identity, labels);
+                            ledger.reconcile();
+                            let endpoint = ledger.endpoints.get(&id);
+                            let attached = endpoint.filter(|it| it.attached && !it.leaving);
+                            Ok(attached.map(|it| it.record.clone()))
+                        })
+                        .await;
+                    match moved {
+                        Ok(record) => {
+                            if let Some(record) = record
+                                && let Err(error) = self.save(&record).await
+                            {
+                                tracing::warn!(endpoint = id, "{}", error.message);
+                            }
+                            self.publish_again(id).await
+                        }
+                        Err(()) => {
+                            self.identities.forget(identity);
+                            Err(other_labels(identity))
+                        }
+                    }
                 }
                 Err(error) => Err(error),
             };
@@ -168,4 +233,13 @@ impl Agent {
         }
         done
     }
+}
+
+/// A number that went to other labels between the answer and its use.
+fn other_labels(identity: Identity) -> ApiError {
+    ApiError::new(
+        error_codes::TRY_AGAIN,
+        format!("identity {identity} stands for other labels by now"),
+    )
+    .help("nothing was opened; the next attempt gets another number")
 }

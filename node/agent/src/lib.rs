@@ -31,9 +31,9 @@ use config::AgentConfig;
 use directory::Directory;
 use flows::{Devices, FlowHub, HubOptions};
 use heddle_datapath::Datapath;
+use heddle_kube::process_lock::{ProcessLock, ProcessLockError};
 use heddle_kube::store::Store;
 use metrics::Metrics;
-use std::fs::{File, TryLockError};
 use std::sync::Arc;
 use telling::Names;
 use tokio::sync::watch as signal;
@@ -119,23 +119,15 @@ pub async fn run(
 }
 
 /// One agent per state directory; the lock goes with the process.
-fn lock_state(config: &AgentConfig) -> anyhow::Result<File> {
+fn lock_state(config: &AgentConfig) -> anyhow::Result<ProcessLock> {
     let path = config.state_dir.join("agent.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("lock file {} cannot be opened", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
+    match ProcessLock::take(&path) {
+        Ok(lock) => Ok(lock),
+        Err(ProcessLockError::Held { .. }) => bail!(
             "another agent of node {} runs with state directory {}; stop it first, or give this one a stateDir of its own",
             config.node_name,
             config.state_dir.display()
         ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock file {} cannot be locked", path.display()))
-        }
+        Err(error) => Err(error.into()),
     }
 }

@@ -70,7 +70,16 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool
 async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress) {
     for event in &batch {
         match event {
-            Event::Applied(object) => progress.heard = progress.heard.max(object.revision),
+            Event::Applied(object) => {
+                progress.heard = progress.heard.max(object.revision);
+                if object.kind == Kind::CiliumIdentity
+                    && let Ok(number) = object.name.name.parse()
+                {
+                    let parsed = heddle_kube::identity::parse_identity(&object.value);
+                    let labels = parsed.as_ref().map(|(_, labels)| labels);
+                    agent.identities.observe(Identity(number), labels);
+                }
+            }
             Event::Deleted(object) => {
                 progress.heard = progress.heard.max(object.revision);
                 if object.kind == Kind::CiliumIdentity
@@ -83,7 +92,8 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress)
                 progress.heard = progress.heard.max(*revision);
                 progress.complete = true;
             }
-            Event::Restarted => {}
+            // What was deleted meanwhile is not reported.
+            Event::Restarted => agent.identities.clear(),
         }
     }
     let blocks = agent
@@ -114,7 +124,13 @@ async fn settle(agent: &Arc<Agent>, progress: &Progress) {
             return;
         }
     }
+    agent.reassert_identities(Instant::now() + PATIENCE).await;
     let relabelled = agent.relabel(Instant::now() + PATIENCE).await;
+    let (contested, audit) = agent
+        .on_ledger(|ledger| (ledger.contested_notice(), ledger.audit_notice()))
+        .await;
+    agent.notice("identities", contested);
+    agent.notice("policy-audit", audit);
     write_conditions(agent).await;
     let (in_force, partial) = agent
         .on_ledger(|ledger| (!ledger.is_behind(), ledger.is_starting_over()))
@@ -177,7 +193,7 @@ async fn become_ready(agent: &Arc<Agent>) {
             Some(node) if node.pod_cidrs.is_empty() => {
                 Some("waiting for the operator to write spec.podCIDRs of its Node")
             }
-            Some(node) if node.addresses.is_empty() => {
+            Some(node) if node.internal().is_empty() => {
                 Some("waiting for an InternalIP in status.addresses of its Node")
             }
             Some(_) => None,
@@ -214,6 +230,7 @@ async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
             .await;
         agent.delete_pending().await;
         agent.finish_removals().await;
+        agent.retry_orphans().await;
     }
     settle(agent, progress).await;
 }

@@ -374,10 +374,7 @@ impl Datapath for KernelDatapath {
                 reason: format!("endpoint ids are 1 to {}", HOST_ENDPOINT - 1),
             });
         }
-        let netns = File::open(&spec.netns).map_err(|error| DatapathError::NoNamespace {
-            path: spec.netns.clone(),
-            reason: error.to_string(),
-        })?;
+        let netns = crate::netlink::open_namespace(&spec.netns)?;
         let name = link_name(spec.endpoint);
         self.netlink.remove_link(&name)?;
         let (mac, host_mac) = (random_mac()?, random_mac()?);

@@ -21,6 +21,7 @@ use std::{
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
+    os::unix::fs::OpenOptionsExt,
     sync::Mutex,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -334,6 +335,25 @@ fn route_to(prefix: IpNet, interface: u32) -> RouteMessageBuilder<IpAddr> {
     builder.output_interface(interface).protocol(ROUTES)
 }
 
+/// Opens a network namespace. Whatever else lies at the path is refused, and waited for by nobody: to open a
+/// FIFO would take until somebody writes to it.
+pub(crate) fn open_namespace(path: &std::path::Path) -> Result<File, DatapathError> {
+    let refused = |reason: String| DatapathError::NoNamespace {
+        path: path.to_owned(),
+        reason,
+    };
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(|error| refused(error.to_string()))?;
+    match nix::sys::statfs::fstatfs(&file) {
+        Ok(found) if found.filesystem_type() == nix::sys::statfs::NSFS_MAGIC => Ok(file),
+        Ok(_) => Err(refused("it is no namespace".to_owned())),
+        Err(error) => Err(refused(error.to_string())),
+    }
+}
+
 /// Sets up the pod's side of its link: addresses, routes by the gateways, loopback.
 pub(crate) fn configure_pod(
     spec: &LinkSpec,
@@ -393,5 +413,24 @@ pub(crate) fn set_sysctl(path: &str, value: &str) {
         .and_then(|mut file| file.write_all(value.as_bytes()));
     if let Err(error) = written {
         tracing::debug!(%path, %value, %error, "sysctl not set");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_namespace_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        for path in [fifo.as_path(), &file, directory.path()] {
+            let error = open_namespace(path).unwrap_err();
+            assert!(error.to_string().contains("no namespace"), "{error}");
+        }
+        open_namespace("/proc/self/ns/net".as_ref()).unwrap();
     }
 }

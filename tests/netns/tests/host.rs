@@ -191,7 +191,10 @@ fn denials_name_the_policy(lab: &Lab) {
 
 #[test]
 fn on_audit_denials_are_told_and_pass() {
-    let lab = Lab::with("agent: {policyAudit: host}\n", &["--nodes", "2"]);
+    let lab = Lab::with(
+        "agent: {policyAudit: host, allowPodAudit: true}\n",
+        &["--nodes", "2"],
+    );
     lab.apply(
         &[
             LABELLED,
@@ -211,7 +214,8 @@ fn on_audit_denials_are_told_and_pass() {
         (&status["ingress"], &status["audit"]),
         (&Value::from("enforced"), &Value::from(true))
     );
-    // A pod that is annotated is on audit too; its neighbours are not.
+    // A pod that is annotated is on audit too where its namespace permits it; its neighbours are not.
+    lab.apply("---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default, annotations: {heddle.dev/allow-policy-audit: 'true'}}\n");
     let web = lab.addresses("web").remove(0);
     let isolate = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: none, namespace: default}\nspec: {podSelector: {}}\n";
     lab.apply(isolate);

@@ -2,13 +2,14 @@
 
 use super::FILE_NAME;
 use super::overlay::Overlay;
+use crate::process_lock::{ProcessLock, ProcessLockError};
 use crate::store::hub::{Hub, Tables};
 use crate::store::objects::Change;
 use crate::store::{Kind, Object, StoreError};
 use heddle_model::NamespacedName;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ pub(super) struct Disk {
     /// Rows that a failed commit may have left in the file; they are put right with the next batch.
     suspect: BTreeSet<(Kind, NamespacedName)>,
     /// Held as long as this store runs.
-    _lock: File,
+    _lock: ProcessLock,
 }
 
 impl Disk {
@@ -170,29 +171,20 @@ pub(super) fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Two processes with one file would each lose the other's writes.
-fn lock(dir: &Path) -> Result<File, StoreError> {
-    let path = dir.join("store.lock");
-    let unavailable = |reason: String| StoreError::Unavailable {
-        address: dir.display().to_string(),
-        reason,
-    };
-    let file = File::options()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| unavailable(format!("{}: {error}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(unavailable(format!(
-            "another store process holds {}; stop it or choose another directory",
-            path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(unavailable(format!(
-            "cannot lock {}: {error}",
-            path.display()
-        ))),
-    }
+fn lock(dir: &Path) -> Result<ProcessLock, StoreError> {
+    ProcessLock::take(&dir.join("store.lock")).map_err(|error| {
+        let reason = match &error {
+            ProcessLockError::Held { path } => format!(
+                "another store process holds {}; stop it or choose another directory",
+                path.display()
+            ),
+            ProcessLockError::Failed { .. } => error.to_string(),
+        };
+        StoreError::Unavailable {
+            address: dir.display().to_string(),
+            reason,
+        }
+    })
 }
 
 /// Makes the file under another name first: a file with the final name is always whole.

@@ -129,6 +129,7 @@ impl Agent {
             Instant::now() + Duration::from_secs(params.deadline_seconds.min(PATIENCE_SECONDS));
 
         self.finish_leftover(&key).await?;
+        self.remove_orphan_of(&key).await?;
         let wanted = key.clone();
         let known = self
             .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
@@ -156,6 +157,7 @@ impl Agent {
             ipv6: None,
             generation: 0,
             identity: 0,
+            labels: Vec::new(),
             link: None,
             attachment: None,
         };
@@ -228,6 +230,7 @@ impl Agent {
 
         let (identity, labels) = self.identify(record, deadline).await?;
         record.identity = identity.0;
+        record.labels = labels.to_strings();
         clock.reach(Step::Identified).await?;
 
         let link = self.make_link(record).await?;
@@ -239,7 +242,11 @@ impl Agent {
         clock.reach(Step::LinkMade).await?;
 
         let endpoint = LocalEndpoint::new(record.clone(), identity, labels);
-        self.bring_into_force(endpoint).await?;
+        if let Err(error) = self.bring_into_force(endpoint).await {
+            // Its number may have gone to other labels: the next attempt asks anew.
+            self.identities.forget(identity);
+            return Err(error);
+        }
         clock.reach(Step::InForce).await?;
 
         self.publish(record, deadline).await?;
@@ -303,6 +310,12 @@ impl Agent {
         let missing = self
             .on_ledger(move |ledger| {
                 let id = endpoint.record.endpoint;
+                if ledger.stands_for_others(endpoint.identity, &endpoint.labels) {
+                    return Some(format!(
+                        "identity {} stands for other labels by now",
+                        endpoint.identity
+                    ));
+                }
                 ledger.add_endpoint(endpoint);
                 ledger.reconcile();
                 match ledger.endpoints.get(&id) {

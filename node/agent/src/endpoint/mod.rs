@@ -2,6 +2,7 @@
 
 mod add;
 mod check;
+mod orphans;
 mod publish;
 pub(crate) mod record;
 mod remove;
@@ -10,6 +11,7 @@ mod restore;
 mod tests;
 
 pub(crate) use add::Step;
+pub(crate) use orphans::Orphan;
 pub(crate) use restore::as_compiled;
 
 use crate::agent::Agent;
@@ -110,11 +112,47 @@ impl Addresses {
 
     /// Frees a lease; its addresses rest, also over a restart.
     fn release(&self, record: &Record) {
+        self.release_owner(&owner(&record.key), record.generation);
+    }
+
+    /// Whether an attachment has the lease that its record says.
+    fn holds(&self, record: &Record) -> bool {
+        self.with(|slot| {
+            let lease = slot.as_ref()?.lease(&owner(&record.key))?;
+            Some(lease.ipv4 == record.ipv4 && lease.ipv6 == record.ipv6)
+        })
+        .unwrap_or(false)
+    }
+
+    /// Keeps addresses from being given, as far as nobody has them.
+    fn reserve(&self, owner: &Owner, addresses: impl Iterator<Item = std::net::IpAddr>) {
+        self.with(|slot| {
+            let Some(leases) = slot else { return };
+            let (mut ipv4, mut ipv6) = (None, None);
+            for address in addresses.filter(|address| leases.holder(*address).is_none()) {
+                match address {
+                    std::net::IpAddr::V4(v4) => ipv4 = Some(v4),
+                    std::net::IpAddr::V6(v6) => ipv6 = Some(v6),
+                }
+            }
+            let lease = Lease {
+                owner: owner.clone(),
+                ipv4,
+                ipv6,
+                generation: 0,
+            };
+            if let Err(error) = leases.restore(lease) {
+                tracing::error!(%error, "addresses that the kernel holds could not be reserved");
+            }
+        });
+    }
+
+    fn release_owner(&self, owner: &Owner, generation: u64) {
         let now = unix_seconds();
         // Written under the lock: the file never goes back in time.
         let kept = self.with(|slot| {
             let addresses = slot.as_mut()?;
-            match addresses.release(&owner(&record.key), record.generation, now) {
+            match addresses.release(owner, generation, now) {
                 Released::Done(_) => Some(self.keep(addresses.snapshot(now))),
                 Released::NotHeld | Released::Newer { .. } => None,
             }

@@ -66,6 +66,9 @@ pub(crate) struct Record {
     /// Identity when it was attached: what holds until the store is heard again after a restart.
     #[serde(default)]
     pub(crate) identity: u32,
+    /// The labels of that identity: they hold when the number went to other labels meanwhile.
+    #[serde(default)]
+    pub(crate) labels: Vec<String>,
     #[serde(default)]
     pub(crate) link: Option<LinkRecord>,
     /// The answer to the ADD, for when it is asked again.
@@ -91,6 +94,8 @@ pub(crate) struct DamagedRecord {
     pub(crate) reason: String,
     /// Endpoint and attachment, as the file's name has them.
     pub(crate) named: Option<(u16, AttachmentKey)>,
+    /// The file's name without endings: it tells the attachment even where it was shortened.
+    pub(crate) stem: String,
 }
 
 /// The directory of endpoint files. They are not synced to the disk: they have to outlive the agent, and
@@ -112,6 +117,13 @@ impl Records {
         // The endpoint id and the attachment stand in the name too: a damaged file still tells them.
         let stem = file_stem(&key.container_id, &key.interface);
         self.directory.join(format!("{endpoint}-{stem}.json"))
+    }
+
+    /// Whether a damaged file's name is that of an attachment.
+    pub(crate) fn is_about(stem: &str, key: &AttachmentKey) -> bool {
+        let wanted = file_stem(&key.container_id, &key.interface);
+        stem.split_once('-')
+            .is_some_and(|(_, of_key)| of_key == wanted)
     }
 
     pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
@@ -169,6 +181,7 @@ impl Records {
                 path: aside,
                 reason,
                 named: name_parts(&stem),
+                stem,
             });
         }
         Ok((records, damaged))
@@ -225,6 +238,7 @@ mod tests {
             ipv6: None,
             generation: 1,
             identity: 300,
+            labels: Vec::new(),
             link: None,
             attachment: None,
         }

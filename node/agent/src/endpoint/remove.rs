@@ -37,6 +37,9 @@ impl Agent {
         if let Some(record) = known {
             let _ = self.remove_record(record).await;
         }
+        if let Err(error) = self.remove_orphan_of(key).await {
+            tracing::warn!(container = %key.container_id, code = %error.code, "not removed yet: {}", error.message);
+        }
     }
 
     /// Removes every attachment that the runtime does not list.
@@ -53,6 +56,7 @@ impl Agent {
                 interface: one.interface,
             })
             .collect();
+        self.remove_unlisted_orphans(&valid).await;
         let stale: Vec<AttachmentKey> = self
             .on_ledger(move |ledger| {
                 ledger

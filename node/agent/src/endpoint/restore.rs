@@ -1,12 +1,13 @@
 //! Taking over what a former run left: endpoints keep what they have, leftovers go.
 
+use super::orphans::{Orphan, addresses};
 use super::record::{AttachmentKey, DamagedRecord, LinkRecord, Phase, Record};
 use super::{blocking, kernel_failure, owner};
 use crate::agent::{Agent, Readiness, lock, within};
 use crate::ledger::LocalEndpoint;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{RealisedEndpoint, RealisedPolicy};
-use heddle_ipam::Lease;
+use heddle_ipam::{Lease, Owner};
 use heddle_kube::store::Kind;
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::{CompiledPolicy, Direction, EntryVerdict};
@@ -44,9 +45,17 @@ impl Agent {
             .into_iter()
             .map(|it| (it.facts.endpoint, it))
             .collect();
-        let undecided = self
+        let mut orphans = self
             .recover_damaged(&damaged, &kernel, &mut records)
             .await?;
+        let undecided = !orphans.is_empty();
+        // Where two records want one address, the one that the kernel agrees with has it, then the newer.
+        records.sort_by_key(|record| {
+            let agrees = kernel
+                .get(&record.endpoint)
+                .is_some_and(|it| (it.facts.ipv4, it.facts.ipv6) == (record.ipv4, record.ipv6));
+            (!agrees, std::cmp::Reverse(record.generation))
+        });
 
         let ids: Vec<u16> = records.iter().map(|record| record.endpoint).collect();
         let kernel_ids: Vec<u16> = kernel.keys().copied().collect();
@@ -75,14 +84,33 @@ impl Agent {
             tracing::error!(%error, "an address lease could not be restored");
         }
 
-        let (attached, leftovers): (Vec<Record>, Vec<Record>) = records
-            .into_iter()
-            .partition(|record| record.phase == Phase::Attached && record.link.is_some());
+        let mut keys = BTreeSet::new();
+        let (attached, leftovers): (Vec<Record>, Vec<Record>) =
+            records.into_iter().partition(|record| {
+                let first = keys.insert(record.key.clone());
+                let holds = first && self.addresses.holds(record);
+                if !holds {
+                    tracing::error!(pod = %record.pod, endpoint = record.endpoint, "another record has its addresses or its attachment: removed");
+                }
+                holds && record.phase == Phase::Attached && record.link.is_some()
+            });
         let known: BTreeSet<u16> = attached
             .iter()
             .chain(&leftovers)
             .map(|record| record.endpoint)
             .collect();
+        // What the kernel holds is nobody else's, whatever the records say.
+        for (id, realised) in kernel.iter().filter(|(id, _)| !known.contains(id)) {
+            let at = orphans.iter().position(|it| it.endpoint == Some(*id));
+            let orphan = match at {
+                Some(at) => orphans.swap_remove(at),
+                None => Orphan::of_kernel(&realised.facts, None),
+            };
+            self.addresses
+                .reserve(&orphan.owner, addresses(&realised.facts));
+            orphans.push(orphan);
+        }
+        *lock(&self.orphans) = orphans;
         let total = attached.len();
         let unattached = self.take_over_endpoints(attached, &kernel).await?;
         self.attach_again(unattached).await;
@@ -100,6 +128,7 @@ impl Agent {
             }
             self.remove_unknown(*id).await;
         }
+        self.tell_of_orphans();
         *lock(&self.readiness) = Readiness::Ready;
         self.metrics.set_ready(true);
         self.delete_pending().await;
@@ -211,7 +240,18 @@ impl Agent {
                 }
             }
         }
-        (identity, Arc::new(before.unwrap_or_default()))
+        // The number may stand for other labels by now: those that it was given for count.
+        let recorded = LabelSet::from_strings(record.labels.iter().map(String::as_str));
+        let recorded = recorded.filter(|labels| !labels.is_empty());
+        if let (Some(labels), Some(before)) = (&recorded, &before)
+            && labels != before
+            && let Ok(own) = self
+                .allocate_identity(labels, Instant::now() + PATIENCE)
+                .await
+        {
+            return (own, Arc::new(labels.clone()));
+        }
+        (identity, Arc::new(recorded.or(before).unwrap_or_default()))
     }
 
     /// Attaches programs that are missing; an endpoint whose link is gone is removed.
@@ -239,29 +279,27 @@ impl Agent {
         }
     }
 
-    async fn remove_unknown(&self, id: u16) {
-        let datapath = Arc::clone(&self.datapath);
-        match blocking(move || datapath.remove_endpoint(id)).await {
-            Ok(()) => {
-                tracing::info!(endpoint = id, "removed from the kernel: no record names it");
-                self.on_ledger(move |ledger| ledger.free_id(id)).await;
-            }
-            Err(error) => {
-                tracing::error!(endpoint = id, %error, "not removed; its id stays reserved");
-            }
+    async fn remove_unknown(self: &Arc<Self>, id: u16) {
+        let orphan = lock(&self.orphans)
+            .iter()
+            .find(|it| it.endpoint == Some(id))
+            .cloned();
+        let Some(orphan) = orphan else { return };
+        if let Err(error) = self.remove_orphan(orphan).await {
+            tracing::error!(endpoint = id, %error, "not removed; its id and its addresses stay reserved");
         }
     }
 
-    /// Rebuilds records whose file is damaged from the kernel and the store. True when one could not be
-    /// rebuilt, so that an endpoint without a record may be its.
+    /// Rebuilds records whose file is damaged from the kernel and the store. Those that could not be rebuilt: an
+    /// endpoint without a record may be theirs.
     async fn recover_damaged(
         &self,
         damaged: &[DamagedRecord],
         kernel: &BTreeMap<u16, RealisedEndpoint>,
         records: &mut Vec<Record>,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Vec<Orphan>, ApiError> {
         if damaged.is_empty() {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let published = within(
             Instant::now() + PATIENCE,
@@ -298,6 +336,7 @@ impl Agent {
                         mac: facts.mac,
                         host_mac: facts.host_mac,
                     }),
+                    labels: Vec::new(),
                     attachment: None,
                 })
             });
@@ -317,21 +356,21 @@ impl Agent {
                 }
                 None => {
                     tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record");
-                    undecided.push(file.path.display().to_string());
+                    let named = file.stem.split_once('-');
+                    let id = named.and_then(|(id, _)| id.parse::<u16>().ok());
+                    let of_file = Some((file.path.clone(), file.stem.clone()));
+                    undecided.push(match id.and_then(|id| kernel.get(&id)) {
+                        Some(realised) => Orphan::of_kernel(&realised.facts, of_file),
+                        None => Orphan {
+                            endpoint: None,
+                            file: of_file,
+                            owner: Owner::new(&file.stem, "damaged record"),
+                        },
+                    });
                 }
             }
         }
-        let any = !undecided.is_empty();
-        self.notice(
-            "records",
-            any.then(|| {
-                format!(
-                    "damaged endpoint records: {}; their pods keep their network but cannot be managed: recreate them, then delete the files",
-                    undecided.join(", ")
-                )
-            }),
-        );
-        Ok(any)
+        Ok(undecided)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ADD transaction cut short at every step, and what a restart makes of it.
 
 use crate::ledger::Ledger;
-use crate::testing::{Cut, Node};
+use crate::testing::{Cut, Node, eventually};
 use heddle_cni::pending;
 use heddle_cni::protocol::{CheckParams, DelParams, GcParams, error_codes};
 use heddle_kube::store::{Kind, Store};
@@ -328,4 +328,99 @@ async fn without_the_store_running_pods_go_on_and_removals_are_finished_later() 
     node.agent().finish_removals().await;
     node.assert_nothing_left().await;
     node.add("b", "shop", "b").await.unwrap();
+}
+
+/// The one endpoint's file.
+fn record_file(node: &Node) -> std::path::PathBuf {
+    let mut files = std::fs::read_dir(node.state().join("endpoints")).unwrap();
+    files.next().unwrap().unwrap().path()
+}
+
+#[tokio::test]
+async fn what_the_kernel_holds_for_a_damaged_record_is_given_to_nobody_else() {
+    let mut node = Node::start_with(&["10.244.0.0/29"], 0).await;
+    for pod in ["a", "b", "c", "d", "e", "f"] {
+        node.pod("shop", pod, &[]).await;
+    }
+    let before = node.add("a", "shop", "a").await.unwrap();
+    let held = before.addresses[0].address;
+    node.stop().await;
+    std::fs::write(record_file(&node), b"\0\0\0\0").unwrap();
+    // Without its CiliumEndpoint the record cannot be rebuilt.
+    let name = NamespacedName::new("shop", "a");
+    node.store
+        .delete(Kind::CiliumEndpoint, &name, None)
+        .await
+        .unwrap();
+    node.restart().await;
+    assert_eq!(node.datapath.kernel().attached.len(), 1, "it keeps running");
+    let told = || {
+        crate::agent::lock(&node.agent().notices)
+            .get("records")
+            .cloned()
+    };
+    assert!(told().unwrap().contains("a@eth0"));
+    for pod in ["b", "c", "d", "e"] {
+        let given = node.add(pod, "shop", pod).await.unwrap();
+        assert_ne!(given.addresses[0].address, held);
+    }
+    let full = node.add("f", "shop", "f").await.unwrap_err();
+    assert_eq!(full.code, error_codes::POOL_EXHAUSTED);
+    // A DEL heals it.
+    node.delete("a").await;
+    assert_eq!(told(), None);
+    assert_eq!(node.datapath.kernel().attached.len(), 4);
+    let given = node.add("f", "shop", "f").await.unwrap();
+    assert_eq!(given.addresses[0].address, held);
+}
+
+#[tokio::test]
+async fn of_two_records_with_one_address_the_kernels_one_has_it() {
+    let mut node = Node::start().await;
+    for pod in ["a", "b"] {
+        node.pod("shop", pod, &[]).await;
+    }
+    node.add("a", "shop", "a").await.unwrap();
+    node.stop().await;
+    let path = record_file(&node);
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["endpoint"] = 9.into();
+    record["containerId"] = "b".into();
+    record["pod"]["name"] = "b".into();
+    record["generation"] = 99.into();
+    std::fs::write(path.with_file_name("9-b@eth0.json"), record.to_string()).unwrap();
+    node.restart().await;
+    let kept = node
+        .agent()
+        .on_ledger(|ledger: &mut Ledger| {
+            let all = ledger.endpoints.values();
+            all.map(|it| it.record.pod.name.clone()).collect::<Vec<_>>()
+        })
+        .await;
+    assert_eq!(kept, ["a"]);
+    assert_eq!(node.datapath.kernel().attached.len(), 1);
+    assert_eq!(node.agent().addresses.leased(), 1);
+    node.delete("a").await;
+    node.assert_nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_removed_from_the_kernel_keeps_its_addresses() {
+    let mut node = Node::start().await;
+    for pod in ["a", "b"] {
+        node.pod("shop", pod, &[]).await;
+    }
+    let held = node.add("a", "shop", "a").await.unwrap().addresses[0].address;
+    node.stop().await;
+    std::fs::remove_dir_all(node.state().join("endpoints")).unwrap();
+    node.datapath.fail_once("remove_endpoint", false);
+    node.restart().await;
+    let given = node.add("b", "shop", "b").await.unwrap();
+    assert_ne!(given.addresses[0].address, held);
+    // It is tried again.
+    eventually("removed", || async {
+        node.datapath.kernel().attached.len() == 1
+    })
+    .await;
 }

@@ -6,8 +6,13 @@ use serde_json::Value;
 
 /// Annotation of a Pod or a Node whose policy is to be on audit, with the value `true`.
 const AUDIT: &str = "heddle.dev/policy-audit";
+/// Annotation of a Namespace whose pods may be on audit, with the value `true`.
+const ALLOW_AUDIT: &str = "heddle.dev/allow-policy-audit";
 /// Annotation of a host policy that may cut what its nodes live by, with the value `true`.
 const ALLOW_LOCK_OUT: &str = "heddle.dev/allow-lock-out";
+
+/// Pods that a warning names.
+const NAMED: usize = 5;
 
 impl Ledger {
     /// Whether the node's own policy is on audit.
@@ -16,17 +21,82 @@ impl Ledger {
             || self.own_node().is_some_and(|node| node.on_audit)
     }
 
-    /// Whether an endpoint's policy is on audit.
+    /// Whether an endpoint's policy is on audit. A Pod's annotation alone is not enough: who may write Pods
+    /// may not be one who may weaken policies.
     pub(crate) fn audits(&self, endpoint: &LocalEndpoint) -> bool {
-        let pod = self.pods.get(&endpoint.record.pod);
         self.config.policy_audit == PolicyAudit::All
-            || pod.is_some_and(|pod| is_on_audit(&pod.value))
+            || (self.asks_for_audit(endpoint) && self.audit_refusal(endpoint).is_none())
+    }
+
+    fn asks_for_audit(&self, endpoint: &LocalEndpoint) -> bool {
+        let pod = self.pods.get(&endpoint.record.pod);
+        pod.is_some_and(|pod| is_on_audit(&pod.value))
+    }
+
+    /// Why the annotation of an endpoint's Pod has no effect.
+    fn audit_refusal(&self, endpoint: &LocalEndpoint) -> Option<String> {
+        if !self.config.allow_pod_audit {
+            return Some("the agent's setting allowPodAudit is off".to_owned());
+        }
+        let namespace = &endpoint.record.pod.namespace;
+        if !self.audit_namespaces.contains(namespace) {
+            return Some(format!(
+                "Namespace {namespace} is not annotated {ALLOW_AUDIT}: \"true\""
+            ));
+        }
+        // Audit is one bit for all of an endpoint's policies.
+        let about = self.engine.policies_about(endpoint.identity);
+        let above = about.iter().find(|id| id.kind.cluster_wide())?;
+        Some(format!("the cluster-wide policy {above} is about it"))
+    }
+
+    /// What an operator should know of Pods whose annotation has no effect.
+    pub(crate) fn audit_notice(&self) -> Option<String> {
+        if self.config.policy_audit == PolicyAudit::All {
+            return None;
+        }
+        let mut refused = self.endpoints.values().filter_map(|endpoint| {
+            let reason = self
+                .asks_for_audit(endpoint)
+                .then(|| self.audit_refusal(endpoint))??;
+            Some(format!("{}: {reason}", endpoint.record.pod))
+        });
+        let first: Vec<String> = refused.by_ref().take(NAMED).collect();
+        let more = match refused.count() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        (!first.is_empty()).then(|| {
+            format!(
+                "annotation {AUDIT} without effect, the policy is enforced: {}{more}",
+                first.join("; ")
+            )
+        })
+    }
+
+    /// Whether a Namespace lets its pods be on audit.
+    pub(super) fn set_audit_namespace(&mut self, name: &str, allows: bool) {
+        let changed = if allows {
+            self.audit_namespaces.insert(name.to_owned())
+        } else {
+            self.audit_namespaces.remove(name)
+        };
+        if changed {
+            let here = self.endpoints.values();
+            let here = here.filter(|it| it.record.pod.namespace == name);
+            self.touched.extend(here.map(|it| it.identity));
+        }
     }
 }
 
 /// Whether a Pod or a Node is annotated to have its policy on audit.
 pub(super) fn is_on_audit(object: &Value) -> bool {
     is_annotated(object, AUDIT)
+}
+
+/// Whether a Namespace is annotated to let its pods be on audit.
+pub(super) fn allows_audit(namespace: &Value) -> bool {
+    is_annotated(namespace, ALLOW_AUDIT)
 }
 
 /// Whether a policy is annotated to cut what nodes live by.

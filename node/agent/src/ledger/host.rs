@@ -23,6 +23,8 @@ pub(crate) struct HostPolicy {
     /// `None`: no host policy is about this node, and its traffic is not judged.
     wished: Option<Arc<CompiledPolicy>>,
     in_force: Option<Arc<CompiledPolicy>>,
+    /// What is to be said of the wished policy once it is in force.
+    listing: Option<Arc<PolicyListing>>,
     /// The kernel may have `in_force` or what was to follow it.
     in_doubt: bool,
     /// What `refused` would cut.
@@ -107,9 +109,18 @@ impl Ledger {
             Some(policy) => self.listing(Identity::OWN_NODE, policy),
             None => PolicyListing::default(),
         };
-        // In events the node is endpoint 0.
-        self.directory.add_cookies(&listing);
-        self.directory.set_policy(0, Arc::new(listing));
+        self.host.listing = Some(Arc::new(listing));
+    }
+
+    /// Tells those who describe flows of the node's policy when it is in force. In events the node is endpoint 0.
+    fn list_node_policy(&mut self) {
+        if self.host.in_force == self.host.wished
+            && !self.host.in_doubt
+            && let Some(listing) = self.host.listing.take()
+        {
+            self.directory.add_cookies(&listing);
+            self.directory.set_policy(0, listing);
+        }
     }
 
     /// Puts the node's wished policy in force, unless it would cut the node off from those who could mend it.
@@ -133,7 +144,12 @@ impl Ledger {
         self.host.refused = wished.clone().filter(|_| !lock_outs.is_empty());
         self.host.lock_outs = lock_outs;
         if self.host.refused.is_none() {
+            if let Some(listing) = &self.host.listing {
+                // Events may name the new cookies as soon as the kernel has them.
+                self.directory.add_cookies(listing);
+            }
             self.put_node_policy(wished);
+            self.list_node_policy();
         }
     }
 

@@ -2,6 +2,7 @@
 //! by [`Ledger::reconcile`].
 
 mod audit;
+mod claims;
 mod facts;
 mod host;
 pub(crate) mod nearest;
@@ -14,7 +15,7 @@ mod tests;
 mod transition;
 
 use crate::config::{AgentConfig, AllowLocalhost, Fabric};
-use crate::directory::{Directory, EndpointInfo, Listing};
+use crate::directory::{Directory, EndpointInfo, Listing, PolicyListing};
 use crate::endpoint::record::{AttachmentKey, Record};
 use crate::ipcache::{self, Base, Ipcache};
 use heddle_datapath::{Datapath, DatapathError, Facts};
@@ -43,20 +44,31 @@ pub(crate) struct NodeView {
     pub(crate) labels: BTreeMap<String, String>,
     /// Annotated to have its own policy on audit.
     pub(crate) on_audit: bool,
+    /// All its addresses, the internal ones first.
     pub(crate) addresses: Vec<IpAddr>,
+    /// How many of these are internal: one of them is the underlay.
+    pub(crate) internal_count: usize,
     pub(crate) pod_cidrs: Vec<IpNet>,
 }
 
 impl NodeView {
+    /// The addresses by which nodes reach each other.
+    pub(crate) fn internal(&self) -> &[IpAddr] {
+        self.addresses
+            .get(..self.internal_count)
+            .unwrap_or_default()
+    }
+
     /// The underlay address for traffic to its pods of a family.
     pub(crate) fn underlay(&self, fabric: Fabric, wants_v4: bool) -> Option<IpAddr> {
         // The overlay carries both families over one; the routed fabric needs the pods' own.
         let wants_v4 = wants_v4 || fabric == Fabric::Vxlan;
         let same = |address: &&IpAddr| address.is_ipv4() == wants_v4;
-        self.addresses
+        let internal = self.internal();
+        internal
             .iter()
             .find(same)
-            .or_else(|| self.addresses.first())
+            .or_else(|| internal.first())
             .copied()
     }
 }
@@ -80,6 +92,8 @@ pub(crate) struct LocalEndpoint {
     pub(crate) facts: Option<Facts>,
     pub(crate) wished: Option<Arc<CompiledPolicy>>,
     pub(crate) policy: Option<Arc<CompiledPolicy>>,
+    /// What is to be said of the wished policy once it is in force.
+    listing: Option<Arc<PolicyListing>>,
     pub(crate) attached: bool,
     /// It is being removed: nothing is written for it any more.
     pub(crate) leaving: bool,
@@ -98,6 +112,7 @@ impl LocalEndpoint {
             facts: None,
             wished: None,
             policy: None,
+            listing: None,
             attached: false,
             leaving: false,
             policy_revision: 0,
@@ -137,6 +152,8 @@ pub(crate) struct Ledger {
     pub(crate) named: NamedFacts,
     pub(crate) ipcache: Ipcache,
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Namespaces whose administrator lets their pods be on audit.
+    audit_namespaces: BTreeSet<String>,
     pub(crate) nodes: BTreeMap<String, NodeView>,
     /// Pods of this node, and pods whose endpoint is here.
     pub(crate) pods: BTreeMap<NamespacedName, Object>,
@@ -157,6 +174,10 @@ pub(crate) struct Ledger {
     routes: Option<Vec<(IpNet, IpAddr)>>,
     /// Local endpoints whose labels have to be looked at again.
     pub(crate) relabel: BTreeSet<u16>,
+    /// Identities of local endpoints whose number stands for other labels in the store, and these labels.
+    pub(crate) contested: BTreeMap<Identity, LabelSet>,
+    /// Identities of local endpoints whose objects are gone from the store and have to be made again.
+    pub(crate) reassert: BTreeSet<Identity>,
     /// Store revision of the newest policy event.
     pub(crate) policy_revision: u64,
     /// Objects said again since the watch started over.
@@ -199,6 +220,9 @@ impl Ledger {
             engine,
             ipcache,
             namespaces: BTreeMap::new(),
+            audit_namespaces: BTreeSet::new(),
+            contested: BTreeMap::new(),
+            reassert: BTreeSet::new(),
             nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             remote: HashMap::new(),
@@ -273,6 +297,13 @@ impl Ledger {
         for address in &addresses {
             self.local_addresses.insert(*address, id);
         }
+        if self.stands_for_others(endpoint.identity, &endpoint.labels)
+            && let Some(others) = self.engine.labels(endpoint.identity).cloned()
+        {
+            self.contested.entry(endpoint.identity).or_insert(others);
+            self.relabel.insert(id);
+        }
+        let former = self.endpoints.get(&id).map(|it| it.identity);
         let touched = self
             .engine
             .set_identity(endpoint.identity, LabelSet::clone(&endpoint.labels));
@@ -285,6 +316,9 @@ impl Ledger {
         self.attend();
         for address in addresses {
             self.refresh_host(address);
+        }
+        if let Some(former) = former {
+            self.left_identity(former);
         }
     }
 
@@ -301,6 +335,8 @@ impl Ledger {
             return;
         };
         endpoint.identity = identity;
+        endpoint.record.identity = identity.0;
+        endpoint.record.labels = labels.to_strings();
         endpoint.labels = labels;
         self.add_endpoint(endpoint);
     }
@@ -337,6 +373,7 @@ impl Ledger {
         self.directory.set_endpoint(id, None);
         self.relabel.remove(&id);
         self.attend();
+        self.left_identity(endpoint.identity);
         Some(endpoint)
     }
 
@@ -394,12 +431,19 @@ impl Ledger {
         let (_, name) = self.claims.get(&address)?.last()?;
         let endpoint = self.remote.get(name)?;
         let node = self.underlay_of(endpoint, address.is_ipv4());
+        // Until local endpoints have left a number that stands for other labels, it must not give those who
+        // have it elsewhere what these labels are allowed here.
+        let identity = if self.contested.contains_key(&endpoint.identity) {
+            Identity::UNMANAGED
+        } else {
+            endpoint.identity
+        };
         let listing = Listing {
-            identity: endpoint.identity,
+            identity,
             pod: Some(name.clone()),
             node: endpoint.node_name.clone(),
         };
-        Some((Base::pod(endpoint.identity, node), listing))
+        Some((Base::pod(identity, node), listing))
     }
 
     fn underlay_of(&self, endpoint: &RemoteEndpoint, wants_v4: bool) -> Option<IpAddr> {

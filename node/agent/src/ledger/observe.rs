@@ -1,6 +1,6 @@
 //! What the store says, taken into the ledger.
 
-use super::audit::is_on_audit;
+use super::audit::{allows_audit, is_on_audit};
 use super::{Ledger, NodeView, RemoteEndpoint};
 use heddle_kube::store::{Event, Kind, Object};
 use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
@@ -8,7 +8,6 @@ use heddle_policy::NodeFacts;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 impl Ledger {
     /// Takes in one event. `Synced` after a `Restarted` removes what was not said again.
@@ -48,6 +47,7 @@ impl Ledger {
         match object.kind {
             Kind::Namespace => {
                 let labels = string_map(&object.value["metadata"]["labels"]);
+                self.set_audit_namespace(&object.name.name, allows_audit(&object.value));
                 self.set_namespace(&object.name.name, Some(labels));
             }
             Kind::Node => {
@@ -64,8 +64,11 @@ impl Ledger {
             Kind::EndpointSlice => self.set_slice(&object),
             kind if kind.is_policy() => self.set_policy_object(&object),
             Kind::CiliumIdentity => {
-                if let Some((identity, labels)) = identity_of(&object) {
-                    self.set_identity(identity, labels);
+                match (identity_of(&object), object.name.name.parse()) {
+                    (Some((identity, labels)), _) => self.set_identity(identity, labels),
+                    // What cannot be read says nothing of its number any more.
+                    (None, Ok(number)) => self.remove_identity(Identity(number)),
+                    (None, Err(_)) => {}
                 }
             }
             Kind::CiliumEndpoint => self.set_remote(object),
@@ -75,7 +78,10 @@ impl Ledger {
 
     fn deleted(&mut self, kind: Kind, name: &NamespacedName, revision: u64) {
         match kind {
-            Kind::Namespace => self.set_namespace(&name.name, None),
+            Kind::Namespace => {
+                self.set_audit_namespace(&name.name, false);
+                self.set_namespace(&name.name, None);
+            }
             Kind::Node => self.set_node(name.name.clone(), None),
             Kind::Pod => {
                 self.pods.remove(name);
@@ -183,25 +189,6 @@ impl Ledger {
         }
     }
 
-    /// An identity's labels, as the store or an allocation just made says them.
-    pub(crate) fn set_identity(&mut self, identity: Identity, labels: LabelSet) {
-        let touched = self.engine.set_identity(identity, labels.clone());
-        if !touched.is_empty() {
-            self.directory.set_labels(identity, Some(Arc::new(labels)));
-            self.touched.extend(touched);
-        }
-    }
-
-    fn remove_identity(&mut self, identity: Identity) {
-        // An identity that is in use here outlives its object; whoever deleted it was wrong.
-        let used = self.endpoints.values().any(|it| it.identity == identity);
-        if identity.scope() != IdentityScope::Cluster || used {
-            return;
-        }
-        self.touched.extend(self.engine.remove_identity(identity));
-        self.directory.set_labels(identity, None);
-    }
-
     fn set_remote(&mut self, object: Object) {
         let name = object.name.clone();
         match remote_endpoint(&object) {
@@ -260,12 +247,19 @@ pub(crate) fn string_map(value: &Value) -> BTreeMap<String, String> {
 }
 
 fn node_view(value: &Value) -> NodeView {
-    let internal = value["status"]["addresses"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|address| address["type"] == "InternalIP")
-        .filter_map(|address| address["address"].as_str()?.parse().ok());
+    // Whatever its type, an address is the node. The internal ones come first: they are the underlay.
+    let listed = |internal: bool| {
+        let all = value["status"]["addresses"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        all.filter(move |address| (address["type"] == "InternalIP") == internal)
+            .filter_map(|address| address["address"].as_str()?.parse::<IpAddr>().ok())
+            .filter(|address| !address.is_unspecified() && !address.is_loopback())
+            .filter(|address| !address.is_multicast())
+    };
+    let internal: Vec<IpAddr> = listed(true).collect();
+    let internal_count = internal.len();
     let ranges = value["spec"]["podCIDRs"]
         .as_array()
         .into_iter()
@@ -274,7 +268,8 @@ fn node_view(value: &Value) -> NodeView {
     NodeView {
         labels: string_map(&value["metadata"]["labels"]),
         on_audit: is_on_audit(value),
-        addresses: internal.collect(),
+        addresses: internal.into_iter().chain(listed(false)).collect(),
+        internal_count,
         pod_cidrs: ranges.collect(),
     }
 }

@@ -154,13 +154,10 @@ impl Ledger {
                 None => {
                     let policy = Arc::new(self.engine.compile(identity));
                     let listing = Arc::new(self.listing(identity, &policy));
-                    // Events may name the new cookies as soon as the kernel has them.
-                    self.directory.add_cookies(&listing);
                     compiled.insert(identity, (Arc::clone(&policy), Arc::clone(&listing)));
                     (policy, listing)
                 }
             };
-            self.directory.set_policy(id, listing);
             let audit = self.endpoints.get(&id).is_some_and(|it| self.audits(it));
             let policy = if audit {
                 let mut told = CompiledPolicy::clone(&policy);
@@ -171,6 +168,7 @@ impl Ledger {
             };
             if let Some(endpoint) = self.endpoints.get_mut(&id) {
                 endpoint.wished = Some(policy);
+                endpoint.listing = Some(listing);
             }
         }
     }
@@ -200,9 +198,28 @@ impl Ledger {
             })
             .collect();
         for (id, policy) in due {
+            // Events may name the new cookies as soon as the kernel has them.
+            if let Some(listing) = self.endpoints.get(&id).and_then(|it| it.listing.as_ref()) {
+                self.directory.add_cookies(listing);
+            }
             self.write_policy(id, policy);
         }
+        self.list_policies();
         self.write_node_policy();
+    }
+
+    /// Tells those who describe flows of policies that are in force now; of one that is not yet, or that did
+    /// not fit, they are not told.
+    fn list_policies(&mut self) {
+        for (id, endpoint) in &mut self.endpoints {
+            if endpoint.policy.is_some()
+                && endpoint.policy == endpoint.wished
+                && let Some(listing) = endpoint.listing.take()
+            {
+                self.directory.add_cookies(&listing);
+                self.directory.set_policy(*id, listing);
+            }
+        }
     }
 
     fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>) {

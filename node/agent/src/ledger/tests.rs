@@ -394,3 +394,212 @@ async fn a_host_policy_that_would_end_a_session_waits_for_its_authors_word() {
     node.settled().await;
     assert_eq!(in_force(), None);
 }
+
+/// A node with the pod `shop/web`, isolated by a policy about its labels, and the identity that it has.
+async fn isolated_pod() -> (Node, Identity) {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let web =
+        json!({ "podSelector": { "matchLabels": { "app": "web" } }, "policyTypes": ["Ingress"] });
+    node.put(policy("isolate", &web)).await;
+    node.settled().await;
+    assert!(node.datapath.kernel().policies[&1].1.ingress_enforced);
+    let identity = node.datapath.kernel().facts[&1].identity;
+    (node, identity)
+}
+
+#[tokio::test]
+async fn an_identity_in_use_is_made_again_when_it_is_deleted() {
+    let (node, identity) = isolated_pod().await;
+    let name = NamespacedName::new("", identity.to_string());
+    let before = node.store.get(Kind::CiliumIdentity, &name).await.unwrap();
+    node.store
+        .delete(Kind::CiliumIdentity, &name, None)
+        .await
+        .unwrap();
+    eventually("made again", || async {
+        node.store.get(Kind::CiliumIdentity, &name).await.is_ok()
+    })
+    .await;
+    let after = node.store.get(Kind::CiliumIdentity, &name).await.unwrap();
+    assert_eq!(
+        before.value["security-labels"],
+        after.value["security-labels"]
+    );
+    node.settled().await;
+    assert_eq!(node.datapath.kernel().facts[&1].identity, identity);
+    assert!(node.datapath.kernel().policies[&1].1.ingress_enforced);
+}
+
+#[tokio::test]
+async fn a_number_that_goes_to_other_labels_opens_no_pod_that_has_it() {
+    let (mut node, number) = isolated_pod().await;
+    // Whether it is deleted first or overwritten in place, and whether the agent is there or not.
+    for (deleted, away) in [(true, false), (false, false), (true, true), (false, true)] {
+        let held = node.datapath.kernel().facts[&1].identity;
+        let name = NamespacedName::new("", held.to_string());
+        if away {
+            node.stop().await;
+        }
+        node.datapath.take_calls();
+        if deleted {
+            node.store
+                .delete(Kind::CiliumIdentity, &name, None)
+                .await
+                .unwrap();
+        }
+        node.put(identity(held.0, "stranger")).await;
+        if away {
+            node.restart().await;
+        }
+        eventually("moved, or kept", || async {
+            let object = node.store.get(Kind::CiliumIdentity, &name).await.unwrap();
+            let has = node.datapath.kernel().facts[&1].identity;
+            has != held || object.value["security-labels"]["k8s:app"] == "web"
+        })
+        .await;
+        node.settled().await;
+        let kernel = node.datapath.kernel();
+        assert!(kernel.policies[&1].1.ingress_enforced, "{deleted} {away}");
+        let has = kernel.facts[&1].identity;
+        let labels = node
+            .agent()
+            .on_ledger(move |ledger| ledger.engine.labels(has).cloned())
+            .await
+            .unwrap();
+        assert_eq!(labels.get("app"), Some("web"));
+        assert!(node.differences().await.is_empty());
+        let published = node
+            .store
+            .get(Kind::CiliumEndpoint, &NamespacedName::new("shop", "web"))
+            .await
+            .unwrap();
+        assert_eq!(published.value["status"]["identity"]["id"], has.0);
+    }
+    assert_ne!(node.datapath.kernel().facts[&1].identity, number);
+}
+
+#[tokio::test]
+async fn without_its_pod_object_a_restored_endpoint_keeps_the_labels_it_was_given() {
+    let (mut node, held) = isolated_pod().await;
+    node.stop().await;
+    let pod = NamespacedName::new("shop", "web");
+    node.store.delete(Kind::Pod, &pod, None).await.unwrap();
+    node.put(identity(held.0, "stranger")).await;
+    node.restart().await;
+    node.settled().await;
+    let kernel = node.datapath.kernel();
+    assert!(kernel.policies[&1].1.ingress_enforced);
+    assert_ne!(kernel.facts[&1].identity, held);
+}
+
+#[tokio::test]
+async fn a_pods_own_annotation_puts_nothing_on_audit() {
+    let (node, _) = isolated_pod().await;
+    let annotate = async |value: &str| {
+        let name = NamespacedName::new("shop", "web");
+        let mut pod = node.store.get(Kind::Pod, &name).await.unwrap().value;
+        pod["metadata"]["annotations"] = json!({ "heddle.dev/policy-audit": value });
+        node.store.update(Kind::Pod, pod).await.unwrap();
+        node.settled().await;
+    };
+    let is_on_audit = || node.datapath.kernel().policies[&1].1.audit;
+    annotate("true").await;
+    assert!(!is_on_audit());
+    let notice = || {
+        crate::agent::lock(&node.agent().notices)
+            .get("policy-audit")
+            .cloned()
+    };
+    eventually("told", || async { notice().is_some() }).await;
+    assert!(notice().unwrap().contains("shop/web"));
+
+    // The namespace's administrator allows it.
+    let namespace = |allows: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": { "name": "shop", "labels": { "kubernetes.io/metadata.name": "shop" },
+                "annotations": { "heddle.dev/allow-policy-audit": allows } },
+        })
+    };
+    node.put(namespace("true")).await;
+    node.settled().await;
+    assert!(is_on_audit());
+    eventually("withdrawn", || async { notice().is_none() }).await;
+
+    // No more once a cluster-wide policy is about the pod.
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "above" },
+        "spec": { "endpointSelector": {}, "ingressDeny": [{ "fromEntities": ["world"] }] },
+    }))
+    .await;
+    node.settled().await;
+    assert!(!is_on_audit());
+    let above = NamespacedName::new("", "above");
+    node.store
+        .delete(Kind::CiliumClusterwideNetworkPolicy, &above, None)
+        .await
+        .unwrap();
+    node.settled().await;
+    assert!(is_on_audit());
+    node.put(namespace("false")).await;
+    node.settled().await;
+    assert!(!is_on_audit());
+}
+
+#[tokio::test]
+async fn every_address_of_a_node_is_the_node_and_the_internal_one_its_tunnel_end() {
+    let node = Node::start().await;
+    let mut other = self::node("n2", 2);
+    let addresses = other["status"]["addresses"].as_array_mut().unwrap();
+    addresses.insert(
+        0,
+        json!({ "type": "ExternalIP", "address": "198.51.100.2" }),
+    );
+    addresses.push(json!({ "type": "Other", "address": "2001:db8::2" }));
+    addresses.push(json!({ "type": "Hostname", "address": "n2" }));
+    node.put(other).await;
+    node.settled().await;
+    let kernel = node.datapath.kernel();
+    for (prefix, underlay) in [
+        ("192.168.0.2/32", "192.168.0.2"),
+        ("198.51.100.2/32", "192.168.0.2"),
+        ("2001:db8::2/128", "fd00::2"),
+    ] {
+        let row = &kernel.peers[&prefix.parse().unwrap()];
+        assert_eq!(row.identity, Identity::REMOTE_NODE, "{prefix}");
+        assert_eq!(row.node, Some(underlay.parse().unwrap()), "{prefix}");
+        assert!(row.is_node && row.in_cluster);
+    }
+}
+
+#[tokio::test]
+async fn flows_name_only_policies_that_are_in_force() {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let deny = json!({ "podSelector": {}, "policyTypes": ["Ingress"] });
+    node.put(policy("first", &deny)).await;
+    node.settled().await;
+    let isolating = || {
+        let found = node.agent().directory.isolating(1, Direction::Ingress);
+        found.into_iter().map(|id| id.name).collect::<Vec<_>>()
+    };
+    assert_eq!(isolating(), ["first"]);
+    // The kernel takes nothing any more: the first policy stays in force, and is the one that is named.
+    node.datapath.set_dead(true);
+    let open = json!({ "podSelector": {}, "ingress": [{ "ports": [{ "port": 80 }] }] });
+    node.put(policy("second", &open)).await;
+    eventually("tried", || async {
+        node.agent()
+            .on_ledger(|ledger| !ledger.failures.is_empty())
+            .await
+    })
+    .await;
+    assert_eq!(isolating(), ["first"]);
+    node.datapath.set_dead(false);
+    node.settled().await;
+    assert_eq!(isolating(), ["first", "second"]);
+}

@@ -2,17 +2,22 @@
 
 use super::Metrics;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
 
-/// Scrapes at once; one more waits.
+/// Connections at once.
 const MAX_CONNECTIONS: usize = 8;
 /// Bytes of a request that are read at most.
 const MAX_REQUEST: usize = 8_192;
-/// Time for a request to arrive and for an answer to leave.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a request to arrive. When all places are taken, whoever has held one longest without a request loses
+/// it at once: nobody keeps scrapes out by opening connections.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a request and its answer together.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection could not be accepted.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -26,36 +31,58 @@ pub async fn serve(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: Vec<(AbortHandle, Arc<AtomicBool>)> = Vec::new();
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => return,
-            accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (Ok((stream, _)), Ok(place)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             // Out of file descriptors, most likely: trying at once would burn a CPU.
             tokio::time::sleep(RETRY).await;
             continue;
         };
+        open.retain(|(task, _)| !task.is_finished());
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                let idle = open
+                    .iter()
+                    .find(|(_, asked)| !asked.load(Ordering::Relaxed));
+                if let Some((task, _)) = idle {
+                    task.abort();
+                }
+                let freed = tokio::select! {
+                    _ = shutdown.wait_for(|stop| *stop) => return,
+                    freed = Arc::clone(&places).acquire_owned() => freed,
+                };
+                match freed {
+                    Ok(place) => place,
+                    Err(_) => return,
+                }
+            }
+        };
         let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
+        let asked = Arc::new(AtomicBool::new(false));
+        let has_asked = Arc::clone(&asked);
+        let task = tokio::spawn(async move {
             // A peer that hangs up or dawdles is its own loss.
-            let _ = tokio::time::timeout(PATIENCE * 2, answer(stream, metrics)).await;
+            let _ = tokio::time::timeout(TIMEOUT, answer(stream, metrics, &has_asked)).await;
             drop(place);
         });
+        open.push((task.abort_handle(), asked));
     }
 }
 
-async fn answer<S>(mut stream: S, metrics: Arc<Metrics>) -> std::io::Result<()>
+async fn answer<S>(mut stream: S, metrics: Arc<Metrics>, asked: &AtomicBool) -> std::io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Ok(head) = tokio::time::timeout(PATIENCE, read_head(&mut stream)).await else {
+    let Ok(head) = tokio::time::timeout(REQUEST_TIMEOUT, read_head(&mut stream)).await else {
         return Ok(());
     };
     let head = head?;
+    asked.store(true, Ordering::Relaxed);
     let mut words = head
         .lines()
         .next()

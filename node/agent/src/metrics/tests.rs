@@ -147,3 +147,35 @@ async fn scrapes_are_answered() {
 }
 
 const MAX_REQUEST_AND_MORE: usize = 8_192;
+
+#[tokio::test]
+async fn connections_without_a_request_keep_no_scrape_out() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, shutdown) = tokio::sync::watch::channel(false);
+    let server = tokio::spawn(serve(listener, Arc::new(Metrics::new()), shutdown));
+    let mut holders = Vec::new();
+    for _ in 0..40 {
+        holders.push(TcpStream::connect(address).await.unwrap());
+    }
+    // Less than the time that one of them may take to send its request.
+    let scrape = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = tokio::time::timeout(Duration::from_millis(900), scrape)
+        .await
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(holders);
+    stop.send_replace(true);
+    server.await.unwrap();
+}

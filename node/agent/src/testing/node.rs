@@ -114,6 +114,8 @@ impl Node {
             excluded_labels: None,
             policy_enforcement: EnforcementMode::Default,
             policy_audit: PolicyAudit::None,
+            // It takes more than this: see `ledger/audit.rs`.
+            allow_pod_audit: true,
             allow_localhost: AllowLocalhost::Always,
             policy_cidr_match_mode: CidrMatchMode::Specification,
             protected_traffic: Vec::new(),

@@ -1,0 +1,152 @@
+//! Endpoints of the kernel that no record names, and files that cannot be read: their addresses are nobody
+//! else's until they are gone.
+
+use super::record::{AttachmentKey, Records};
+use super::{blocking, kernel_failure};
+use crate::agent::{Agent, lock};
+use heddle_cni::protocol::ApiError;
+use heddle_datapath::Facts;
+use heddle_ipam::Owner;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An endpoint without a record, a file that cannot be read, or both.
+#[derive(Clone, Debug)]
+pub(crate) struct Orphan {
+    /// The kernel's endpoint, if it has one.
+    pub(crate) endpoint: Option<u16>,
+    /// The damaged file and its name without endings.
+    pub(crate) file: Option<(PathBuf, String)>,
+    /// Under whose name its addresses are reserved.
+    pub(crate) owner: Owner,
+}
+
+impl Orphan {
+    /// What the kernel has of an endpoint.
+    pub(super) fn of_kernel(facts: &Facts, file: Option<(PathBuf, String)>) -> Self {
+        Self {
+            endpoint: Some(facts.endpoint),
+            file,
+            // No container has such an id and interface.
+            owner: Owner::new(&format!("endpoint {}", facts.endpoint), "kernel"),
+        }
+    }
+
+    fn tells_attachment(&self) -> bool {
+        let file = self.file.as_ref();
+        file.is_some_and(|(_, stem)| stem.contains('@'))
+    }
+
+    fn is_of(&self, key: &AttachmentKey) -> bool {
+        let file = self.file.as_ref();
+        file.is_some_and(|(_, stem)| Records::is_about(stem, key))
+    }
+}
+
+/// The addresses of facts.
+pub(super) fn addresses(facts: &Facts) -> impl Iterator<Item = IpAddr> + use<> {
+    let (v4, v6) = (facts.ipv4.map(IpAddr::V4), facts.ipv6.map(IpAddr::V6));
+    v4.into_iter().chain(v6)
+}
+
+impl Agent {
+    /// Removes what is left of an attachment whose record is damaged.
+    pub(super) async fn remove_orphan_of(
+        self: &Arc<Self>,
+        key: &AttachmentKey,
+    ) -> Result<(), ApiError> {
+        let found = lock(&self.orphans).iter().find(|it| it.is_of(key)).cloned();
+        match found {
+            Some(orphan) => self.remove_orphan(orphan).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the orphans whose attachment the runtime does not list. One that does not tell its attachment
+    /// goes when all that are listed are accounted for.
+    pub(super) async fn remove_unlisted_orphans(
+        self: &Arc<Self>,
+        listed: &BTreeSet<AttachmentKey>,
+    ) {
+        let all = lock(&self.orphans).clone();
+        if all.is_empty() {
+            return;
+        }
+        let wanted = listed.clone();
+        let unknown: Vec<AttachmentKey> = self
+            .on_ledger(move |ledger| {
+                let unknown = wanted.into_iter();
+                unknown.filter(|key| ledger.by_key(key).is_none()).collect()
+            })
+            .await;
+        let unexplained = unknown
+            .iter()
+            .any(|key| !all.iter().any(|orphan| orphan.is_of(key)));
+        for orphan in all {
+            let goes = if orphan.tells_attachment() {
+                !listed.iter().any(|key| orphan.is_of(key))
+            } else {
+                !unexplained
+            };
+            if goes {
+                // What fails stays, and is tried at the next look.
+                let _ = self.remove_orphan(orphan).await;
+            }
+        }
+    }
+
+    /// Tries again to remove what no record names. While a damaged file may be about it, it stays.
+    pub(crate) async fn retry_orphans(self: &Arc<Self>) {
+        let all = lock(&self.orphans).clone();
+        if all.iter().any(|orphan| orphan.file.is_some()) {
+            return;
+        }
+        for orphan in all {
+            let _ = self.remove_orphan(orphan).await;
+        }
+    }
+
+    pub(super) async fn remove_orphan(self: &Arc<Self>, orphan: Orphan) -> Result<(), ApiError> {
+        if let Some(id) = orphan.endpoint {
+            let datapath = Arc::clone(&self.datapath);
+            blocking(move || datapath.remove_endpoint(id))
+                .await
+                .map_err(|error| kernel_failure(&error).object(format!("endpoint {id}")))?;
+            self.on_ledger(move |ledger| ledger.free_id(id)).await;
+            tracing::info!(endpoint = id, "removed from the kernel: no record names it");
+        }
+        self.addresses.release_owner(&orphan.owner, 0);
+        if let Some((path, _)) = &orphan.file
+            && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a damaged endpoint record cannot be removed");
+        }
+        lock(&self.orphans).retain(|it| it.endpoint != orphan.endpoint || it.file != orphan.file);
+        self.tell_of_orphans();
+        Ok(())
+    }
+
+    /// Says which pods cannot be managed.
+    pub(super) fn tell_of_orphans(&self) {
+        let names: Vec<String> = lock(&self.orphans)
+            .iter()
+            .map(|orphan| match (&orphan.file, orphan.endpoint) {
+                (Some((path, _)), _) => path.display().to_string(),
+                (None, Some(id)) => format!("endpoint {id} of the kernel"),
+                (None, None) => String::new(),
+            })
+            .collect();
+        self.notice(
+            "records",
+            (!names.is_empty()).then(|| {
+                format!(
+                    "damaged or missing endpoint records: {}; their pods keep their network and addresses but cannot be managed: delete the pods, and DEL or GC removes what is left",
+                    names.join(", ")
+                )
+            }),
+        );
+    }
+}

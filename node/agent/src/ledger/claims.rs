@@ -1,0 +1,142 @@
+//! Identities in use here: what the store says otherwise of them is refused, and what it lost is made again.
+
+use super::Ledger;
+use heddle_kube::store::Kind;
+use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+impl Ledger {
+    /// Whether a number is known to stand for other labels than these.
+    pub(crate) fn stands_for_others(&self, identity: Identity, labels: &LabelSet) -> bool {
+        if labels.is_empty() || identity.scope() != IdentityScope::Cluster {
+            return false;
+        }
+        match self.contested.get(&identity) {
+            Some(others) => others != labels,
+            None => self
+                .engine
+                .labels(identity)
+                .is_some_and(|known| known != labels),
+        }
+    }
+
+    /// The labels of the local endpoints that have an identity.
+    fn local_labels(&self, identity: Identity) -> Option<Arc<LabelSet>> {
+        let mut endpoints = self.endpoints.values();
+        endpoints
+            .find(|it| it.identity == identity && !it.labels.is_empty())
+            .map(|it| Arc::clone(&it.labels))
+    }
+
+    /// An identity's labels as the store says them. Where local endpoints have the number with other labels,
+    /// they keep these, and are moved to a number of their own.
+    pub(crate) fn set_identity(&mut self, identity: Identity, labels: LabelSet) {
+        if let Some(held) = self.local_labels(identity)
+            && *held != labels
+        {
+            self.contest(identity, labels);
+            return;
+        }
+        self.reassert.remove(&identity);
+        if self.contested.remove(&identity).is_some() {
+            self.refresh_bearers(identity);
+        }
+        self.accept_identity(identity, labels);
+    }
+
+    fn accept_identity(&mut self, identity: Identity, labels: LabelSet) {
+        if self.engine.labels(identity) == Some(&labels) {
+            return;
+        }
+        let touched = self.engine.set_identity(identity, labels.clone());
+        self.directory.set_labels(identity, Some(Arc::new(labels)));
+        self.touched.extend(touched);
+    }
+
+    fn contest(&mut self, identity: Identity, labels: LabelSet) {
+        self.reassert.remove(&identity);
+        let bearers = self.endpoints.iter();
+        let bearers = bearers.filter(|(_, it)| it.identity == identity);
+        self.relabel.extend(bearers.map(|(id, _)| *id));
+        if self.contested.get(&identity) == Some(&labels) {
+            return;
+        }
+        tracing::error!(
+            %identity, labels = %labels,
+            "refused: the number is in use here with other labels; its endpoints keep these and get another number"
+        );
+        self.contested.insert(identity, labels);
+        self.refresh_bearers(identity);
+    }
+
+    /// A number went to others, whose labels the watch has not said or nobody can read: its endpoints get another.
+    pub(crate) fn give_up_identity(&mut self, identity: Identity) {
+        if !self.contested.contains_key(&identity) && self.local_labels(identity).is_some() {
+            self.contest(identity, LabelSet::new());
+        }
+    }
+
+    /// An identity's object is gone from the store.
+    pub(super) fn remove_identity(&mut self, identity: Identity) {
+        if identity.scope() != IdentityScope::Cluster {
+            return;
+        }
+        let contested = self.contested.remove(&identity).is_some();
+        if contested {
+            self.refresh_bearers(identity);
+        }
+        if self.endpoints.values().any(|it| it.identity == identity) {
+            // Whoever deleted it was wrong.
+            self.reassert.insert(identity);
+            return;
+        }
+        self.touched.extend(self.engine.remove_identity(identity));
+        self.directory.set_labels(identity, None);
+    }
+
+    /// A local endpoint does not have this identity any more: when it was the last, the store's word counts.
+    pub(super) fn left_identity(&mut self, identity: Identity) {
+        if identity.scope() != IdentityScope::Cluster
+            || self.endpoints.values().any(|it| it.identity == identity)
+        {
+            return;
+        }
+        let object = (
+            Kind::CiliumIdentity,
+            NamespacedName::new("", identity.to_string()),
+        );
+        if let Some(labels) = self.contested.remove(&identity) {
+            if labels.is_empty() {
+                self.touched.extend(self.engine.remove_identity(identity));
+                self.directory.set_labels(identity, None);
+            } else {
+                self.accept_identity(identity, labels);
+            }
+            self.refresh_bearers(identity);
+        } else if self.reassert.remove(&identity) && !self.known.contains(&object) {
+            self.touched.extend(self.engine.remove_identity(identity));
+            self.directory.set_labels(identity, None);
+        }
+    }
+
+    /// Works out again who the addresses are that other nodes' pods with this identity have.
+    fn refresh_bearers(&mut self, identity: Identity) {
+        let remote = self.remote.values().filter(|it| it.identity == identity);
+        let addresses: Vec<IpAddr> = remote.flat_map(|it| it.addresses.clone()).collect();
+        for address in addresses {
+            self.refresh_host(address);
+        }
+    }
+
+    /// What an operator should know of numbers in conflict.
+    pub(crate) fn contested_notice(&self) -> Option<String> {
+        let numbers: Vec<String> = self.contested.keys().map(ToString::to_string).collect();
+        (!numbers.is_empty()).then(|| {
+            format!(
+                "identities {} stand for other labels in the store than pods of this node have: the pods keep their labels and policy and are moved to other numbers",
+                numbers.join(", ")
+            )
+        })
+    }
+}
