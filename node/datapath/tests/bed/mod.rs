@@ -6,6 +6,8 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod packets;
+
 use heddle_abi::Event;
 use heddle_datapath::{Datapath, Facts, KernelDatapath, LinkSpec, PeerRow, Settings};
 use heddle_model::Identity;
