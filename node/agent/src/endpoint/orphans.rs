@@ -30,7 +30,7 @@ impl Orphan {
             endpoint: Some(facts.endpoint),
             file,
             // No container has such an id and interface.
-            owner: Owner::new(&format!("endpoint {}", facts.endpoint), "kernel"),
+            owner: Owner::new(format!("endpoint {}", facts.endpoint), "kernel"),
         }
     }
 
