@@ -60,6 +60,9 @@ const _: () = assert!(size_of::<ConnectionVerdict>() == 16);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ConnectionEntry {
+    /// Zero: what the test version of the ABI has more.
+    #[cfg(feature = "next-abi")]
+    pub next_abi: u64,
     /// Second of the boot clock after which the entry is dead.
     pub expires: u32,
     /// Second of the boot clock when the last event was sent for it.
@@ -84,7 +87,10 @@ pub struct ConnectionEntry {
     pub reserved: [u8; 5],
 }
 
+#[cfg(not(feature = "next-abi"))]
 const _: () = assert!(size_of::<ConnectionEntry>() == 88);
+#[cfg(feature = "next-abi")]
+const _: () = assert!(size_of::<ConnectionEntry>() == 96);
 
 /// A fragmented datagram on its way.
 #[repr(C)]

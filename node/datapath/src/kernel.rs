@@ -5,15 +5,16 @@ use crate::{
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
     events::{self, Losses},
-    maps::{Maps, lock, refused},
+    maps::{Maps, lock, refused, room},
     netlink::{self, Link, Netlink, set_sysctl},
     object::{self, Pins},
     pod_hooks::PodHooks,
     policy::Policies,
+    takeover::Takeover,
 };
 use aya::{
     Ebpf,
-    maps::{MapError, lpm_trie::Key},
+    maps::{IterableMap as _, MapError, lpm_trie::Key},
 };
 use heddle_abi::{
     Address, ConnectionEntry, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER,
@@ -81,6 +82,12 @@ impl KernelDatapath {
     ///
     /// When the kernel refuses a program (with the verifier's words), a map or a link.
     pub fn open(settings: Settings) -> Result<Self, DatapathError> {
+        // Refuses, if it does, before anything is touched.
+        let wished = [
+            (map_names::CONNECTIONS, settings.max_connections),
+            (map_names::IPCACHE, settings.max_ipcache_entries),
+        ];
+        let takeover = Takeover::survey(&settings.pin_dir, &wished)?;
         let netlink = Netlink::open()?;
         let uplink = netlink.link(&settings.uplink)?.ok_or_else(|| DatapathError::Failed {
             doing: "find uplink",
@@ -107,7 +114,10 @@ impl KernelDatapath {
             None
         };
         let pins = Pins::open(&settings)?;
-        let mut object = object::load(&settings, &pins.maps)?;
+        takeover.share()?;
+        let mut object = object::load(&takeover)?;
+        takeover.fill()?;
+        takeover.adopt_links(&pins.links)?;
         let maps = Arc::new(Maps::take(&mut object)?);
         let losses = Losses::default();
         losses.start(&maps)?;
@@ -145,7 +155,45 @@ impl KernelDatapath {
         if judged {
             datapath.attach_program(TO_NETWORK, &datapath.settings.uplink, false)?;
         }
+        let wanted = datapath.remove_other_hooks(judged)?;
+        takeover.finish(&datapath.pins.links, &wanted)?;
         Ok(datapath)
+    }
+
+    /// Takes off what is attached by the other kind of hook (a former run was set to it, or was ended between
+    /// the two); gives the names of the links' pins that are in use.
+    fn remove_other_hooks(&self, judged: bool) -> Result<BTreeSet<String>, DatapathError> {
+        let uplink = self.settings.uplink.as_str();
+        let mut interfaces = vec![(uplink.to_owned(), true), (uplink.to_owned(), false)];
+        if self.overlay.is_some() {
+            interfaces.extend([(OVERLAY.to_owned(), true), (OVERLAY.to_owned(), false)]);
+        }
+        for endpoint in lock(&self.known).keys() {
+            let name = link_name(*endpoint);
+            if self.netlink.link(&name)?.is_some() {
+                interfaces.extend([(name.clone(), true), (name, false)]);
+            }
+        }
+        let mut wanted = BTreeSet::new();
+        for (interface, ingress) in &interfaces {
+            let what = Attachment {
+                program: "",
+                interface,
+                ingress: *ingress,
+            };
+            let pin = what.pin(&self.pins.links);
+            match self.hook {
+                Hook::Clsact => attach::detach(Hook::Tcx, &self.pins.links, what)?,
+                // A link that is still to be settled keeps its filters until then.
+                Hook::Tcx if pin.exists() => attach::remove_clsact_filter(what)?,
+                Hook::Tcx => {}
+            }
+            let unused = interface == uplink && !ingress && !judged;
+            if let (Some(name), false) = (pin.file_name(), unused) {
+                wanted.insert(name.to_string_lossy().into_owned());
+            }
+        }
+        Ok(wanted)
     }
 
     /// The directory of the pinned maps.
@@ -696,7 +744,7 @@ impl Datapath for KernelDatapath {
             .keys()
             .filter_map(Result::ok)
             .count() as u64;
-        let policies = self.policies.largest() as u64;
+        let (policies, policy_room) = self.policies.largest()?;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {
             name: name.to_owned(),
@@ -712,18 +760,14 @@ impl Datapath for KernelDatapath {
             row(
                 map_names::IPCACHE,
                 ipcache,
-                u64::from(self.settings.max_ipcache_entries),
+                room(lock(&self.maps.ipcache).map(), map_names::IPCACHE)?,
             ),
             row(
                 map_names::CONNECTIONS,
                 connections,
-                u64::from(self.settings.max_connections),
+                room(lock(&self.maps.connections).map(), map_names::CONNECTIONS)?,
             ),
-            row(
-                map_names::POLICIES,
-                policies,
-                u64::from(self.settings.max_policy_entries),
-            ),
+            row(map_names::POLICIES, policies, policy_room),
             row("POLICY_SLOTS", slots, max_slots),
         ])
     }

@@ -15,6 +15,7 @@ mod pinned;
 mod pod_hooks;
 mod policy;
 mod settings;
+mod takeover;
 
 pub use api::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
@@ -24,3 +25,4 @@ pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
 pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;
+pub use takeover::{Prepared, prepare_downgrade};

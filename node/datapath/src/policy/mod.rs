@@ -14,8 +14,9 @@ pub(crate) use rows::read as read_rows;
 use crate::{
     DatapathError, RealisedPolicy,
     keeper::Keeper,
-    maps::{Maps, PolicyMap, lock, refused},
+    maps::{Maps, PolicyMap, lock, refused, room},
 };
+use aya::maps::IterableMap as _;
 use heddle_abi::{MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_SLOT_NONE, PolicyBinding, map_names};
 use heddle_policy::compiled::{CompiledPolicy, Entry};
 use slots::{Slot, Slots};
@@ -173,11 +174,16 @@ impl Policies {
         Ok(binding(&self.maps, endpoint)?.generation())
     }
 
-    /// Rows of the largest policy in force.
-    pub(crate) fn largest(&self) -> usize {
+    /// Rows of the largest policy in force, and how many its map can hold.
+    pub(crate) fn largest(&self) -> Result<(u64, u64), DatapathError> {
         let bound = lock(&self.bound);
-        let sizes = bound.by_slot.values().map(|it| it.entries.len());
-        sizes.max().unwrap_or(0)
+        match bound.by_slot.values().max_by_key(|it| it.entries.len()) {
+            Some(it) => Ok((
+                it.entries.len() as u64,
+                room(it.map.map(), map_names::POLICIES)?,
+            )),
+            None => Ok((0, u64::from(self.max_entries))),
+        }
     }
 
     /// Slots that hold a map in force, or one that was left a moment ago; and how many there may be.

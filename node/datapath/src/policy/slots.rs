@@ -248,7 +248,10 @@ mod tests {
         let numbers = Mutex::new(Numbers::default());
         let put = |number| Ok::<_, ()>(number);
         assert_eq!(take_and_fill(&numbers, put), Ok(Some(1)));
-        assert_eq!(take_and_fill(&numbers, |_| Err::<u32, _>("refused")), Err("refused"));
+        assert_eq!(
+            take_and_fill(&numbers, |_| Err::<u32, _>("refused")),
+            Err("refused")
+        );
         assert_eq!(take_and_fill(&numbers, put), Ok(Some(2)));
         assert_eq!(take_and_fill(&numbers, put), Ok(Some(3)));
     }
