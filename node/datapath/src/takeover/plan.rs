@@ -128,14 +128,12 @@ fn decide(
 
 /// What an operator can do about a version that is not taken over from.
 pub(super) fn help(version: u32) -> String {
-    if version > ABI_VERSION {
-        format!(
-            "keep `heddle agent --prepare-downgrade {ABI_VERSION}` of the newer version running on this node while this one starts"
-        )
+    let way = if version > ABI_VERSION {
+        "start the newer version again"
     } else {
-        "upgrade by way of a version in between, or drain the node and remove its pin directory"
-            .to_owned()
-    }
+        "upgrade by way of a version in between"
+    };
+    format!("{way}, or drain the node and remove its pin directory")
 }
 
 #[cfg(test)]
