@@ -54,6 +54,9 @@ fn main() {
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
+    if env::var_os("CARGO_FEATURE_NEXT_ABI").is_some() {
+        build.args(["--features", "heddle-bpf/next-abi"]);
+    }
     // What cargo sets for this script would leak the host build's choices into the other one.
     for leaked in [
         "RUSTC_WRAPPER",

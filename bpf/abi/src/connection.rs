@@ -70,6 +70,9 @@ const _: () = assert!(size_of::<ConnectionVerdict>() == 16);
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ConnectionEntry {
+    /// Zero: what the test version of the ABI has more.
+    #[cfg(feature = "next-abi")]
+    pub next_abi: u64,
     /// Second of the monotonic clock (`CLOCK_MONOTONIC`) after which the entry is dead.
     pub expires: u32,
     /// Second of the monotonic clock when the last event was sent for it; at first, when it was made.
@@ -98,7 +101,10 @@ pub struct ConnectionEntry {
     pub padding: [u8; 2],
 }
 
+#[cfg(not(feature = "next-abi"))]
 const _: () = assert!(size_of::<ConnectionEntry>() == 88);
+#[cfg(feature = "next-abi")]
+const _: () = assert!(size_of::<ConnectionEntry>() == 96);
 
 /// Shares of `ESTABLISHED`: two an endpoint.
 pub const SHARES: u32 = crate::MAX_ENDPOINTS * 2;

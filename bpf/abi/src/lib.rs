@@ -10,6 +10,7 @@ mod connection;
 mod drop_reason;
 mod endpoint;
 mod event;
+mod layout;
 mod policy;
 mod route;
 
@@ -28,6 +29,9 @@ pub use event::{
     EVENT_VERDICT, Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot,
     SAMPLERS, Sampler, TracePoint, metric_index, sampler_index,
 };
+#[cfg(feature = "next-abi")]
+pub use layout::next_abi;
+pub use layout::{Content, LAYOUTS, MapLayout, VERSION_WITHOUT_RECORD, former_layout, layout_of};
 pub use policy::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, MAX_POLICY_SLOTS, POLICY_ANY_PORT_PREFIX,
     POLICY_ANY_PROTOCOL_PREFIX, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW,
@@ -39,7 +43,9 @@ pub use route::{
 
 /// Version of the layouts below; part of the path under which maps are pinned, so that a program never
 /// reads a map whose layout it does not know.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = VERSION + cfg!(feature = "next-abi") as u32;
+
+const VERSION: u32 = 3;
 
 /// Names of the maps, the same in the object file, in the pin directory and in `heddle bpf`.
 pub mod map_names {

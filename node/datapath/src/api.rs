@@ -28,6 +28,22 @@ pub enum DatapathError {
         /// Why not.
         reason: String,
     },
+    /// What another ABI version left cannot be taken over; nothing was touched.
+    #[error(
+        "version {own} of the datapath cannot take over from version {version} in {directory}: {reason}; nothing was touched; {help}"
+    )]
+    OtherVersion {
+        /// The version that is in force.
+        version: u32,
+        /// The version that was to take over.
+        own: u32,
+        /// Where the pins of the one in force are.
+        directory: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        help: String,
+    },
     /// A map is full; nothing was opened by it.
     #[error("map {map} is full ({entries} of {max} entries)")]
     MapFull {

@@ -183,7 +183,10 @@ pub(crate) fn remove_clsact_filter(what: Attachment<'_>) -> Result<(), DatapathE
             .detach();
     match removed {
         Err(ProgramError::NetlinkError(error))
-            if error.raw_os_error() != Some(nix::errno::Errno::ENOENT as i32) =>
+            // No such filter; no such qdisc.
+            if ![nix::errno::Errno::ENOENT, nix::errno::Errno::EINVAL]
+                .map(|it| Some(it as i32))
+                .contains(&error.raw_os_error()) =>
         {
             Err(DatapathError::Failed {
                 doing: "remove clsact filter",

@@ -2,7 +2,7 @@
 
 use crate::{
     ConnectionRow, DatapathError,
-    kernel::connection_row,
+    conversion::connection_row,
     maps::{Connections, Maps, lock, refused},
 };
 use heddle_abi::{ConnectionEntry, ConnectionKey, SHARES};

@@ -5,24 +5,24 @@ use crate::{
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
     connections,
+    conversion::{from_kernel, monotonic_seconds, peer_key, peer_row, to_kernel},
     events::{self, Losses},
-    maps::{Maps, lock, refused},
+    maps::{Maps, lock, refused, room},
     netlink::{self, Link, Netlink, set_sysctl},
     object::{self, Pins},
     pod_hooks::PodHooks,
     policy::Policies,
+    takeover::Takeover,
 };
 use aya::{
     Ebpf,
-    maps::{MapError, lpm_trie::Key},
+    maps::{IterableMap as _, MapError},
 };
 use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER,
-    IPCACHE_LOCAL_NODE, IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS,
-    MacAddress, MetricSlot, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig,
-    OVERLAY_PORT, map_names,
+    Address, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE,
+    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NODE_HOST_POLICY,
+    NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
-use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
@@ -82,6 +82,13 @@ impl KernelDatapath {
     ///
     /// When the kernel refuses a program (with the verifier's words), a map or a link.
     pub fn open(settings: Settings) -> Result<Self, DatapathError> {
+        // Refuses, if it does, before anything is touched.
+        let wished = [
+            (map_names::CONNECTIONS, settings.max_connections),
+            (map_names::ESTABLISHED, settings.max_connections),
+            (map_names::IPCACHE, settings.max_ipcache_entries),
+        ];
+        let takeover = Takeover::survey(&settings.pin_dir, &wished)?;
         let netlink = Netlink::open()?;
         let uplink = netlink.link(&settings.uplink)?.ok_or_else(|| DatapathError::Failed {
             doing: "find uplink",
@@ -108,7 +115,10 @@ impl KernelDatapath {
             None
         };
         let pins = Pins::open(&settings)?;
-        let mut object = object::load(&settings, &pins.maps)?;
+        takeover.share()?;
+        let mut object = object::load(&takeover)?;
+        takeover.fill()?;
+        takeover.adopt_links(&pins.links)?;
         let maps = Arc::new(Maps::take(&mut object)?);
         let losses = Losses::default();
         losses.start(&maps)?;
@@ -146,7 +156,45 @@ impl KernelDatapath {
         if judged {
             datapath.attach_program(TO_NETWORK, &datapath.settings.uplink, false)?;
         }
+        let wanted = datapath.remove_other_hooks(judged)?;
+        takeover.finish(&datapath.pins.links, &wanted)?;
         Ok(datapath)
+    }
+
+    /// Takes off what is attached by the other kind of hook (a former run was set to it, or was ended between
+    /// the two); gives the names of the links' pins that are in use.
+    fn remove_other_hooks(&self, judged: bool) -> Result<BTreeSet<String>, DatapathError> {
+        let uplink = self.settings.uplink.as_str();
+        let mut interfaces = vec![(uplink.to_owned(), true), (uplink.to_owned(), false)];
+        if self.overlay.is_some() {
+            interfaces.extend([(OVERLAY.to_owned(), true), (OVERLAY.to_owned(), false)]);
+        }
+        for endpoint in lock(&self.known).keys() {
+            let name = link_name(*endpoint);
+            if self.netlink.link(&name)?.is_some() {
+                interfaces.extend([(name.clone(), true), (name, false)]);
+            }
+        }
+        let mut wanted = BTreeSet::new();
+        for (interface, ingress) in &interfaces {
+            let what = Attachment {
+                program: "",
+                interface,
+                ingress: *ingress,
+            };
+            let pin = what.pin(&self.pins.links);
+            match self.hook {
+                Hook::Clsact => attach::detach(Hook::Tcx, &self.pins.links, what)?,
+                // A link that is still to be settled keeps its filters until then.
+                Hook::Tcx if pin.exists() => attach::remove_clsact_filter(what)?,
+                Hook::Tcx => {}
+            }
+            let unused = interface == uplink && !ingress && !judged;
+            if let (Some(name), false) = (pin.file_name(), unused) {
+                wanted.insert(name.to_string_lossy().into_owned());
+            }
+        }
+        Ok(wanted)
     }
 
     /// The directory of the pinned maps.
@@ -282,76 +330,6 @@ fn random_mac() -> Result<[u8; 6], DatapathError> {
         })?;
     mac[0] = (mac[0] & 0xfc) | 0x02;
     Ok(mac)
-}
-
-/// Monotonic seconds, the clock of connections' lifetimes.
-fn monotonic_seconds() -> u32 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| time.tv_sec());
-    u32::try_from(now).unwrap_or(u32::MAX)
-}
-
-fn to_kernel(facts: &Facts) -> Endpoint {
-    Endpoint {
-        ipv4: facts.ipv4.map_or(Address::UNSPECIFIED, Address::from),
-        ipv6: facts.ipv6.map_or(Address::UNSPECIFIED, Address::from),
-        id: u32::from(facts.endpoint),
-        ifindex: facts.ifindex,
-        identity: facts.identity.0,
-        cidr_ipv4: facts.cidr_ipv4.0,
-        cidr_ipv6: facts.cidr_ipv6.0,
-        mac: MacAddress::new(facts.mac),
-        host_mac: MacAddress::new(facts.host_mac),
-    }
-}
-
-pub(crate) fn from_kernel(endpoint: &Endpoint) -> Facts {
-    let address = |address: Address| (!address.is_unspecified()).then(|| IpAddr::from(address));
-    Facts {
-        endpoint: u16::try_from(endpoint.id).unwrap_or(0),
-        ifindex: endpoint.ifindex,
-        ipv4: address(endpoint.ipv4).and_then(|address| match address {
-            IpAddr::V4(v4) => Some(v4),
-            IpAddr::V6(_) => None,
-        }),
-        ipv6: address(endpoint.ipv6).and_then(|address| match address {
-            IpAddr::V6(v6) => Some(v6),
-            IpAddr::V4(_) => None,
-        }),
-        identity: Identity(endpoint.identity),
-        cidr_ipv4: Identity(endpoint.cidr_ipv4),
-        cidr_ipv6: Identity(endpoint.cidr_ipv6),
-        mac: endpoint.mac.bytes(),
-        host_mac: endpoint.host_mac.bytes(),
-    }
-}
-
-fn peer_key(prefix: IpNet) -> Key<Address> {
-    let length = Address::prefix_length(prefix.addr().is_ipv4(), prefix.prefix_len());
-    Key::new(length, prefix.network().into())
-}
-
-/// An ipcache row as user space speaks of it; `None` for a key that is no prefix of its family.
-pub(crate) fn peer_row(key: &Key<Address>, value: &IpcacheValue) -> Option<PeerRow> {
-    let address = IpAddr::from(key.data());
-    let family = if address.is_ipv4() { 96 } else { 0 };
-    let length = key.prefix_len().saturating_sub(family);
-    Some(PeerRow {
-        prefix: IpNet::new(address, u8::try_from(length).unwrap_or(128)).ok()?,
-        identity: Identity(value.identity),
-        cidr: Identity(value.cidr),
-        node: (!value.node.is_unspecified()).then(|| value.node.into()),
-        in_cluster: value.flags & IPCACHE_IN_CLUSTER != 0,
-        is_node: value.flags & IPCACHE_NODE != 0,
-    })
-}
-
-/// A connection with the time it has left.
-pub(crate) fn connection_row(key: ConnectionKey, entry: ConnectionEntry) -> ConnectionRow {
-    ConnectionRow {
-        key,
-        entry,
-        remaining_seconds: entry.expires.saturating_sub(monotonic_seconds()),
-    }
 }
 
 fn is_errno(error: &MapError, errno: &[i32]) -> bool {
@@ -672,7 +650,7 @@ impl Datapath for KernelDatapath {
             .keys()
             .filter_map(Result::ok)
             .count() as u64;
-        let policies = self.policies.largest() as u64;
+        let (policies, policy_room) = self.policies.largest()?;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {
             name: name.to_owned(),
@@ -688,23 +666,19 @@ impl Datapath for KernelDatapath {
             row(
                 map_names::IPCACHE,
                 ipcache,
-                u64::from(self.settings.max_ipcache_entries),
+                room(lock(&self.maps.ipcache).map(), map_names::IPCACHE)?,
             ),
             row(
                 map_names::CONNECTIONS,
                 connections,
-                u64::from(self.settings.max_connections),
+                room(lock(&self.maps.connections).map(), map_names::CONNECTIONS)?,
             ),
             row(
                 map_names::ESTABLISHED,
                 established,
-                u64::from(self.settings.max_connections),
+                room(lock(&self.maps.established).map(), map_names::ESTABLISHED)?,
             ),
-            row(
-                map_names::POLICIES,
-                policies,
-                u64::from(self.settings.max_policy_entries),
-            ),
+            row(map_names::POLICIES, policies, policy_room),
             row("POLICY_SLOTS", slots, max_slots),
         ])
     }

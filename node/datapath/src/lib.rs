@@ -6,6 +6,7 @@
 mod api;
 mod attach;
 mod connections;
+mod conversion;
 mod events;
 mod keeper;
 mod kernel;
@@ -17,6 +18,7 @@ mod pinned_link;
 mod pod_hooks;
 mod policy;
 mod settings;
+mod takeover;
 
 pub use api::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
@@ -26,3 +28,4 @@ pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
 pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;
+pub use takeover::{Prepared, prepare_downgrade};

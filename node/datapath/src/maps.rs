@@ -51,6 +51,12 @@ pub(crate) fn refused(
     }
 }
 
+/// Entries that a map can hold, as the kernel says.
+pub(crate) fn room(map: &MapData, name: &str) -> Result<u64, DatapathError> {
+    let info = map.info().map_err(refused("ask about map", name))?;
+    Ok(u64::from(info.max_entries()))
+}
+
 impl Maps {
     pub(crate) fn take(object: &mut Ebpf) -> Result<Self, DatapathError> {
         Ok(Self {

@@ -1,8 +1,8 @@
 //! The compiled programs and how they are loaded.
 
-use crate::{DatapathError, Settings};
+use crate::{DatapathError, Settings, takeover::Takeover};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
-use heddle_abi::{ABI_VERSION, map_names};
+use heddle_abi::{ABI_VERSION, LAYOUTS};
 use std::path::{Path, PathBuf};
 
 /// The programs, as the build compiled them.
@@ -18,32 +18,19 @@ pub const PROGRAMS: [&str; 6] = [
     "to_overlay",
 ];
 
-/// Every map, all pinned.
-pub(crate) const MAPS: [&str; 14] = [
-    map_names::CONFIG,
-    map_names::ENDPOINTS,
-    map_names::DEVICES,
-    map_names::POLICIES,
-    map_names::BINDINGS,
-    map_names::IPCACHE,
-    map_names::CONNECTIONS,
-    map_names::ESTABLISHED,
-    map_names::SHARES,
-    map_names::FRAGMENTS,
-    map_names::METRICS,
-    map_names::EVENTS,
-    map_names::LOSSES,
-    map_names::SAMPLERS,
-];
+/// Where an ABI version's pins are.
+pub(crate) fn version_directory_of(pin_dir: &Path, version: u32) -> PathBuf {
+    pin_dir.join(format!("v{version}"))
+}
 
-/// Where this ABI's pins are.
-fn version_directory(pin_dir: &Path) -> PathBuf {
-    pin_dir.join(format!("v{ABI_VERSION}"))
+/// Where an ABI version's maps are pinned, by name.
+pub(crate) fn map_directory_of(pin_dir: &Path, version: u32) -> PathBuf {
+    version_directory_of(pin_dir, version).join("maps")
 }
 
 /// Where this ABI's maps are pinned, by name.
 pub(crate) fn map_directory(pin_dir: &Path) -> PathBuf {
-    version_directory(pin_dir).join("maps")
+    map_directory_of(pin_dir, ABI_VERSION)
 }
 
 /// Times that a directory is tried again when its parent vanished.
@@ -62,7 +49,7 @@ impl Pins {
     pub(crate) fn open(settings: &Settings) -> Result<Self, DatapathError> {
         let pins = Self {
             maps: map_directory(&settings.pin_dir),
-            links: version_directory(&settings.pin_dir).join("links"),
+            links: version_directory_of(&settings.pin_dir, ABI_VERSION).join("links"),
         };
         for directory in [&pins.maps, &pins.links] {
             // Whoever removes a node's pins removes empty parents too, perhaps under our feet.
@@ -88,20 +75,19 @@ impl Pins {
 }
 
 /// Loads maps (those pinned already are taken as they are) and programs.
-pub(crate) fn load(settings: &Settings, maps: &Path) -> Result<Ebpf, DatapathError> {
+pub(crate) fn load(takeover: &Takeover) -> Result<Ebpf, DatapathError> {
     let failed = |doing: &'static str, object: &str, reason: String| DatapathError::Failed {
         doing,
         object: object.to_owned(),
         reason,
     };
     let mut loader = EbpfLoader::new();
-    loader
-        .map_max_entries(map_names::CONNECTIONS, settings.max_connections)
-        .map_max_entries(map_names::ESTABLISHED, settings.max_connections)
-        .map_max_entries(map_names::IPCACHE, settings.max_ipcache_entries)
-        .verifier_log_level(VerifierLogLevel::STATS);
-    for name in MAPS {
-        loader.map_pin_path(name, maps.join(name));
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    for (name, room) in takeover.rooms() {
+        loader.map_max_entries(name, room);
+    }
+    for map in &LAYOUTS {
+        loader.map_pin_path(map.name, takeover.pin_of(map.name));
     }
     let mut object = loader
         .load(OBJECT)

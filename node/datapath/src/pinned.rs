@@ -2,7 +2,7 @@
 
 use crate::{
     ConnectionRow, DatapathError, Facts, PeerRow, RealisedPolicy,
-    kernel::{connection_row, from_kernel, peer_row},
+    conversion::{connection_row, from_kernel, peer_row},
     maps::{Connections, PolicyMap, refused},
     object::map_directory,
     policy::read_rows,

@@ -14,8 +14,9 @@ pub(crate) use rows::read as read_rows;
 use crate::{
     DatapathError, RealisedPolicy,
     keeper::Keeper,
-    maps::{Maps, PolicyMap, lock, refused},
+    maps::{Maps, PolicyMap, lock, refused, room},
 };
+use aya::maps::IterableMap as _;
 use heddle_abi::{MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_SLOT_NONE, PolicyBinding, map_names};
 use heddle_policy::compiled::{CompiledPolicy, Entry};
 use slots::{Slot, Slots};
@@ -57,9 +58,10 @@ impl Policies {
             if slot != POLICY_SLOT_NONE {
                 bound.by_endpoint.insert(endpoint, slot);
             }
+            renew_generation(maps, endpoint)?;
         }
         let slots = Arc::new(Slots::new(Arc::clone(maps), max_entries));
-        for (slot, map) in slots.take_over()? {
+        for (slot, map) in slots.take_over(bound.by_endpoint.values().copied())? {
             let endpoints = bound.by_endpoint.values().filter(|of| **of == slot).count();
             if endpoints == 0 {
                 slots.retire(Slot { number: slot, map });
@@ -94,10 +96,13 @@ impl Policies {
         let mut bound = lock(&self.bound);
         let entries = policy.entries.as_slice();
         let present = bound.by_endpoint.get(&endpoint);
+        let in_kernel = binding(&self.maps, endpoint)?;
         if present
             .and_then(|slot| bound.by_slot.get(slot))
             .is_some_and(|present| *present.entries == *entries)
-            && binding(&self.maps, endpoint)?.is_on_audit() == policy.audit
+            // After a failed change the kernel may read another map than the one noted.
+            && present == Some(&in_kernel.slot())
+            && in_kernel.is_on_audit() == policy.audit
         {
             return Ok(());
         }
@@ -153,8 +158,7 @@ impl Policies {
     /// a packet that takes an answer of the new map for the old one's asks again after the second.
     fn write_binding(&self, endpoint: u16, slot: u32, audit: bool) -> Result<(), DatapathError> {
         let present = binding(&self.maps, endpoint)?.generation();
-        // 0 means "never asked" in a connection's entry.
-        let next = present.checked_add(1).unwrap_or(1);
+        let next = following(present);
         let mut bindings = lock(&self.maps.bindings);
         for generation in [present, next] {
             let binding = PolicyBinding::new(slot, generation).on_audit(audit);
@@ -170,11 +174,16 @@ impl Policies {
         Ok(binding(&self.maps, endpoint)?.generation())
     }
 
-    /// Rows of the largest policy in force.
-    pub(crate) fn largest(&self) -> usize {
+    /// Rows of the largest policy in force, and how many its map can hold.
+    pub(crate) fn largest(&self) -> Result<(u64, u64), DatapathError> {
         let bound = lock(&self.bound);
-        let sizes = bound.by_slot.values().map(|it| it.entries.len());
-        sizes.max().unwrap_or(0)
+        match bound.by_slot.values().max_by_key(|it| it.entries.len()) {
+            Some(it) => Ok((
+                it.entries.len() as u64,
+                room(it.map.map(), map_names::POLICIES)?,
+            )),
+            None => Ok((0, u64::from(self.max_entries))),
+        }
     }
 
     /// Slots that hold a map in force, or one that was left a moment ago; and how many there may be.
@@ -245,6 +254,28 @@ impl Bound {
             map: left.map,
         })
     }
+}
+
+/// The generation after this one. 0 means "never asked" in a connection's entry.
+fn following(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+/// Gives an endpoint's binding its next generation, so that connections ask its policy again.
+///
+/// A run that ended between the two writes of a change left the new slot with the old generation: what
+/// connections hold of the former policy would count as the new one's for good.
+fn renew_generation(maps: &Maps, endpoint: u16) -> Result<(), DatapathError> {
+    let present = binding(maps, endpoint)?;
+    // An endpoint id that never had a policy has no connections either.
+    if present == PolicyBinding::default() {
+        return Ok(());
+    }
+    let renewed = PolicyBinding::new(present.slot(), following(present.generation()))
+        .on_audit(present.is_on_audit());
+    lock(&maps.bindings)
+        .set(u32::from(endpoint), renewed, 0)
+        .map_err(refused("bind policy of endpoint", endpoint.to_string()))
 }
 
 fn binding(maps: &Maps, endpoint: u16) -> Result<PolicyBinding, DatapathError> {

@@ -7,7 +7,10 @@ use crate::{
 };
 use aya::maps::{IterableMap, MapError};
 use heddle_abi::{MAX_POLICY_SLOTS, POLICY_SLOT_NONE, map_names};
-use std::sync::{Arc, Mutex, mpsc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, mpsc},
+};
 
 /// Empty maps that stand ready: new policies that can come at once without anybody waiting.
 const SPARE: usize = 32;
@@ -23,8 +26,62 @@ struct State {
     spare: Vec<Slot>,
     /// Maps that no endpoint has any more, but that a running program may still read.
     retired: Vec<Slot>,
-    /// The lowest slot that never had a map.
+}
+
+/// Which slots never had a map.
+#[derive(PartialEq, Eq, Debug)]
+struct Numbers {
+    /// Slots below `unused` without a map.
+    holes: Vec<u32>,
+    /// From here on no slot has a map, and no endpoint is bound to one.
     unused: u32,
+}
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self {
+            holes: Vec::new(),
+            unused: POLICY_SLOT_NONE + 1,
+        }
+    }
+}
+
+impl Numbers {
+    /// The numbers that are left when these slots have a map or are bound to.
+    fn after(used: BTreeSet<u32>) -> Self {
+        let unused = used.last().map_or(POLICY_SLOT_NONE, |last| *last) + 1;
+        let holes = (POLICY_SLOT_NONE + 1..unused).filter(|slot| !used.contains(slot));
+        Self {
+            holes: holes.collect(),
+            unused,
+        }
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        if let Some(hole) = self.holes.pop() {
+            return Some(hole);
+        }
+        let number = self.unused;
+        (number < MAX_POLICY_SLOTS).then(|| {
+            self.unused += 1;
+            number
+        })
+    }
+}
+
+/// Takes a number and puts a map there; the number is free again if that fails. `None` without a number.
+fn take_and_fill<T, E>(
+    numbers: &Mutex<Numbers>,
+    put: impl FnOnce(u32) -> Result<T, E>,
+) -> Result<Option<T>, E> {
+    let Some(number) = lock(numbers).take() else {
+        return Ok(None);
+    };
+    let outcome = put(number);
+    if outcome.is_err() {
+        lock(numbers).holes.push(number);
+    }
+    outcome.map(Some)
 }
 
 /// The slots that no endpoint has.
@@ -32,6 +89,7 @@ pub(super) struct Slots {
     maps: Arc<Maps>,
     max_entries: u32,
     state: Mutex<State>,
+    numbers: Mutex<Numbers>,
 }
 
 impl Slots {
@@ -42,22 +100,25 @@ impl Slots {
             state: Mutex::new(State {
                 spare: Vec::new(),
                 retired: Vec::new(),
-                unused: POLICY_SLOT_NONE + 1,
             }),
+            numbers: Mutex::default(),
         }
     }
 
-    /// The maps that a former run left in their slots.
-    pub(super) fn take_over(&self) -> Result<Vec<(u32, PolicyMap)>, DatapathError> {
+    /// The maps that a former run left in their slots, given the slots that endpoints are bound to.
+    pub(super) fn take_over(
+        &self,
+        bound: impl Iterator<Item = u32>,
+    ) -> Result<Vec<(u32, PolicyMap)>, DatapathError> {
         let mut found = Vec::new();
+        // All of them: a former run may have failed to fill one and gone on.
         for slot in POLICY_SLOT_NONE + 1..MAX_POLICY_SLOTS {
-            // Slots are taken in order, and never emptied.
-            let Some(map) = map_in(&self.maps, slot)? else {
-                break;
-            };
-            found.push((slot, map));
-            lock(&self.state).unused = slot + 1;
+            if let Some(map) = map_in(&self.maps, slot)? {
+                found.push((slot, map));
+            }
         }
+        let used = found.iter().map(|(slot, _)| *slot).chain(bound);
+        *lock(&self.numbers) = Numbers::after(used.collect());
         Ok(found)
     }
 
@@ -151,15 +212,7 @@ impl Slots {
 
     /// A map in the next slot that never had one; `None` when there is no such slot.
     fn grow(&self) -> Result<Option<Slot>, DatapathError> {
-        let number = {
-            let mut state = lock(&self.state);
-            if state.unused == MAX_POLICY_SLOTS {
-                return Ok(None);
-            }
-            state.unused += 1;
-            state.unused - 1
-        };
-        self.put(number).map(Some)
+        take_and_fill(&self.numbers, |number| self.put(number))
     }
 
     fn put(&self, number: u32) -> Result<Slot, DatapathError> {
@@ -183,5 +236,33 @@ pub(super) fn map_in(maps: &Maps, slot: u32) -> Result<Option<PolicyMap>, Datapa
         Ok(map) => Ok(Some(map)),
         Err(MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(refused("read policy slot", slot.to_string())(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_whose_map_was_refused_is_taken_again() {
+        let numbers = Mutex::new(Numbers::default());
+        let put = |number| Ok::<_, ()>(number);
+        assert_eq!(take_and_fill(&numbers, put), Ok(Some(1)));
+        assert_eq!(
+            take_and_fill(&numbers, |_| Err::<u32, _>("refused")),
+            Err("refused")
+        );
+        assert_eq!(take_and_fill(&numbers, put), Ok(Some(2)));
+        assert_eq!(take_and_fill(&numbers, put), Ok(Some(3)));
+    }
+
+    #[test]
+    fn slots_that_are_bound_or_behind_a_hole_are_not_taken() {
+        let mut numbers = Numbers::after([1, 2, 4, 7].into());
+        let taken: Vec<_> = std::iter::from_fn(|| numbers.take()).take(5).collect();
+        assert_eq!(taken, [6, 5, 3, 8, 9]);
+        let mut full = Numbers::after([MAX_POLICY_SLOTS - 1].into());
+        full.holes.clear();
+        assert_eq!(full.take(), None);
     }
 }

@@ -263,6 +263,27 @@ impl Bed {
         self.datapath.0 = Some(open(&self.name, self.settings.clone()));
     }
 
+    /// Closes the datapath, as an agent that ends does.
+    pub fn close(&mut self) {
+        self.datapath.0 = None;
+    }
+
+    /// Changes the settings that the next [`Self::reopen`] uses.
+    pub fn change(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+    }
+
+    /// Opens the datapath and closes it at once, or says why it cannot be opened.
+    pub fn try_open(&self) -> Result<(), heddle_datapath::DatapathError> {
+        let settings = self.settings.clone();
+        in_netns(&self.name, move || KernelDatapath::open(settings).map(drop))
+    }
+
+    /// Directory of the node's pins.
+    pub fn pin_dir(&self) -> &std::path::Path {
+        &self.pin
+    }
+
     /// Runs work in the node's namespace (sysctls and netlink of an ADD are the node's).
     pub fn in_node<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace =

@@ -5,7 +5,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a test fails by a panic"
+    unreachable_pub,
+    reason = "a test fails by a panic; its modules serve nobody else"
 )]
 
 #[path = "../bed/mod.rs"]

@@ -1,0 +1,131 @@
+//! The way back to an older version, which does not know the layouts of this one: this one prepares its maps.
+
+use super::{fill, names, read_version, record, share};
+use crate::{
+    DatapathError,
+    maps::refused,
+    object::{map_directory_of, version_directory_of},
+};
+use aya::maps::MapData;
+use heddle_abi::{ABI_VERSION, Content, LAYOUTS, former_layout};
+use std::path::{Path, PathBuf};
+
+/// A map that the older version has in another layout.
+struct Converted {
+    name: &'static str,
+    from: u32,
+    to: u32,
+    /// Open, so that it stays when its pin goes.
+    source: MapData,
+    target: MapData,
+}
+
+/// An older version's maps, ready for it to start with.
+pub struct Prepared {
+    newer: PathBuf,
+    converted: Vec<Converted>,
+}
+
+/// Makes the maps of an older version from this one's. Traffic is not touched; a later start of this version
+/// takes the preparation back.
+///
+/// # Errors
+///
+/// When this version does not know the older one's layouts (nothing was touched), or the kernel refuses a map.
+pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, DatapathError> {
+    let refusal = |reason: String| DatapathError::OtherVersion {
+        version: ABI_VERSION,
+        own: version,
+        directory: version_directory_of(pin_dir, ABI_VERSION),
+        reason,
+        help: "drain the node and remove its pin directory before the older version starts"
+            .to_owned(),
+    };
+    let newer = map_directory_of(pin_dir, ABI_VERSION);
+    if names(&newer)?.is_empty() {
+        return Err(refusal("nothing is pinned there".to_owned()));
+    }
+    let known: Vec<_> = LAYOUTS
+        .iter()
+        .filter_map(|map| Some((map, former_layout(version, map.name)?)))
+        .collect();
+    if version >= ABI_VERSION || known.is_empty() {
+        return Err(refusal(format!(
+            "its layouts are not known to version {ABI_VERSION}"
+        )));
+    }
+    for (map, layout) in &known {
+        if *layout != map.layout
+            && map.content == Content::Kept
+            && !fill::is_known(map.name, map.layout, *layout)
+        {
+            return Err(refusal(format!(
+                "map {} cannot be brought from layout {} to {layout}",
+                map.name, map.layout
+            )));
+        }
+    }
+    let pinned = read_version(pin_dir, ABI_VERSION)?;
+    let older = map_directory_of(pin_dir, version);
+    std::fs::create_dir_all(&older)
+        .map_err(|error| super::failed("make pin directory", &older, &error))?;
+    record::write(
+        &older,
+        known.iter().map(|(map, layout)| (map.name, *layout)),
+    )?;
+    let mut converted = Vec::new();
+    for (map, layout) in known {
+        if !pinned.maps.contains_key(map.name) {
+            continue;
+        }
+        let (from, to) = (newer.join(map.name), older.join(map.name));
+        if layout == map.layout {
+            share(&from, &to)?;
+        } else if fill::is_known(map.name, map.layout, layout) {
+            if !to.exists() {
+                fill::make_like(map.name, map.layout, &from, layout)?
+                    .pin(&to)
+                    .map_err(|error| super::failed("pin map", &to, &error))?;
+            }
+            let open = |pin| MapData::from_pin(pin).map_err(refused("open map", map.name));
+            converted.push(Converted {
+                name: map.name,
+                from: map.layout,
+                to: layout,
+                source: open(&from)?,
+                target: open(&to)?,
+            });
+        }
+    }
+    let prepared = Prepared {
+        newer: version_directory_of(pin_dir, ABI_VERSION),
+        converted,
+    };
+    prepared.copy()?;
+    Ok(prepared)
+}
+
+impl Prepared {
+    /// Brings over what came since the last time; true when the older version has taken over, and nothing more
+    /// is to come. To be called several times a second until then.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map.
+    pub fn follow(&self) -> Result<bool, DatapathError> {
+        // First: what comes after the last link has moved comes to the older version's maps.
+        let done = !self.newer.exists();
+        self.copy()?;
+        Ok(done)
+    }
+
+    fn copy(&self) -> Result<(), DatapathError> {
+        let again = |map: &MapData| MapData::from_id(map.info()?.id());
+        for it in &self.converted {
+            let source = again(&it.source).map_err(refused("open map", it.name))?;
+            let target = again(&it.target).map_err(refused("open map", it.name))?;
+            fill::fill(it.name, it.from, source, it.to, target)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Filling a new map from one that programs still use: of another size, or of another layout.
+
+use crate::{DatapathError, maps::refused};
+use aya::{
+    Pod,
+    maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
+};
+use heddle_abi::{Address, ConnectionEntry, ConnectionKey, IpcacheValue, layout_of, map_names};
+use std::{collections::HashSet, path::Path};
+
+/// `BPF_NOEXIST`: what the new programs wrote meanwhile is newer.
+const NO_EXIST: u64 = 1;
+/// `EEXIST`.
+const EXISTS: i32 = 17;
+
+/// A way from one layout to another.
+struct Filling {
+    map: &'static str,
+    from: u32,
+    to: u32,
+    fill: fn(MapData, MapData) -> Result<(), MapError>,
+    /// Bytes of a key and of a value of the layout `to`.
+    sizes: (usize, usize),
+    /// Entries of a map of the layout `from`.
+    count: fn(MapData) -> Result<u64, MapError>,
+}
+
+/// The ways that this version knows; a changed layout gets its migration here.
+fn fillings() -> Vec<Filling> {
+    let now = |map| layout_of(map).map_or(0, |it| it.layout);
+    let mut known = vec![Filling {
+        map: map_names::IPCACHE,
+        from: now(map_names::IPCACHE),
+        to: now(map_names::IPCACHE),
+        fill: mirror::<Address, IpcacheValue>,
+        sizes: (size_of::<Key<Address>>(), size_of::<IpcacheValue>()),
+        count: |map| {
+            let map: LpmTrie<_, Address, IpcacheValue> = Map::LpmTrie(map).try_into()?;
+            Ok(map.keys().filter_map(Result::ok).count() as u64)
+        },
+    }];
+    for map in [map_names::CONNECTIONS, map_names::ESTABLISHED] {
+        known.push(Filling {
+            map,
+            from: now(map),
+            to: now(map),
+            fill: |from, to| {
+                copy(from, to, |key: ConnectionKey, entry: ConnectionEntry| {
+                    (key, entry)
+                })
+            },
+            sizes: (size_of::<ConnectionKey>(), size_of::<ConnectionEntry>()),
+            count: count::<ConnectionKey, ConnectionEntry>,
+        });
+        #[cfg(feature = "next-abi")]
+        known.extend([
+            Filling {
+                map,
+                from: heddle_abi::next_abi::BEFORE,
+                to: heddle_abi::next_abi::NOW,
+                fill: |from, to| {
+                    copy(from, to, |key: ConnectionKey, entry| {
+                        (key, heddle_abi::next_abi::widen(entry))
+                    })
+                },
+                sizes: (size_of::<ConnectionKey>(), 96),
+                count: count::<ConnectionKey, [u8; 88]>,
+            },
+            Filling {
+                map,
+                from: heddle_abi::next_abi::NOW,
+                to: heddle_abi::next_abi::BEFORE,
+                fill: |from, to| {
+                    copy(from, to, |key: ConnectionKey, entry| {
+                        (key, heddle_abi::next_abi::narrow(entry))
+                    })
+                },
+                sizes: (size_of::<ConnectionKey>(), 88),
+                count: count::<ConnectionKey, [u8; 96]>,
+            },
+        ]);
+    }
+    known
+}
+
+/// Whether there is a way from one layout of a map to another.
+pub(super) fn is_known(map: &str, from: u32, to: u32) -> bool {
+    fillings()
+        .iter()
+        .any(|it| it.map == map && it.from == from && it.to == to)
+}
+
+/// Brings what is in a pinned map of one layout into another pinned map.
+///
+/// May be done again and again while programs use either: nothing that the second's programs wrote is lost.
+pub(super) fn fill(
+    map: &str,
+    from: u32,
+    source: MapData,
+    to: u32,
+    target: MapData,
+) -> Result<(), DatapathError> {
+    match fillings()
+        .iter()
+        .find(|it| it.map == map && it.from == from && it.to == to)
+    {
+        Some(known) => (known.fill)(source, target).map_err(refused("fill map", map)),
+        None => Err(DatapathError::Failed {
+            doing: "fill map",
+            object: map.to_owned(),
+            reason: format!("no way from layout {from} to {to} is known"),
+        }),
+    }
+}
+
+/// An empty map of one layout, like a pinned one of another.
+pub(super) fn make_like(
+    map: &str,
+    from: u32,
+    pin: &Path,
+    to: u32,
+) -> Result<MapData, DatapathError> {
+    let known = fillings();
+    let known = known
+        .iter()
+        .find(|it| it.map == map && it.from == from && it.to == to);
+    let (key, value) = known.map_or((0, 0), |it| it.sizes);
+    MapData::from_pin(pin)
+        .and_then(|pinned| pinned.info())
+        .and_then(|like| {
+            let parameters = aya_obj::Map::new_from_params(
+                like.map_type()? as u32,
+                key as u32,
+                value as u32,
+                like.max_entries(),
+                like.map_flags(),
+            );
+            MapData::create(parameters, map, None)
+        })
+        .map_err(refused("make map", map))
+}
+
+/// Entries in a pinned map.
+pub(super) fn entries(map: &str, layout: u32, pin: &Path) -> Result<u64, DatapathError> {
+    match fillings()
+        .iter()
+        .find(|it| it.map == map && it.from == layout)
+    {
+        Some(known) => MapData::from_pin(pin)
+            .and_then(known.count)
+            .map_err(refused("count entries of map", map)),
+        None => Ok(0),
+    }
+}
+
+fn count<K: Pod, V: Pod>(map: MapData) -> Result<u64, MapError> {
+    let map: HashMap<_, K, V> = Map::LruHashMap(map).try_into()?;
+    Ok(map.keys().filter_map(Result::ok).count() as u64)
+}
+
+/// Copies a hash that programs write, one that evicts or one that does not, without overwriting.
+fn copy<K1: Pod, V1: Pod, K2: Pod, V2: Pod>(
+    source: MapData,
+    target: MapData,
+    convert: impl Fn(K1, V1) -> (K2, V2),
+) -> Result<(), MapError> {
+    let source: HashMap<_, K1, V1> = Map::LruHashMap(source).try_into()?;
+    let mut target: HashMap<_, K2, V2> = Map::LruHashMap(target).try_into()?;
+    // Entries that go while they are read are no error.
+    for (key, value) in source.iter().filter_map(Result::ok) {
+        let (key, value) = convert(key, value);
+        match target.insert(key, value, NO_EXIST) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EXISTS) => {
+            }
+            outcome => outcome?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a trie equal to another that only user space writes.
+fn mirror<K: Pod + Eq + std::hash::Hash, V: Pod>(
+    source: MapData,
+    target: MapData,
+) -> Result<(), MapError> {
+    let source: LpmTrie<_, K, V> = Map::LpmTrie(source).try_into()?;
+    let mut target: LpmTrie<_, K, V> = Map::LpmTrie(target).try_into()?;
+    let mut present = HashSet::new();
+    for row in source.iter() {
+        let (key, value) = row?;
+        target.insert(&key, value, 0)?;
+        present.insert((key.prefix_len(), key.data()));
+    }
+    let stale: Vec<_> = target
+        .keys()
+        .filter_map(Result::ok)
+        .filter(|key| !present.contains(&(key.prefix_len(), key.data())))
+        .collect();
+    stale.iter().try_for_each(|key| target.remove(key))
+}
+
+#[cfg(all(test, feature = "next-abi"))]
+mod tests {
+    use heddle_abi::next_abi::{narrow, widen};
+
+    #[test]
+    fn an_entry_survives_the_way_there_and_back() {
+        let entry: [u8; 88] = std::array::from_fn(|at| at as u8);
+        assert_eq!(narrow(widen(entry)), entry);
+    }
+}

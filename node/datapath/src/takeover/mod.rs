@@ -1,0 +1,288 @@
+//! Taking over what another ABI version, or a run with other sizes, left pinned.
+//!
+//! Everything is decided before anything is touched ([`plan`]). A map of equal layout is not copied: the very
+//! same kernel map gets a pin of this version, too. A map whose layout or size differs is made new and filled
+//! twice, before the links move to the new programs and after. Links move in place, one after the other;
+//! the other version's directory goes last. Each step may be done again after an end at any moment.
+
+mod downgrade;
+mod fill;
+mod plan;
+mod record;
+
+pub use downgrade::{Prepared, prepare_downgrade};
+
+use crate::{
+    DatapathError,
+    maps::refused,
+    object::{map_directory_of, version_directory_of},
+};
+use aya::maps::MapData;
+use heddle_abi::{ABI_VERSION, LAYOUTS, MapLayout, VERSION_WITHOUT_RECORD};
+use plan::{Action, PinnedMap, Version};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+/// What the pin of a map in the making ends with, until it takes the place of the one of another size.
+const IN_THE_MAKING: &str = "-next";
+
+/// What is to be taken over, and how.
+pub(crate) struct Takeover {
+    pin_dir: PathBuf,
+    others: Vec<Version>,
+    plan: Vec<(&'static MapLayout, Action)>,
+    rooms: BTreeMap<String, u32>,
+}
+
+fn failed(doing: &'static str, path: &Path, error: &dyn std::error::Error) -> DatapathError {
+    DatapathError::Failed {
+        doing,
+        object: path.display().to_string(),
+        reason: crate::object::chain(error),
+    }
+}
+
+/// Names in a directory; none when it is not there.
+fn names(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let read = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        outcome => outcome.map_err(|error| failed("read", directory, &error))?,
+    };
+    read.map(|entry| entry.map(|it| it.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| failed("read", directory, &error))
+}
+
+fn remove(pin: &Path) -> Result<(), DatapathError> {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("remove pin", pin, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Pins a map at a second place, unless something is there.
+fn share(from: &Path, to: &Path) -> Result<(), DatapathError> {
+    if to.exists() {
+        return Ok(());
+    }
+    MapData::from_pin(from)
+        .map_err(|error| failed("open map", from, &error))?
+        .pin(to)
+        .map_err(|error| failed("pin map", to, &error))
+}
+
+/// What a version left.
+fn read_version(pin_dir: &Path, number: u32) -> Result<Version, DatapathError> {
+    let directory = map_directory_of(pin_dir, number);
+    let layouts = record::read(&directory)?;
+    let mut maps = BTreeMap::new();
+    for name in names(&directory)? {
+        if name == record::NAME || name.ends_with(IN_THE_MAKING) {
+            continue;
+        }
+        let info = MapData::from_pin(directory.join(&name))
+            .and_then(|map| map.info())
+            .map_err(refused("open map", name.as_str()))?;
+        let layout = match &layouts {
+            Some(layouts) => layouts.get(&name).copied(),
+            None => (number == VERSION_WITHOUT_RECORD).then_some(1),
+        };
+        let map = PinnedMap {
+            // No version has layout 0.
+            layout: layout.unwrap_or(0),
+            room: info.max_entries(),
+            id: info.id(),
+        };
+        maps.insert(name, map);
+    }
+    Ok(Version { number, maps })
+}
+
+/// The versions that left something, without this one: those with links in force first, then the nearest.
+fn other_versions(pin_dir: &Path) -> Result<Vec<Version>, DatapathError> {
+    let mut found = Vec::new();
+    for name in names(pin_dir)? {
+        let number = name.strip_prefix('v').and_then(|it| it.parse().ok());
+        if let Some(number) = number.filter(|it| *it != ABI_VERSION) {
+            let links = names(&version_directory_of(pin_dir, number).join("links"))?;
+            found.push((links.is_empty(), read_version(pin_dir, number)?));
+        }
+    }
+    found.sort_by_key(|(without_links, it)| (*without_links, it.number.abs_diff(ABI_VERSION)));
+    Ok(found.into_iter().map(|(_, it)| it).collect())
+}
+
+impl Takeover {
+    /// Looks at what is pinned and decides, without touching anything.
+    pub(crate) fn survey(pin_dir: &Path, wished: &[(&str, u32)]) -> Result<Self, DatapathError> {
+        let own = read_version(pin_dir, ABI_VERSION)?;
+        let others = other_versions(pin_dir)?;
+        let mut rooms: BTreeMap<String, u32> = wished
+            .iter()
+            .map(|(name, room)| ((*name).to_owned(), *room))
+            .collect();
+        for (name, wished) in &mut rooms {
+            let mut versions = std::iter::once(&own).chain(&others);
+            let Some((from, present)) =
+                versions.find_map(|it| Some((it.number, *it.maps.get(name)?)))
+            else {
+                continue;
+            };
+            if *wished >= present.room {
+                continue;
+            }
+            let pin = map_directory_of(pin_dir, from).join(name);
+            let entries = fill::entries(name, present.layout, &pin)?;
+            if entries > u64::from(*wished) {
+                tracing::error!(
+                    map = %name, entries, wished = *wished, kept = present.room,
+                    "the map holds more entries than its wished size: it keeps its size; start again when there are fewer"
+                );
+                *wished = present.room;
+            }
+        }
+        let plan = plan::plan(
+            &LAYOUTS,
+            &own,
+            &others,
+            |name| rooms.get(name).copied(),
+            fill::is_known,
+        )
+        .map_err(|refusal| DatapathError::OtherVersion {
+            version: refusal.version,
+            own: ABI_VERSION,
+            directory: version_directory_of(pin_dir, refusal.version),
+            reason: refusal.reason,
+            help: plan::help(refusal.version),
+        })?;
+        Ok(Self {
+            pin_dir: pin_dir.to_owned(),
+            others,
+            plan,
+            rooms,
+        })
+    }
+
+    /// Entries that a new map gets room for.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.rooms.iter().map(|(name, room)| (name.as_str(), *room))
+    }
+
+    /// Where a map is pinned while it is taken over.
+    pub(crate) fn pin_of(&self, name: &str) -> PathBuf {
+        let directory = map_directory_of(&self.pin_dir, ABI_VERSION);
+        match self.action(name) {
+            Some(Action::Fill { from, .. }) if from == ABI_VERSION => {
+                directory.join(format!("{name}{IN_THE_MAKING}"))
+            }
+            _ => directory.join(name),
+        }
+    }
+
+    fn action(&self, name: &str) -> Option<Action> {
+        let found = self.plan.iter().find(|(map, _)| map.name == name);
+        found.map(|(_, action)| *action)
+    }
+
+    /// Pins what is shared; the loader makes what is missing then.
+    pub(crate) fn share(&self) -> Result<(), DatapathError> {
+        let own = map_directory_of(&self.pin_dir, ABI_VERSION);
+        record::write(&own, LAYOUTS.iter().map(|map| (map.name, map.layout)))?;
+        for (map, action) in &self.plan {
+            let in_the_making = own.join(format!("{}{IN_THE_MAKING}", map.name));
+            match action {
+                Action::Share { from } => {
+                    let source = map_directory_of(&self.pin_dir, *from).join(map.name);
+                    share(&source, &own.join(map.name))?;
+                }
+                Action::Fill { from, .. } if *from == ABI_VERSION => {
+                    // Left by an end in the middle, perhaps for another size.
+                    let room = MapData::from_pin(&in_the_making)
+                        .and_then(|map| map.info())
+                        .map(|info| info.max_entries());
+                    if room.is_ok_and(|room| Some(&room) != self.rooms.get(map.name)) {
+                        remove(&in_the_making)?;
+                    }
+                }
+                _ => remove(&in_the_making)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the new maps. To be done before the links move, and again after.
+    pub(crate) fn fill(&self) -> Result<(), DatapathError> {
+        for (map, action) in &self.plan {
+            let Action::Fill { from, layout } = action else {
+                continue;
+            };
+            let open = |pin: PathBuf| {
+                MapData::from_pin(&pin).map_err(|error| failed("open map", &pin, &error))
+            };
+            let source = open(map_directory_of(&self.pin_dir, *from).join(map.name))?;
+            let target = open(self.pin_of(map.name))?;
+            fill::fill(map.name, *layout, source, map.layout, target)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the other versions' links this one's; they still run the other version's programs.
+    pub(crate) fn adopt_links(&self, links: &Path) -> Result<(), DatapathError> {
+        for other in &self.others {
+            let theirs = version_directory_of(&self.pin_dir, other.number).join("links");
+            for name in names(&theirs)? {
+                let (from, to) = (theirs.join(&name), links.join(&name));
+                if !to.exists() {
+                    std::fs::rename(&from, &to)
+                        .map_err(|error| failed("move link", &from, &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends it, when every link runs this version's programs: what the other versions left goes, and of their
+    /// links those that are not wanted.
+    pub(crate) fn finish(
+        &self,
+        links: &Path,
+        wanted: &BTreeSet<String>,
+    ) -> Result<(), DatapathError> {
+        self.fill()?;
+        for (map, action) in &self.plan {
+            if matches!(action, Action::Fill { from, .. } if *from == ABI_VERSION) {
+                let (from, to) = (
+                    self.pin_of(map.name),
+                    map_directory_of(&self.pin_dir, ABI_VERSION).join(map.name),
+                );
+                std::fs::rename(&from, &to).map_err(|error| failed("move map", &from, &error))?;
+            }
+        }
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        for name in names(links)? {
+            if !wanted.contains(&name) {
+                remove(&links.join(name))?;
+            }
+        }
+        for other in &self.others {
+            let directory = version_directory_of(&self.pin_dir, other.number);
+            match std::fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed("remove pins", &directory, &error));
+                }
+                _ => {}
+            }
+            tracing::info!(
+                from = other.number,
+                to = ABI_VERSION,
+                "took the datapath over from another ABI version"
+            );
+        }
+        Ok(())
+    }
+}
