@@ -34,6 +34,8 @@ build_tests() {
 	say "${1:-}cargo test --no-run"
 	list=$(mktemp)
 	trap 'rm -f "$list"' EXIT
+	# The other ABI version that the upgrade test sets beside this one.
+	cargo build --locked --quiet -p heddle-datapath --features next-abi --example next_abi_node
 	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
 		select(.reason == "compiler-artifact" and .profile.test and .executable)
 		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder

@@ -21,11 +21,11 @@ use std::{
     },
 };
 
-/// Builds the node of the test version once; the dependencies are those of this test.
+/// Builds the node of the test version, unless `scripts/test.sh` did; the dependencies are those of this test.
 fn next_abi_node() -> std::path::PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "heddle-datapath"])
+        .args(["build", "--quiet", "--locked", "--package", "heddle-datapath"])
         .args(["--features", "next-abi", "--example", "next_abi_node"])
         .status()
         .expect("cargo");
@@ -150,7 +150,7 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         end(next_abi(&bed, &program, "open", hook));
         only_one_attached(&bed, hook);
         // Without the newer one's help the older one refuses, and nothing changes.
-        let refused = bed.try_open().err().expect("refused").to_string();
+        let refused = bed.try_open().expect_err("refused").to_string();
         assert!(refused.contains("nothing was touched"), "{refused}");
         only_one_attached(&bed, hook);
         let preparing = next_abi(&bed, &program, "prepare", hook);
