@@ -25,7 +25,13 @@ use std::{
 fn next_abi_node() -> std::path::PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--package", "heddle-datapath"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "heddle-datapath",
+        ])
         .args(["--features", "next-abi", "--example", "next_abi_node"])
         .status()
         .expect("cargo");
