@@ -79,6 +79,15 @@ enum Sender {
     Outside(IpAddr),
 }
 
+/// An ICMP error about a connection of the victim's, or about one that it does not have.
+struct IcmpError {
+    from: Sender,
+    kind: (u8, u8),
+    /// Where the connection goes.
+    to: IpAddr,
+    is_about_it: bool,
+}
+
 struct Case<'a> {
     lab: &'a Lab,
     v6: bool,
@@ -96,28 +105,25 @@ impl Case<'_> {
         };
         let packet = icmp_error((source, victim), kind, MTU, &quoted);
         let (wire, frame) = match from {
-            Sender::Neighbour => (&lab.in_neighbour, lab.from_neighbour(&packet)),
+            Sender::Neighbour => (&lab.in_neighbour, lab.neighbour_frame(&packet)),
             Sender::Pod(_) if lab.overlay => {
                 let outer = (ip("172.31.2.2"), ip("172.31.1.2"));
                 let packet = encapsulated(outer, FRIEND, &packet);
-                (&lab.outside, lab.from_outside(&packet))
+                (&lab.outside, lab.outside_frame(&packet))
             }
-            _ => (&lab.outside, lab.from_outside(&packet)),
+            _ => (&lab.outside, lab.outside_frame(&packet)),
         };
         lab.send(wire, &[frame], &marker)
     }
 
     /// An error about the victim's connection to `to`, or about one beside it.
-    fn check(
-        &self,
-        table: &mut Table,
-        name: &str,
-        from: Sender,
-        kind: (u8, u8),
-        to: IpAddr,
-        is_about_it: bool,
-        must_pass: bool,
-    ) {
+    fn check(&self, table: &mut Table, name: &str, error: IcmpError, must_pass: bool) {
+        let IcmpError {
+            from,
+            kind,
+            to,
+            is_about_it,
+        } = error;
         let kinds = if self.v6 { IPV6 } else { IPV4 };
         let socket = open(self.lab, to, PORT);
         let sport = socket.local_addr().expect("port").port();
@@ -171,6 +177,12 @@ fn only_true_errors_reach_a_socket() {
 
 fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
     use Sender::{Neighbour, Outside, Pod};
+    let error = |from, kind, to, is_about_it| IcmpError {
+        from,
+        kind,
+        to,
+        is_about_it,
+    };
     let case = Case { lab, v6, mode };
     let kinds = if v6 { IPV6 } else { IPV4 };
     let of = |v4: &str, other: &str| ip(if v6 { other } else { v4 });
@@ -194,43 +206,34 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
     for (what, kind) in of_host {
         let to = remote();
         let name = format!("{what}, from a third pod about another's");
-        case.check(table, &name, Neighbour, kind, to, true, false);
+        case.check(table, &name, error(Neighbour, kind, to, true), false);
         let name = format!("{what}, from another node's pod about another's");
-        case.check(table, &name, Pod(foe(v6)), kind, to, true, false);
+        case.check(table, &name, error(Pod(foe(v6)), kind, to, true), false);
         let name = format!("{what}, from another node's pod about a local pod's");
         case.check(
             table,
             &name,
-            Pod(foe(v6)),
-            kind,
-            lab.neighbour(v6),
-            true,
+            error(Pod(foe(v6)), kind, lab.neighbour(v6), true),
             false,
         );
         let name = format!("{what}, from the peer about another connection");
         case.check(
             table,
             &name,
-            Neighbour,
-            kind,
-            lab.neighbour(v6),
-            false,
+            error(Neighbour, kind, lab.neighbour(v6), false),
             false,
         );
         let name = format!("{what}, from the far peer about another connection");
-        case.check(table, &name, Pod(to), kind, to, false, false);
+        case.check(table, &name, error(Pod(to), kind, to, false), false);
         let name = format!("{what}, from the router about another connection");
-        case.check(table, &name, Outside(router), kind, to, false, false);
+        case.check(table, &name, error(Outside(router), kind, to, false), false);
     }
     for from in [router, world] {
         let name = format!("port, from {from} that is not the destination");
         case.check(
             table,
             &name,
-            Outside(from),
-            kinds.port,
-            remote(),
-            true,
+            error(Outside(from), kinds.port, remote(), true),
             false,
         );
     }
@@ -241,7 +244,12 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
             ("protocol", (3, 2)),
         ] {
             let name = format!("{what}, from the router");
-            case.check(table, &name, Outside(router), kind, remote(), true, false);
+            case.check(
+                table,
+                &name,
+                error(Outside(router), kind, remote(), true),
+                false,
+            );
         }
     }
     // What is true passes.
@@ -249,40 +257,28 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
     case.check(
         table,
         name,
-        Neighbour,
-        kinds.port,
-        lab.neighbour(v6),
-        true,
+        error(Neighbour, kinds.port, lab.neighbour(v6), true),
         true,
     );
     let to = remote();
     case.check(
         table,
         "port, from the far peer",
-        Pod(to),
-        kinds.port,
-        to,
-        true,
+        error(Pod(to), kinds.port, to, true),
         true,
     );
     let name = "size, from the router";
     case.check(
         table,
         name,
-        Outside(router),
-        kinds.size,
-        remote(),
-        true,
+        error(Outside(router), kinds.size, remote(), true),
         true,
     );
     let name = "time, from the router";
     case.check(
         table,
         name,
-        Outside(router),
-        kinds.time,
-        remote(),
-        true,
+        error(Outside(router), kinds.time, remote(), true),
         true,
     );
     // And so does what a stack says itself.

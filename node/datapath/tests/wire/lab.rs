@@ -148,12 +148,12 @@ impl Lab {
     }
 
     /// A frame that the router sends to the node.
-    pub fn from_outside(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn outside_frame(&self, packet: &[u8]) -> Vec<u8> {
         craft::frame(self.node_mac, self.outside.mac, packet)
     }
 
     /// A frame that the neighbour sends.
-    pub fn from_neighbour(&self, packet: &[u8]) -> Vec<u8> {
+    pub fn neighbour_frame(&self, packet: &[u8]) -> Vec<u8> {
         let endpoints = self.bed.datapath.endpoints().expect("endpoints");
         let facts = endpoints
             .into_iter()
@@ -182,7 +182,7 @@ impl Lab {
         for _ in 0..3 {
             let marker = self.marker();
             self.outside
-                .send(&self.from_outside(&self.good_packet(false, &marker)));
+                .send(&self.outside_frame(&self.good_packet(false, &marker)));
             let end = Instant::now() + LIMIT;
             let mut is_through = false;
             while !is_through {
@@ -248,7 +248,7 @@ impl Lab {
         let marker = self.marker();
         let frames: Vec<_> = packets(&marker)
             .iter()
-            .map(|packet| self.from_outside(packet))
+            .map(|packet| self.outside_frame(packet))
             .collect();
         let outcome = self.send(&self.outside, &frames, &marker);
         table.record(class, name, expect, &outcome);
@@ -266,7 +266,7 @@ impl Lab {
         let marker = self.marker();
         let frames: Vec<_> = packets(&marker)
             .iter()
-            .map(|packet| self.from_neighbour(packet))
+            .map(|packet| self.neighbour_frame(packet))
             .collect();
         let outcome = self.send(&self.in_neighbour, &frames, &marker);
         table.record(class, name, expect, &outcome);

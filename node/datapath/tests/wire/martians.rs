@@ -91,7 +91,7 @@ fn a_pod_reaches_no_loopback_and_no_gateway() {
         for to in ["172.31.1.2", "fd31:1::2"] {
             let ends = (lab.neighbour(to.contains(':')), ip(to));
             let marker = lab.marker();
-            let frame = lab.from_neighbour(&datagram(ends, (4000, PORT), &marker));
+            let frame = lab.neighbour_frame(&datagram(ends, (4000, PORT), &marker));
             let outcome = lab.send(&lab.in_neighbour, &[frame], &marker);
             let heard = lab.node_heard();
             let right = heard == 1 && outcome.drops.is_empty();
