@@ -5,7 +5,7 @@ use crate::{
     bed::{self, Bed, Pod, in_netns},
     craft::{self, datagram, encapsulated},
     raw::{Wire, keep_to_one_cpu},
-    table::{Expect, Outcome, Table},
+    table::{Expect, Outcome, Place, Table},
 };
 use heddle_abi::DropReason;
 use heddle_datapath::{Datapath, PeerRow};
@@ -122,9 +122,18 @@ impl Lab {
         address(&self.neighbour, v6)
     }
 
-    /// How many datagrams the node's listener got since the last look.
-    pub fn node_heard(&self) -> usize {
-        std::iter::from_fn(|| self.listeners[2].recv(&mut [0; 64]).ok()).count()
+    /// The datagrams that the victim's stack gave its listener since the last look.
+    pub fn victim_heard(&self) -> Vec<Vec<u8>> {
+        self.heard(0)
+    }
+
+    fn heard(&self, listener: usize) -> Vec<Vec<u8>> {
+        let mut buffer = [0; 2048];
+        std::iter::from_fn(|| {
+            let length = self.listeners[listener].recv(&mut buffer).ok()?;
+            Some(buffer[..length].to_vec())
+        })
+        .collect()
     }
 
     /// Waits until something holds, or for so long that it never will; the caller looks which.
@@ -228,10 +237,19 @@ impl Lab {
             *count -= before.get(reason).copied().unwrap_or(0);
             *count != 0
         });
-        let has = |frames: &[Vec<u8>]| frames.iter().any(|frame| contains(frame, marker));
+        let seen = [
+            (Place::Victim, in_victim),
+            (Place::Neighbour, self.in_neighbour.arrived()),
+            (Place::Node, self.heard(2)),
+            (Place::Outside, outside),
+        ];
         Outcome {
-            delivered: has(&in_victim),
-            left: has(&outside),
+            frames: frames.len() as u64,
+            places: seen
+                .into_iter()
+                .filter(|(_, seen)| seen.iter().any(|frame| contains(frame, marker)))
+                .map(|(place, _)| place)
+                .collect(),
             drops,
         }
     }

@@ -22,3 +22,4 @@ mod reflection;
 mod reuse;
 mod table;
 mod tunnels;
+mod vlans;

@@ -2,9 +2,10 @@
 
 use crate::{
     bed::{self, Pod, in_netns},
-    lab::{Lab, PORT, address, contains},
+    craft::datagram,
+    lab::{Lab, PORT, address, contains, foe},
     raw::Wire,
-    table::Table,
+    table::{Expect, Table},
 };
 use heddle_datapath::{Datapath, Facts, LinkSpec};
 use heddle_model::Identity;
@@ -70,6 +71,10 @@ struct Old {
     from_owner: TcpStream,
     neighbours: UdpSocket,
     owners: std::net::SocketAddr,
+    /// The owner's socket that has sent to another node's pod.
+    far: UdpSocket,
+    /// The owner's ends: open, so that they answer nothing by themselves.
+    _ends: [TcpStream; 2],
 }
 
 fn open(lab: &Lab, v6: bool) -> Old {
@@ -84,10 +89,10 @@ fn open(lab: &Lab, v6: bool) -> Old {
     let listener = bind(&owner_ns);
     let port = listener.local_addr().expect("port").port();
     let to_owner = connect(&neighbour_ns, (owner, port).into());
-    let _server = listener.accept().expect("accept");
+    let (server, _) = listener.accept().expect("accept");
     let listener = bind(&neighbour_ns);
     let port = listener.local_addr().expect("port").port();
-    let _client = connect(&owner_ns, (neighbour, port).into());
+    let client = connect(&owner_ns, (neighbour, port).into());
     let (from_owner, _) = listener.accept().expect("accept");
     let neighbours = in_netns(&neighbour_ns, || UdpSocket::bind(("::", 0)).expect("bind"));
     let limit = Some(Duration::from_secs(5));
@@ -98,13 +103,28 @@ fn open(lab: &Lab, v6: bool) -> Old {
         let socket = UdpSocket::bind((any, 0)).expect("bind");
         socket.send_to(b"first", (neighbour, port)).expect("send");
     });
+    let far = in_netns(&owner_ns, move || {
+        let any = if v6 { "::" } else { "0.0.0.0" };
+        let socket = UdpSocket::bind((any, 0)).expect("bind");
+        socket.send_to(b"first", (foe(v6), PORT)).expect("send");
+        socket
+    });
     let (_, owners) = neighbours.recv_from(&mut [0; 16]).expect("datagram");
     Old {
         to_owner,
         from_owner,
         neighbours,
         owners,
+        far,
+        _ends: [server, client],
     }
+}
+
+/// What the pod of another node answers to the datagrams that it got.
+fn far_reply(lab: &Lab, old: &Old, v6: bool, marker: &[u8]) -> Vec<u8> {
+    let ends = (foe(v6), lab.victim(v6));
+    let port = old.far.local_addr().expect("port").port();
+    lab.outside_frame(&datagram(ends, (PORT, port), marker))
 }
 
 #[test]
@@ -115,6 +135,17 @@ fn an_heir_of_an_address_inherits_no_connection() {
         {
             let lab = Lab::new(false, host_routing);
             let mut old = [open(&lab, false), open(&lab, true)];
+            for (old, v6) in old.iter().zip([false, true]) {
+                let marker = lab.marker();
+                let reply = far_reply(&lab, old, v6, &marker);
+                let outcome = lab.send(&lab.outside, &[reply], &marker);
+                table.record(
+                    "I before",
+                    &format!("a reply to the owner from another node, IPv6 {v6}"),
+                    Expect::Delivered,
+                    &outcome,
+                );
+            }
             lab.bed
                 .in_node(|| lab.bed.datapath.remove_endpoint(1).expect("removed"));
             let policy = if is_deaf { bed::deny_all() } else { isolated() };
@@ -134,13 +165,14 @@ fn an_heir_of_an_address_inherits_no_connection() {
             // it has gone by.
             for (old, v6) in old.iter_mut().zip([false, true]) {
                 let before = lab.bed.drops(133);
-                let markers: Vec<_> = (0..3).map(|_| lab.marker()).collect();
+                let markers: Vec<_> = (0..4).map(|_| lab.marker()).collect();
                 (&old.to_owner).write_all(&markers[0]).expect("write");
                 (&old.from_owner).write_all(&markers[1]).expect("write");
                 old.neighbours
                     .send_to(&markers[2], old.owners)
                     .expect("send");
-                lab.wait(|| lab.bed.drops(133) >= before + 3);
+                lab.outside.send(&far_reply(&lab, old, v6, &markers[3]));
+                lab.wait(|| lab.bed.drops(133) >= before + 4);
                 let dropped = lab.bed.drops(133) - before;
                 lab.bed
                     .datapath
@@ -169,11 +201,12 @@ fn an_heir_of_an_address_inherits_no_connection() {
                     "TCP to the owner",
                     "TCP from the owner",
                     "UDP reply to the owner",
+                    "UDP reply from another node to the owner",
                 ];
                 for (name, marker) in names.iter().zip(&markers) {
                     // A segment that is sent again once everything is allowed may come before the fence.
                     let came = before_fence.iter().any(|frame| contains(frame, marker));
-                    let right = end.is_some() && dropped >= 3 && !came;
+                    let right = end.is_some() && dropped >= 4 && !came;
                     let found = format!("came in: {came}, PolicyDenied {dropped}");
                     let name = format!("{name}, IPv6 {v6}, {mode}");
                     table.check("I address re-use", &name, right, &found);

@@ -8,34 +8,46 @@ use std::collections::{BTreeMap, BTreeSet};
 pub enum Expect {
     /// It reaches the pod, and nothing is dropped.
     Delivered,
-    /// It goes nowhere, and exactly this counter counts it, once for each frame.
+    /// It goes nowhere, and this counter alone counts it, at most once for each frame.
     Dropped(DropReason),
     /// It goes nowhere; the kernel may drop it without a counter of ours.
     Nowhere,
 }
 
-/// What became of it.
+/// Where a packet was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    Victim,
+    Neighbour,
+    /// A listener of the node's heard it.
+    Node,
+    /// It left the node by its uplink.
+    Outside,
+}
+
+/// What became of a packet.
 #[derive(Default, Debug)]
 pub struct Outcome {
-    /// It was seen in the pod.
-    pub delivered: bool,
-    /// It left the node by its uplink.
-    pub left: bool,
+    pub frames: u64,
+    pub places: Vec<Place>,
     /// Drops by reason.
     pub drops: BTreeMap<u8, u64>,
 }
 
 impl Outcome {
-    fn is(&self, expect: Expect) -> bool {
+    pub fn is(&self, expect: Expect) -> bool {
+        let Self {
+            frames,
+            places,
+            drops,
+        } = self;
         match expect {
-            Expect::Delivered => self.delivered && !self.left && self.drops.is_empty(),
+            Expect::Delivered => *places == [Place::Victim] && drops.is_empty(),
             Expect::Dropped(reason) => {
-                !self.delivered
-                    && !self.left
-                    && self.drops.len() == 1
-                    && self.drops.contains_key(&(reason as u8))
+                let count = drops.get(&(reason as u8)).copied().unwrap_or(0);
+                places.is_empty() && drops.len() == 1 && (1..=*frames).contains(&count)
             }
-            Expect::Nowhere => !self.delivered && !self.left,
+            Expect::Nowhere => places.is_empty(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tunnels: who may encapsulate, and for whom.
 
 use crate::{
-    craft::{datagram, encapsulated, fragments, with_options},
+    craft::{VXLAN, datagram, encapsulated, fragments, with_options},
     lab::{FRIEND, Lab, PORT, foe, friend, ip, unassigned},
     table::{Expect, Table},
 };
@@ -301,6 +301,82 @@ fn pods_do_not_encapsulate() {
                     });
                 }
             }
+        }
+    });
+}
+
+#[test]
+fn what_a_node_encapsulates_is_an_ip_packet() {
+    for_each_mode(|lab, table, mode, v6| {
+        let of = |v4: &str, other: &str| ip(if v6 { other } else { v4 });
+        let outer = (ip("172.31.2.2"), ip("172.31.1.2"));
+        let good = |marker: &[u8]| {
+            let inner = datagram((friend(v6), lab.victim(v6)), (4000, PORT), marker);
+            encapsulated(outer, FRIEND, &inner)
+        };
+        let mut case = |name: &str, expect, packets: &dyn Fn(&[u8]) -> Vec<Vec<u8>>| {
+            let name = format!("{name}, {mode}");
+            lab.outside_case(table, "F malformed", &name, expect, packets);
+        };
+        // Where the VXLAN header and the inner frame begin.
+        let (header, frame) = (28, 36);
+        let changed = |marker: &[u8], at: usize, bytes: &[u8]| {
+            let mut packet = good(marker);
+            packet[at..at + bytes.len()].copy_from_slice(bytes);
+            // No checksum.
+            packet[26..28].fill(0);
+            vec![packet]
+        };
+        case("as it should be", Expect::Delivered, &|marker| {
+            vec![good(marker)]
+        });
+        case("no VNI", Expect::Nowhere, &|marker| {
+            changed(marker, header, &[0])
+        });
+        case("every flag", Expect::Nowhere, &|marker| {
+            changed(marker, header, &[0xff])
+        });
+        case("a wrong checksum", Expect::Nowhere, &|marker| {
+            let mut packet = good(marker);
+            packet[26] ^= 0x55;
+            vec![packet]
+        });
+        for (name, ethertype) in [
+            ("ARP", [8, 6]),
+            ("VLAN", [0x81, 0]),
+            ("MPLS", [0x88, 0x47]),
+            ("the other family", if v6 { [8, 0] } else { [0x86, 0xdd] }),
+        ] {
+            case(&format!("inner {name}"), Expect::Nowhere, &|marker| {
+                changed(marker, frame + 12, &ethertype)
+            });
+        }
+        for length in [0, 8, 13, 22, 30, 40] {
+            case(
+                &format!("cut to {length} bytes"),
+                Expect::Nowhere,
+                &|marker| {
+                    let packet = good(marker);
+                    vec![datagram(
+                        outer,
+                        (50_000, VXLAN),
+                        &packet[header..header + length],
+                    )]
+                },
+            );
+        }
+        // The device opens what comes out of it for the node's own address once more.
+        let forged = Expect::Dropped(InvalidSourceIp);
+        for (name, middle, reason) in [
+            ("another node's pod", friend(v6), forged),
+            ("an unassigned address", unassigned(v6), forged),
+        ] {
+            case(&format!("nested, by {name}"), reason, &|marker| {
+                let inner = datagram((friend(v6), lab.victim(v6)), (4000, PORT), marker);
+                let to = of("172.31.1.2", "fd31:1::2");
+                let inner = encapsulated((middle, to), FRIEND, &inner);
+                vec![encapsulated(outer, FRIEND, &inner)]
+            });
         }
     });
 }
