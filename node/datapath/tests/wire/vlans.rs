@@ -1,0 +1,96 @@
+//! Frames of a VLAN: those of a network that is not the nodes' do not become packets of it.
+
+use crate::{
+    craft::{VXLAN, datagram, encapsulated},
+    lab::{FRIEND, Lab, PORT, contains, friend, ip},
+    table::{Expect, Outcome, Table},
+};
+use heddle_abi::DropReason::VlanFiltered;
+
+/// Where a frame's EtherType is.
+const ETHERTYPE: usize = 12;
+
+fn tagged(frame: &[u8], tag: [u8; 4]) -> Vec<u8> {
+    [&frame[..ETHERTYPE], &tag, &frame[ETHERTYPE..]].concat()
+}
+
+/// 802.1Q (VLAN 5, priority 3 of no VLAN) and 802.1ad.
+const TAGS: [[u8; 4]; 3] = [[0x81, 0, 0, 5], [0x81, 0, 0x60, 0], [0x88, 0xa8, 0, 5]];
+
+#[test]
+fn a_pod_sends_no_tagged_frames() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        let lab = Lab::new(false, host_routing);
+        for v6 in [false, true] {
+            for tag in TAGS {
+                let marker = lab.marker();
+                let ends = (lab.neighbour(v6), lab.victim(v6));
+                let frame = lab.neighbour_frame(&datagram(ends, (4000, PORT), &marker));
+                let outcome = lab.send(&lab.in_neighbour, &[tagged(&frame, tag)], &marker);
+                let name = format!("{tag:02x?}, IPv6 {v6}, host routing {host_routing}");
+                let expect = Expect::Dropped(VlanFiltered);
+                table.record("K VLAN from a pod", &name, expect, &outcome);
+            }
+        }
+    }
+    table.finish();
+}
+
+/// Sends tagged frames at the uplink and in tunnels, and looks at each once it has gone by.
+fn for_each_tagged(mut look: impl FnMut(&Lab, &str, &str, &Outcome, &[u8])) {
+    for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {
+        let lab = Lab::new(overlay, host_routing);
+        for v6 in [false, true] {
+            // A frame of VLAN 0 is one of the untagged network.
+            for tag in [TAGS[0], TAGS[2]] {
+                let name = format!(
+                    "{tag:02x?}, IPv6 {v6}, overlay {overlay}, host routing {host_routing}"
+                );
+                let marker = lab.marker();
+                let frame = tagged(&lab.outside_frame(&lab.good_packet(v6, &marker)), tag);
+                let outcome = lab.send(&lab.outside, &[frame], &marker);
+                look(&lab, "K VLAN at the uplink", &name, &outcome, &marker);
+                if !overlay {
+                    continue;
+                }
+                let marker = lab.marker();
+                let outer = (ip("172.31.2.2"), ip("172.31.1.2"));
+                let inner = datagram((friend(v6), lab.victim(v6)), (4000, PORT), &marker);
+                let whole = encapsulated(outer, FRIEND, &inner);
+                // Behind the outer headers: IPv4, UDP, VXLAN.
+                let (header, frame) = whole[28..].split_at(8);
+                let payload = [header, &tagged(frame, tag)].concat();
+                let packet = datagram(outer, (50_000, VXLAN), &payload);
+                let outcome = lab.send(&lab.outside, &[lab.outside_frame(&packet)], &marker);
+                look(&lab, "K VLAN in a tunnel", &name, &outcome, &marker);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_pods_stack_takes_tagged_frames() {
+    let mut table = Table::default();
+    for_each_tagged(|lab, class, name, _, marker| {
+        let mut heard = lab.victim_heard();
+        heard.retain(|datagram| contains(datagram, marker));
+        table.check(
+            class,
+            name,
+            heard.is_empty(),
+            &format!("{} heard", heard.len()),
+        );
+    });
+    table.finish();
+}
+
+#[test]
+#[ignore = "with host routing, from_network and from_overlay redirect tagged frames to pods' links"]
+fn tagged_frames_reach_no_pods_link() {
+    let mut table = Table::default();
+    for_each_tagged(|_, class, name, outcome, _| {
+        table.record(class, name, Expect::Nowhere, outcome);
+    });
+    table.finish();
+}
