@@ -40,7 +40,8 @@ pub fn settle(
     }
 }
 
-/// The share of the local initiator, else that of the local responder.
+/// The share of the local initiator, else that of the local responder. Where the stack carries a packet between
+/// two pods of the node, each hook sees its own end only: a connection takes a place of whichever is first.
 #[inline(always)]
 fn owner(ends: &Ends, is_reply: bool) -> u32 {
     let (initiator, responder) = if is_reply {

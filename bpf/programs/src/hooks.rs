@@ -251,6 +251,16 @@ fn is_encapsulated(packet: &packet::Packet) -> bool {
         && packet.destination_port == OVERLAY_PORT.to_be()
 }
 
+/// Whether the frame belongs to a VLAN: pods are in none. Tag 0 gives a priority only (IEEE 802.1Q, 9.6).
+#[inline(always)]
+fn is_of_a_vlan(context: &TcContext) -> bool {
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        let skb = context.skb.skb;
+        (*skb).vlan_present != 0 && (*skb).vlan_tci & 0xfff != 0
+    }
+}
+
 /// tcx egress of a pod's host-side link.
 #[classifier]
 pub fn to_pod(context: TcContext) -> i32 {
@@ -355,6 +365,9 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
         return Err(DropReason::InvalidSourceIp);
     }
     if let Some(endpoint) = local {
+        if is_of_a_vlan(context) {
+            return Err(DropReason::VlanFiltered);
+        }
         parsed?;
         if address::is_no_source(&flow.packet.source, v6) {
             return Err(DropReason::InvalidSourceIp);
@@ -517,6 +530,9 @@ pub fn from_overlay(context: TcContext) -> i32 {
 fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let flow = &mut scratch.flow;
     let outer = OuterHeader::of(context.skb.skb)?;
+    if is_of_a_vlan(context) {
+        return Err(DropReason::VlanFiltered);
+    }
     packet::parse(context, &mut flow.packet)?;
     let config = config()?;
     let v6 = flow.packet.is(packet::IS_V6);

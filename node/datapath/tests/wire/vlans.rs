@@ -86,7 +86,6 @@ fn no_pods_stack_takes_tagged_frames() {
 }
 
 #[test]
-#[ignore = "with host routing, from_network and from_overlay redirect tagged frames to pods' links"]
 fn tagged_frames_reach_no_pods_link() {
     let mut table = Table::default();
     for_each_tagged(|_, class, name, outcome, _| {
