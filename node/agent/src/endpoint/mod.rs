@@ -226,6 +226,9 @@ pub(crate) fn kernel_failure(error: &DatapathError) -> ApiError {
         }
         DatapathError::MapFull { .. } => ApiError::new("datapath/map-full", error.to_string())
             .help("raise the map's size in the agent's configuration; nothing was opened"),
+        DatapathError::OtherVersion { help, .. } => {
+            ApiError::new("datapath/other-version", error.to_string()).help(help.clone())
+        }
         DatapathError::Failed { .. } => ApiError::new("datapath/failed", error.to_string())
             .help("see the agent's log and `heddle status`"),
     }
