@@ -8,12 +8,13 @@ workspace=(--workspace --exclude heddle-bpf)
 
 format() {
 	say "${1:-}cargo fmt --all --check"
-	cargo fmt --all --check
+	# Not `cargo fmt`: cargo looks for its subcommands in ~/.cargo/bin first, where rustup's have their place.
+	cargo-fmt fmt --all --check
 }
 
 clippy() {
 	say "${1:-}cargo clippy"
-	cargo clippy "${workspace[@]}" --all-targets --locked -- -D warnings
+	cargo-clippy clippy "${workspace[@]}" --all-targets --locked -- -D warnings
 }
 
 # The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments.
