@@ -332,7 +332,8 @@ mod tests {
         assert_ne!(labels.get(LabelSet::NAMESPACE), Some("kube-system"));
         assert_ne!(labels.get(LabelSet::CLUSTER), Some("other"));
         assert_ne!(labels.get(LabelSet::SERVICE_ACCOUNT), Some("admin"));
-        assert_eq!(labels.get("io.cilium.k8s.namespace.labels.team"), None);
+        // The namespace's own.
+        assert_eq!(labels.get("io.cilium.k8s.namespace.labels.team"), Some("a"));
         // Nor after a way through the store.
         let printed = labels.to_strings();
         let read = LabelSet::from_strings(printed.iter().map(String::as_str));
