@@ -287,11 +287,7 @@ pub fn admit(
     } = scratch;
     let source_is_low = set_key(key, &flow.packet);
     let is_tcp = flow.packet.protocol == TCP;
-    let mut found = if is_tcp { established::find(key) } else { None };
-    let is_established = found.is_some();
-    if found.is_none() {
-        found = CONNECTIONS.get_ptr_mut(&*key);
-    }
+    let (found, is_established) = established::find(key);
     let mut report = None;
     if let Some(entry) = found {
         // SAFETY: the entry stays readable and writable until the program ends.

@@ -9,15 +9,21 @@
 use crate::{
     connection::Ends,
     maps::{CONFIG, CONNECTIONS, ESTABLISHED, SHARES},
+    packet::TCP,
 };
 use heddle_abi::{
     CT_CLOSING, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey, NodeConfig, share_index,
 };
 
-/// The entry of an established connection.
+/// A connection's entry in either table, and whether it is in `ESTABLISHED`, where only TCP's are.
 #[inline(always)]
-pub fn find(key: &ConnectionKey) -> Option<*mut ConnectionEntry> {
-    ESTABLISHED.get_ptr_mut(key)
+pub fn find(key: &ConnectionKey) -> (Option<*mut ConnectionEntry>, bool) {
+    if key.protocol == TCP
+        && let Some(entry) = ESTABLISHED.get_ptr_mut(key)
+    {
+        return (Some(entry), true);
+    }
+    (CONNECTIONS.get_ptr_mut(key), false)
 }
 
 /// Puts a connection into the table that its state calls for; `is_older`: than a second. The entry at hand must
@@ -87,7 +93,7 @@ fn demote(key: &ConnectionKey, entry: &mut ConnectionEntry) {
 /// Forgets an established connection: its addresses and ports serve another now.
 #[inline(never)]
 pub fn remove(key: &ConnectionKey) {
-    if let Some(entry) = find(key) {
+    if let Some(entry) = ESTABLISHED.get_ptr_mut(key) {
         // SAFETY: the entry stays readable until the program ends.
         let share = u32::from(unsafe { (*entry).share });
         release(key, share);

@@ -8,8 +8,7 @@
 use crate::{
     connection::{self, Ends},
     established,
-    maps::CONNECTIONS,
-    packet::{ICMP, ICMPV6, IS_V6, Packet, TCP, parse_quoted},
+    packet::{ICMP, ICMPV6, IS_V6, Packet, parse_quoted},
     peer::Peer,
     policy,
     report::Scratch,
@@ -74,15 +73,7 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
         return UNRELATED;
     }
     let quoted_source_is_low = connection::set_key(key, quoted);
-    let mut found = if quoted.protocol == TCP {
-        established::find(key)
-    } else {
-        None
-    };
-    if found.is_none() {
-        found = CONNECTIONS.get_ptr_mut(&*key);
-    }
-    let Some(entry) = found else {
+    let (Some(entry), _) = established::find(key) else {
         return UNRELATED;
     };
     // SAFETY: the entry stays readable and writable until the program ends.

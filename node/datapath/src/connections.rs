@@ -25,9 +25,7 @@ pub(crate) fn sweep(
     maps: &Maps,
     dead: impl Fn(&ConnectionKey, &ConnectionEntry) -> bool,
 ) -> (u64, u64) {
-    let (kept, removed) = sweep_table(&mut lock(&maps.connections), &dead, |_| {});
-    let (kept_too, removed_too) = sweep_table(&mut lock(&maps.established), &dead, |_| {});
-    (kept + kept_too, removed + removed_too)
+    sweep_tables(maps, dead, |_| {})
 }
 
 /// As [`sweep`], and counts anew who holds how many established connections: the programs' own counts lose a
@@ -36,9 +34,8 @@ pub(crate) fn sweep_and_count(
     maps: &Maps,
     dead: impl Fn(&ConnectionKey, &ConnectionEntry) -> bool,
 ) -> Result<(u64, u64), DatapathError> {
-    let (kept, removed) = sweep_table(&mut lock(&maps.connections), &dead, |_| {});
     let mut counts = vec![0_u32; SHARES as usize];
-    let (kept_too, removed_too) = sweep_table(&mut lock(&maps.established), &dead, |entry| {
+    let swept = sweep_tables(maps, dead, |entry| {
         if let Some(count) = counts.get_mut(usize::from(entry.share)) {
             *count += 1;
         }
@@ -50,7 +47,18 @@ pub(crate) fn sweep_and_count(
             shares.set(share, count, 0).map_err(failed())?;
         }
     }
-    Ok((kept + kept_too, removed + removed_too))
+    Ok(swept)
+}
+
+/// Removes the dead connections of both tables, and tells of each established one that stays.
+fn sweep_tables(
+    maps: &Maps,
+    dead: impl Fn(&ConnectionKey, &ConnectionEntry) -> bool,
+    stays: impl FnMut(&ConnectionEntry),
+) -> (u64, u64) {
+    let (kept, removed) = sweep_table(&mut lock(&maps.connections), &dead, |_| {});
+    let (kept_too, removed_too) = sweep_table(&mut lock(&maps.established), &dead, stays);
+    (kept + kept_too, removed + removed_too)
 }
 
 /// Removes the dead connections of one table, and tells of each that stays.

@@ -39,7 +39,7 @@ use std::{
 const OVERLAY: &str = "heddle-vxlan";
 /// The program that sees what the node itself sends.
 const TO_NETWORK: &str = "to_network";
-/// Bytes of the envelope over IPv4 and over IPv6 (reference 3.4).
+/// Bytes of the outer headers over IPv4 and over IPv6 (reference 3.4).
 const OVERHEAD_IPV4: u32 = 50;
 const OVERHEAD_IPV6: u32 = 70;
 /// `ENOENT`: a map has no such key.
@@ -208,7 +208,8 @@ impl KernelDatapath {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses the run (a frame shorter than an Ethernet header, an unknown interface).
+    /// When the kernel refuses the run (a frame shorter than an Ethernet header or than the IP header
+    /// that it announces, an unknown interface).
     pub fn run_program(
         &self,
         program: &str,

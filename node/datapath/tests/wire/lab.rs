@@ -263,12 +263,7 @@ impl Lab {
         expect: Expect,
         packets: impl Fn(&[u8]) -> Vec<Vec<u8>>,
     ) {
-        let marker = self.marker();
-        let frames: Vec<_> = packets(&marker)
-            .iter()
-            .map(|packet| self.outside_frame(packet))
-            .collect();
-        let outcome = self.send(&self.outside, &frames, &marker);
+        let outcome = self.case(&self.outside, packets, |packet| self.outside_frame(packet));
         table.record(class, name, expect, &outcome);
     }
 
@@ -281,13 +276,25 @@ impl Lab {
         expect: Expect,
         packets: impl Fn(&[u8]) -> Vec<Vec<u8>>,
     ) {
+        let outcome = self.case(&self.in_neighbour, packets, |packet| {
+            self.neighbour_frame(packet)
+        });
+        table.record(class, name, expect, &outcome);
+    }
+
+    /// Sends marked packets from a place, each in a frame.
+    fn case(
+        &self,
+        from: &Wire,
+        packets: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+        frame: impl Fn(&[u8]) -> Vec<u8>,
+    ) -> Outcome {
         let marker = self.marker();
         let frames: Vec<_> = packets(&marker)
             .iter()
-            .map(|packet| self.neighbour_frame(packet))
+            .map(|packet| frame(packet))
             .collect();
-        let outcome = self.send(&self.in_neighbour, &frames, &marker);
-        table.record(class, name, expect, &outcome);
+        self.send(from, &frames, &marker)
     }
 }
 
