@@ -132,6 +132,23 @@ fn send(bed: &Bed, wire: &Wire, frame: &[u8]) -> u32 {
     })
 }
 
+#[test]
+fn the_kernel_runs_no_program_on_less_than_an_ip_header() {
+    let bed = Bed::new(|_| {});
+    let wire = Wire::new(&bed);
+    for (ethertype, header) in [(0x0800, 20), (0x86dd, 40)] {
+        let run = |length| {
+            let frame = ethernet(&wire, ethertype, &vec![0; length]);
+            bed.in_node(|| bed.datapath.run_program("from_pod", &frame, wire.ifindex))
+        };
+        // Kernels differ in the first; the second is what the tests of noise rely on.
+        if let Ok((code, _)) = run(header - 1) {
+            assert_eq!(code, DROP);
+        }
+        assert_eq!(run(header).map(|(code, _)| code).unwrap(), DROP);
+    }
+}
+
 fn patched(mut frame: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for (at, value) in changes {
         frame[*at] = *value;
@@ -412,7 +429,11 @@ fn only_well_formed_frames_from_the_pods_own_addresses_pass() {
         ..ProptestConfig::default()
     });
     runner
-        .run(&noise, |frame| {
+        .run(&noise, |mut frame| {
+            // The kernel runs no program on a frame that is shorter than the IP header that it announces.
+            if matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]) && frame.len() < 54 {
+                frame.resize(54, 0);
+            }
             // Random bytes would have to guess two MAC addresses' worth of facts.
             prop_assert_eq!(send(&bed, &wire, &frame), DROP);
             Ok(())
