@@ -10,8 +10,13 @@
 //! the object is still the one it marked. [`IdentityAllocator::resolve`] removes the mark, so an identity
 //! that was just handed out is not deleted under its user.
 
+mod quota;
+
+pub use quota::{IdentityLimits, QuotaError};
+
 use crate::store::{Kind, Object, Store, StoreError};
 use heddle_model::{Identity, LabelSet, NamespacedName};
+use quota::Quota;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
@@ -69,6 +74,14 @@ pub enum IdentityError {
         /// The labels.
         labels: LabelSet,
     },
+    /// The namespace has or makes too many.
+    #[error("no new identity for labels [{labels}]: {source}")]
+    Quota {
+        /// The labels.
+        labels: LabelSet,
+        /// Which limit.
+        source: QuotaError,
+    },
     /// Every number that was tried is taken.
     #[error(
         "no identity for labels [{labels}]: the {MAX_TRIES} numbers that were tried are taken; the next attempt tries others"
@@ -86,6 +99,10 @@ impl IdentityError {
             Self::Store { source, .. } => source.code(),
             Self::Exhausted { .. } => "identity/exhausted",
             Self::Contended { .. } => "identity/contended",
+            Self::Quota { source, .. } => match source {
+                QuotaError::TooMany { .. } => "identity/too-many",
+                QuotaError::TooFast { .. } => "identity/too-fast",
+            },
             Self::Crowded { .. } => "identity/crowded",
         }
     }
@@ -98,6 +115,14 @@ impl IdentityError {
                 "leave labels that differ from pod to pod out of identities (excludedLabels), and check that the operator collects unused identities"
             }
             Self::Contended { .. } => "try again",
+            Self::Quota { source, .. } => match source {
+                QuotaError::TooMany { .. } => {
+                    "leave labels that differ from pod to pod out of identities (excludedLabels), or raise maxIdentitiesPerNamespace"
+                }
+                QuotaError::TooFast { .. } => {
+                    "it is tried again by itself; leave labels that change all the time out of identities (excludedLabels), or raise newIdentitiesPerMinute"
+                }
+            },
             Self::Crowded { .. } => {
                 "try again, and check that the operator collects unused identities"
             }
@@ -162,6 +187,7 @@ pub struct IdentityAllocator {
     first: Identity,
     last: Identity,
     memory: Arc<Mutex<Memory>>,
+    quota: Option<Arc<Mutex<Quota>>>,
 }
 
 /// What one allocator remembers, bounded in bytes whatever labels and numbers others choose.
@@ -195,7 +221,15 @@ impl IdentityAllocator {
             first,
             last,
             memory: Arc::default(),
+            quota: None,
         }
+    }
+
+    /// The same, with limits for each namespace. It has to be told what exists ([`Self::observe`]).
+    #[must_use]
+    pub fn limited(mut self, limits: IdentityLimits) -> Self {
+        self.quota = Some(Arc::new(Mutex::new(Quota::new(limits))));
+        self
     }
 
     /// The number of a label set; it is given one when it has none.
@@ -233,11 +267,24 @@ impl IdentityAllocator {
             .answers
             .retain(|_, (remembered, _)| *remembered != identity);
         memory.taken.remove(&identity);
+        drop(memory);
+        self.with_quota(|quota| quota.forget(identity, Instant::now()));
+    }
+
+    fn with_quota<T>(&self, change: impl FnOnce(&mut Quota) -> T) -> Option<T> {
+        let quota = self.quota.as_ref()?;
+        Some(change(
+            &mut quota.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
     }
 
     /// Takes in a CiliumIdentity that a watch reports: its number is taken, and answers that say otherwise of
     /// it are forgotten. `labels` is `None` where they cannot be read.
     pub fn observe(&self, identity: Identity, labels: Option<&LabelSet>) {
+        self.with_quota(|quota| match labels {
+            Some(labels) => quota.observe(identity, labels, Instant::now()),
+            None => quota.forget(identity, Instant::now()),
+        });
         let labels = labels.map(digest);
         let mut memory = self.memory();
         memory.follows_watch = true;
@@ -252,6 +299,7 @@ impl IdentityAllocator {
     /// Forgets everything: call it when a watch starts over, as what was deleted meanwhile is not reported.
     pub fn clear(&self) {
         *self.memory() = Memory::default();
+        self.with_quota(|quota| quota.forget_all(Instant::now()));
     }
 
     /// Makes the CiliumIdentity of a number that is in use again, and the claim of its labels where there is
@@ -344,6 +392,12 @@ impl IdentityAllocator {
             labels: labels.clone(),
             source,
         };
+        if let Some(Err(source)) = self.with_quota(|quota| quota.take(labels, Instant::now())) {
+            return Err(IdentityError::Quota {
+                labels: labels.clone(),
+                source,
+            });
+        }
         let Some((identity, made)) = self.take_number(labels).await? else {
             return Ok(Round::Again);
         };

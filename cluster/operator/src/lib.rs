@@ -85,7 +85,7 @@ async fn run_with(
     let mut cluster = Cluster::default();
     let mut collector = Collector::default();
     let mut collection: JoinSet<collect::Outcome> = JoinSet::new();
-    let interval = Duration::from_secs(config.identity_gc_seconds.max(1));
+    let interval = Duration::from_secs(config.identity_gc_seconds);
     let mut observations = tokio::time::interval(interval);
     observations.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sums = tokio::time::interval(SUM);
@@ -132,12 +132,16 @@ async fn run_with(
                 }
             }
             Some(done) = telling.join_next() => untold |= !matches!(done, Ok(true)),
-            Some(outcome) = collection.join_next() => match outcome {
-                Ok(outcome) => {
-                    collector.learn(&outcome);
-                    metrics.collected(&outcome, cluster.identities.len());
+            Some(outcome) = collection.join_next() => {
+                // What was marked last is to be unused for a whole interval, too.
+                observations.reset();
+                match outcome {
+                    Ok(outcome) => {
+                        collector.learn(&outcome);
+                        metrics.collected(&outcome, cluster.identities.len());
+                    }
+                    Err(error) => tracing::error!(%error, "a collection failed"),
                 }
-                Err(error) => tracing::error!(%error, "a collection failed"),
             },
         }
     }

@@ -284,7 +284,7 @@ async fn wait_gone(store: &dyn Store, kind: Kind, name: &NamespacedName) {
     wait(async || (!exists(store, kind, name).await).then_some(())).await;
 }
 
-/// An operator that looks for what is unused every ten seconds of the test's clock.
+/// An operator that looks for what is unused once a minute of the test's clock.
 fn collecting() -> OperatorConfig {
     OperatorConfig {
         identity_gc_seconds: 60,

@@ -13,6 +13,8 @@ pub enum Direction {
     Egress,
 }
 
+/// Precedence of a deny that no rule gives, above every rule: for addresses that a policy cannot tell apart any more.
+pub const PRECEDENCE_CLOSED: u32 = u32::MAX;
 /// Precedence of an explicit deny of the tier Normal; those of the tier Admin are above it.
 pub const PRECEDENCE_DENY: u32 = 255 << 24;
 /// Precedence of an allow of the tier Normal; those of the tier Baseline are below it.

@@ -49,6 +49,10 @@ impl CookieTable {
             .map(|record| record.rules.as_slice())
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
     pub(crate) fn retain(&mut self, mut in_use: impl FnMut(u32) -> bool) {
         self.records.retain(|cookie, _| in_use(*cookie));
     }

@@ -346,6 +346,16 @@ impl Engine {
         self.cookies.rules(cookie).unwrap_or_default().to_vec()
     }
 
+    /// The cookie of entries that deny without a rule.
+    pub fn cookie_of_no_rule(&mut self) -> u32 {
+        self.cookies.cookie(Vec::new())
+    }
+
+    /// How many cookies are remembered.
+    pub fn cookie_count(&self) -> usize {
+        self.cookies.len()
+    }
+
     /// Forgets the cookies that no entry bears any more.
     pub fn retain_cookies(&mut self, in_use: impl FnMut(u32) -> bool) {
         self.cookies.retain(in_use);

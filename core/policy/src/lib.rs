@@ -5,6 +5,7 @@
 //! says why. A property test holds the two together.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod case;
 mod cidr;
 mod compile;
@@ -26,6 +27,7 @@ mod rule;
 mod selector;
 mod world;
 
+pub use budget::{CidrBudget, CidrLimits};
 pub use cidr::{CidrAssignment, CidrChange, CidrScope};
 pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};

@@ -2,11 +2,11 @@
 
 use crate::{
     Action, Because, Policy, Rule, Tier,
-    compiled::{PRECEDENCE_ALLOW, PRECEDENCE_DENY},
+    compiled::{PRECEDENCE_ALLOW, PRECEDENCE_CLOSED, PRECEDENCE_DENY},
 };
 
-/// Levels that a tier's precedences have room for: those above [`PRECEDENCE_DENY`], and those between
-/// the fallback's and [`PRECEDENCE_ALLOW`].
+/// Levels that a tier's precedences have room for: those between [`PRECEDENCE_DENY`] and [`PRECEDENCE_CLOSED`], and
+/// those between the fallback's and [`PRECEDENCE_ALLOW`].
 const MOST_LEVELS: u32 = (1 << 24) - 2;
 
 /// What a rule does at its place; the earlier wins where two rules share a place.
@@ -175,7 +175,7 @@ impl Levels {
         // Bounded in `new`: the position fits.
         let position = |tier: &[Place]| tier.partition_point(|known| *known < place) as u32;
         match (place.tier, place.force) {
-            (Tier::Admin, _) => u32::MAX - position(&self.admin),
+            (Tier::Admin, _) => PRECEDENCE_CLOSED - 1 - position(&self.admin),
             (Tier::Normal, Force::Deny) => PRECEDENCE_DENY,
             (Tier::Normal, _) => PRECEDENCE_ALLOW,
             (Tier::Baseline, _) => PRECEDENCE_ALLOW - 1 - position(&self.baseline),

@@ -3,8 +3,11 @@
 use super::problems::Problems;
 use serde_json::Value;
 
-/// Bytes of one object at most: what an API server takes in one request.
+/// Bytes of one object at most, of what people write: what an API server takes in one request. What the store and
+/// clients add to it does not count, so that a file and the object that it becomes are refused alike.
 pub(super) const MOST_BYTES: usize = 3 << 20;
+/// Annotation in which clients keep what was applied last.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Levels of one object at most; the deepest field of any policy kind stands 16 levels deep.
 const MOST_DEPTH: usize = 32;
 /// Port terms of one rule at most: an endpoint's policy map has no more rows (reference 3.2), so a rule with
@@ -20,6 +23,12 @@ pub(super) fn fits(object: &Value, problems: &mut Problems) -> bool {
     let mut waiting = vec![(object, 1)];
     let mut bytes = 0usize;
     while let Some((value, depth)) = waiting.pop() {
+        let is_added = |key: &str| match depth {
+            1 => key == "status",
+            2 => key == "managedFields",
+            3 => key == LAST_APPLIED,
+            _ => false,
+        };
         if depth > MOST_DEPTH {
             problems.error(
                 "policy/too-deep",
@@ -35,8 +44,11 @@ pub(super) fn fits(object: &Value, problems: &mut Problems) -> bool {
             Value::String(text) => bytes += text.len(),
             Value::Array(items) => waiting.extend(items.iter().map(|item| (item, depth + 1))),
             Value::Object(fields) => {
-                bytes += fields.keys().map(|key| key.len() + 3).sum::<usize>();
-                waiting.extend(fields.values().map(|field| (field, depth + 1)));
+                let written = fields.iter().filter(|(key, _)| !is_added(key));
+                for (key, field) in written {
+                    bytes += key.len() + 3;
+                    waiting.push((field, depth + 1));
+                }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }

@@ -8,7 +8,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::Datapath;
-use heddle_kube::identity::IdentityAllocator;
+use heddle_kube::identity::{IdentityAllocator, IdentityLimits};
 use heddle_kube::store::{Store, StoreError};
 use heddle_model::LabelFilter;
 use std::collections::{BTreeMap, HashMap};
@@ -110,8 +110,12 @@ impl Agent {
                 Some(ledger.nearest(denial))
             })
         });
+        let limits = IdentityLimits {
+            per_namespace: config.max_identities_per_namespace as usize,
+            new_per_minute: config.new_identities_per_minute,
+        };
         Ok(Self {
-            identities: IdentityAllocator::new(Arc::clone(&store)),
+            identities: IdentityAllocator::new(Arc::clone(&store)).limited(limits),
             label_filter: config
                 .excluded_labels
                 .as_ref()

@@ -68,6 +68,20 @@ pub struct AgentConfig {
     /// Rows in the ipcache at most.
     #[serde(default = "default_ipcache_entries")]
     pub max_ipcache_entries: u32,
+    /// What the addresses that policies name may cost at most, groups included: each prefix, and 16 for each rule
+    /// that names some. Never more than half of `maxIpcacheEntries`.
+    #[serde(default = "default_policy_cidrs")]
+    pub max_policy_cidrs: u32,
+    /// What the addresses that the policies of one namespace name may cost at most.
+    #[serde(default = "default_cidrs_per_namespace")]
+    pub max_cidrs_per_namespace: u32,
+    /// Identities of one namespace at most.
+    #[serde(default = "default_identities_per_namespace")]
+    pub max_identities_per_namespace: u32,
+    /// New identities per minute that this node makes for one namespace at most; four minutes' worth may come at
+    /// once.
+    #[serde(default = "default_new_identities")]
+    pub new_identities_per_minute: u32,
     /// Drop events per second at most for an endpoint, a direction and a CPU.
     #[serde(default = "default_drop_events")]
     pub drop_events_per_second: u32,
@@ -222,6 +236,18 @@ const fn default_policy_entries() -> u32 {
 }
 const fn default_ipcache_entries() -> u32 {
     131_072
+}
+const fn default_policy_cidrs() -> u32 {
+    65_536
+}
+const fn default_cidrs_per_namespace() -> u32 {
+    32_768
+}
+const fn default_identities_per_namespace() -> u32 {
+    8_192
+}
+const fn default_new_identities() -> u32 {
+    60
 }
 const fn default_drop_events() -> u32 {
     250

@@ -160,7 +160,8 @@ impl Agent {
                 ids.into_iter()
                     .filter_map(|id| {
                         let endpoint = ledger.endpoints.get(&id)?;
-                        let contested = ledger.contested.contains_key(&endpoint.identity);
+                        let contested = ledger.contested.contains_key(&endpoint.identity)
+                            || endpoint.identity == Identity::INIT;
                         let before = (endpoint.identity, endpoint.labels.clone(), contested);
                         let Some(pod) = ledger.pods.get(&endpoint.record.pod) else {
                             return contested.then_some((id, None, None, before));
@@ -186,6 +187,8 @@ impl Agent {
                 None => LabelSet::clone(&kept),
             };
             if labels == *kept && !contested {
+                self.on_ledger(move |ledger| ledger.identity_shortfalls.remove(&id))
+                    .await;
                 continue;
             }
             if contested {
@@ -214,7 +217,9 @@ impl Agent {
                             {
                                 tracing::warn!(endpoint = id, "{}", error.message);
                             }
-                            self.publish_again(id).await
+                            self.on_ledger(move |ledger| ledger.republish.insert(id))
+                                .await;
+                            Ok(())
                         }
                         Err(()) => {
                             self.identities.forget(identity);
@@ -224,15 +229,54 @@ impl Agent {
                 }
                 Err(error) => Err(error),
             };
-            if let Err(error) = outcome {
+            let Err(error) = outcome else {
+                self.on_ledger(move |ledger| ledger.identity_shortfalls.remove(&id))
+                    .await;
+                continue;
+            };
+            if is_limit(&error) {
+                // Its namespace's own matter: nobody waits for it.
+                self.on_ledger(move |ledger| {
+                    let said = (error.message, Instant::now());
+                    ledger.identity_shortfalls.insert(id, said)
+                })
+                .await;
+            } else {
                 done = false;
                 tracing::warn!(endpoint = id, code = %error.code, "changed labels are not in force yet: {}", error.message);
                 self.on_ledger(move |ledger| ledger.relabel.insert(id))
                     .await;
             }
         }
+        self.republish().await && done
+    }
+
+    /// Writes endpoints to the store whose identity changed. False when some could not be written; they stay marked.
+    async fn republish(&self) -> bool {
+        let due = self.on_ledger(|ledger| ledger.republish.clone()).await;
+        let mut done = true;
+        for id in due {
+            match self.publish_again(id).await {
+                Ok(()) => {
+                    self.on_ledger(move |ledger| ledger.republish.remove(&id))
+                        .await;
+                }
+                Err(error) => {
+                    done = false;
+                    tracing::warn!(endpoint = id, code = %error.code, "other nodes do not know its identity yet: {}", error.message);
+                }
+            }
+        }
         done
     }
+}
+
+/// A limit of the pod's namespace keeps its labels from an identity.
+fn is_limit(error: &ApiError) -> bool {
+    matches!(
+        error.code.as_str(),
+        "identity/too-many" | "identity/too-fast"
+    )
 }
 
 /// A number that went to other labels between the answer and its use.

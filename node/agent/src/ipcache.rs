@@ -81,6 +81,8 @@ pub(crate) struct Ipcache {
     doubtful: BTreeSet<IpNet>,
     dirty: BTreeSet<IpNet>,
     all_dirty: bool,
+    /// Addresses of pods that the map had no room for.
+    left_out: BTreeSet<IpNet>,
 }
 
 /// What has to be written.
@@ -88,6 +90,8 @@ pub(crate) struct Ipcache {
 pub(crate) struct Changes {
     pub(crate) set: Vec<PeerRow>,
     pub(crate) remove: Vec<IpNet>,
+    /// Addresses of pods for which there is no room; without a row they are `unmanaged`, as their range is.
+    pub(crate) left_out: BTreeSet<IpNet>,
 }
 
 impl Ipcache {
@@ -185,6 +189,11 @@ impl Ipcache {
         {
             return Some(*base);
         }
+        self.range(prefix)
+    }
+
+    /// The base of the longest range around a prefix.
+    fn range(&self, prefix: IpNet) -> Option<Base> {
         self.ranges
             .iter()
             .filter(|(range, _)| range.contains(&prefix))
@@ -234,19 +243,25 @@ impl Ipcache {
 
     /// What differs between the wish and what was written, in the order to write it in: on the way an
     /// address finds the row it had or the one it is to have, never that of a prefix in between.
-    pub(crate) fn changes(&self) -> Changes {
+    ///
+    /// Beyond `most` rows, pods' addresses inside pod ranges get none: without one they are `unmanaged`.
+    pub(crate) fn changes(&self, most: usize) -> Changes {
         let prefixes: BTreeSet<IpNet> = if self.all_dirty {
             let mut prefixes = self.wished_prefixes();
             prefixes.extend(self.written.keys());
             prefixes.extend(&self.doubtful);
             prefixes
         } else {
-            self.dirty.union(&self.doubtful).copied().collect()
+            let mut prefixes = &self.dirty | &self.doubtful;
+            prefixes.extend(&self.left_out);
+            prefixes
         };
         let mut changes = Changes::default();
+        let mut new_pods = Vec::new();
         for prefix in prefixes {
             let doubtful = self.doubtful.contains(&prefix);
             match (self.row(prefix), self.written.get(&prefix)) {
+                (Some(row), None) if !doubtful && self.can_do_without(&row) => new_pods.push(row),
                 (Some(row), written) if doubtful || written != Some(&row) => {
                     changes.set.push(row);
                 }
@@ -256,6 +271,12 @@ impl Ipcache {
             }
         }
         let length = |prefix: &IpNet| prefix.prefix_len();
+        let new = changes.set.iter();
+        let new = new.filter(|row| !self.written.contains_key(&row.prefix));
+        let taken = self.written.len() + new.count();
+        let late = new_pods.split_off(most.saturating_sub(taken).min(new_pods.len()));
+        changes.left_out = late.into_iter().map(|row| row.prefix).collect();
+        changes.set.append(&mut new_pods);
         changes
             .set
             .sort_by_key(|row| std::cmp::Reverse(length(&row.prefix)));
@@ -285,10 +306,23 @@ impl Ipcache {
         }
     }
 
-    /// Everything that [`Self::changes`] said was done.
-    pub(crate) fn settled(&mut self) {
+    /// Everything that [`Self::changes`] said was done, but for what was left out.
+    pub(crate) fn settled(&mut self, left_out: BTreeSet<IpNet>) {
         self.dirty.clear();
         self.all_dirty = false;
+        self.left_out = left_out;
+    }
+
+    /// A pod's address of which its range says `unmanaged`.
+    fn can_do_without(&self, row: &PeerRow) -> bool {
+        let is_address = row.prefix.prefix_len() == row.prefix.max_prefix_len();
+        is_address
+            && row.in_cluster
+            && !row.is_node
+            && !self.cidrs.contains_key(&row.prefix)
+            && self
+                .range(row.prefix)
+                .is_some_and(|range| range.identity == Identity::UNMANAGED)
     }
 }
 
@@ -338,10 +372,14 @@ mod tests {
     }
 
     fn settle(cache: &mut Ipcache) -> Changes {
-        let changes = cache.changes();
+        settle_at_most(cache, usize::MAX)
+    }
+
+    fn settle_at_most(cache: &mut Ipcache, most: usize) -> Changes {
+        let changes = cache.changes(most);
         cache.wrote(changes.set.clone());
         cache.removed(&changes.remove);
-        cache.settled();
+        cache.settled(changes.left_out.clone());
         changes
     }
 
@@ -440,15 +478,44 @@ mod tests {
     #[test]
     fn rows_of_a_former_run_are_compared_and_stale_ones_removed() {
         let mut cache = cache();
-        let first = cache.changes().set;
+        let first = cache.changes(usize::MAX).set;
         let mut rows = first.clone();
         rows.push(PeerRow {
             prefix: net("10.244.3.3/32"),
             ..first[1].clone()
         });
         cache.restore(rows, &[]);
-        let changes = cache.changes();
+        let changes = cache.changes(usize::MAX);
         assert!(changes.set.is_empty());
         assert_eq!(changes.remove, [net("10.244.3.3/32")]);
+    }
+
+    #[test]
+    fn a_full_map_leaves_out_pods_and_nothing_else_and_takes_them_in_when_there_is_room() {
+        let mut cache = cache();
+        let pod = |number: u8| IpAddr::from([10, 244, 0, number]);
+        for number in 1..=4 {
+            cache.set_host(pod(number), Some(Base::pod(Identity(300), None)));
+        }
+        // Two ranges and two pods.
+        let changes = settle_at_most(&mut cache, 4);
+        assert_eq!(changes.set.len(), 4);
+        assert_eq!(changes.left_out.len(), 2);
+        // Nodes and policy prefixes come in all the same: without a row they would be somebody else.
+        let node = "192.0.2.1".parse().unwrap();
+        cache.set_host(node, Some(Base::node(Identity::REMOTE_NODE, None)));
+        cache.change_cidr(&change("198.51.100.0/24", CidrScope::World, Some(1024)));
+        let changes = settle_at_most(&mut cache, 4);
+        assert_eq!(changes.set.len(), 2);
+        assert_eq!(changes.left_out.len(), 2);
+        // Rows that are there change.
+        cache.set_host(pod(1), Some(Base::pod(Identity(301), None)));
+        assert_eq!(settle_at_most(&mut cache, 4).set.len(), 1);
+        cache.set_host(pod(1), None);
+        assert_eq!(settle_at_most(&mut cache, 6).remove.len(), 1);
+        let changes = settle_at_most(&mut cache, 6);
+        assert_eq!((changes.set.len(), changes.left_out.len()), (1, 1));
+        cache.set_host(pod(4), None);
+        assert_eq!(settle_at_most(&mut cache, 6), Changes::default());
     }
 }

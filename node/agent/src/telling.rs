@@ -27,7 +27,7 @@ const LINES: usize = 256;
 impl Agent {
     /// Brings the gauges up to date.
     pub(crate) async fn update_metrics(&self) {
-        let (states, identities, policies, revision) = self
+        let (states, identities, policies, revision, not_in_force) = self
             .on_ledger(|ledger| {
                 let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
                 for endpoint in ledger.endpoints.values() {
@@ -49,12 +49,14 @@ impl Agent {
                     identities,
                     ledger.policies.in_force() as u64,
                     ledger.policy_revision,
+                    ledger.not_in_force_count() as u64,
                 )
             })
             .await;
         self.metrics.set_endpoints(&states);
         self.metrics.set_identities(identities);
         self.metrics.set_policies(policies, revision);
+        self.metrics.set_not_in_force(not_in_force);
         for (family, stats) in self.addresses.stats() {
             self.metrics.set_addresses(AddressCount {
                 family: if family == Family::V4 { 4 } else { 6 },

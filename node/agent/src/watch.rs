@@ -222,9 +222,10 @@ async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
     if agent.is_ready() {
         agent
             .on_ledger(|ledger| {
-                if ledger.is_behind() {
+                if ledger.is_behind() || ledger.falls_short() {
                     ledger.reconcile();
                 }
+                ledger.retry_identities();
                 ledger.directory.prune_cookies();
             })
             .await;

@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 /// Remembers what was applied, so that a label left out of the next manifest goes (kubectl's rule).
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Bytes of annotations that an API server takes at most. Of what is larger only the metadata is remembered, which is
+/// all that is asked of it.
+const MOST_REMEMBERED: usize = 256 << 10;
 /// How often an object is read again when it changed in between.
 const ATTEMPTS: usize = 20;
 
@@ -89,7 +92,10 @@ pub async fn apply_one(store: &dyn Store, object: &Checked) -> Result<(Change, O
     if let Some(wished) = wished.as_object_mut() {
         wished.remove("status");
     }
-    let written = wished.to_string();
+    let mut written = wished.to_string();
+    if written.len() > MOST_REMEMBERED {
+        written = json!({ "metadata": wished["metadata"] }).to_string();
+    }
     let mut last = None;
     for _ in 0..ATTEMPTS {
         let stored = match store.get(object.kind, &object.name).await {
@@ -260,7 +266,9 @@ pub async fn wait_until_in_force(
         revision = revision.max(state.revision);
     }
     wait::realised_everywhere(lab, store, revision, end, patience).await?;
-    wait::locks_nobody_out(lab, &crate::config::record(lab)?.nodes, applied).await
+    let nodes = crate::config::record(lab)?.nodes;
+    wait::locks_nobody_out(lab, &nodes, applied).await?;
+    wait::fits(lab, &nodes, applied).await
 }
 
 /// How far the pods are.

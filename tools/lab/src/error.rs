@@ -106,6 +106,18 @@ pub enum LabError {
         /// What the node needs.
         traffic: String,
     },
+    /// Something of what was applied does not fit on a node.
+    #[error("{object} is not wholly in force on {node}: {what}: {reason}")]
+    DoesNotFit {
+        /// What was applied.
+        object: String,
+        /// What does not fit.
+        what: String,
+        /// The node.
+        node: String,
+        /// Why, in the agent's words.
+        reason: String,
+    },
     /// One of the lab's own processes ended.
     #[error("{process} ended: {reason}")]
     ProcessEnded {
@@ -227,6 +239,7 @@ impl LabError {
             Self::Network { .. } => "lab/network",
             Self::Timeout { .. } => "lab/timeout",
             Self::LockOut { .. } => "policy/lock-out",
+            Self::DoesNotFit { .. } => "policy/does-not-fit",
             Self::ProcessEnded { .. } => "lab/process-ended",
             Self::Daemon { .. } => "lab/daemon-unreachable",
             Self::Agent { .. } => "lab/agent",
@@ -253,6 +266,9 @@ impl LabError {
     pub fn help(&self) -> String {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
+            Self::DoesNotFit { .. } => {
+                "make it smaller, or raise the limit that is named (docs/policy.md, Bounds); nothing was opened".into()
+            }
             Self::LockOut { .. } => {
                 "allow that traffic, or annotate the policy heddle.dev/allow-lock-out: \"true\" if it is to be cut"
                     .into()

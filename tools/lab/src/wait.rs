@@ -6,6 +6,7 @@ use crate::control;
 use crate::files;
 use crate::paths::Lab;
 use heddle_kube::store::{Kind, Object, Store};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -120,6 +121,39 @@ pub async fn locks_nobody_out(
                     policy: policy.clone(),
                     node: node.clone(),
                     traffic: one["traffic"].as_str().unwrap_or_default().to_owned(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails when something of what was applied does not fit on a node: a pod whose policy is too large, a policy about
+/// it. What others applied is not asked about.
+pub async fn fits(lab: &Lab, nodes: &[String], applied: &[Object]) -> Result<(), LabError> {
+    let named: BTreeSet<String> = applied
+        .iter()
+        .filter(|object| object.kind == Kind::Pod || object.kind.is_policy())
+        .map(|object| format!("{} {}", object.kind, object.name))
+        .collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    for node in nodes {
+        let status = agent_client::status(lab, node).await?;
+        for one in status["notInForce"].as_array().into_iter().flatten() {
+            let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
+            let pod = format!("{} {}/{}", Kind::Pod, text("namespace"), text("pod"));
+            let policies = one["policies"].as_array().into_iter().flatten();
+            let mut about = policies
+                .filter_map(|policy| policy.as_str())
+                .chain([pod.as_str()]);
+            if let Some(object) = about.find(|object| named.contains(*object)) {
+                return Err(LabError::DoesNotFit {
+                    object: object.to_owned(),
+                    what: text("object"),
+                    node: node.clone(),
+                    reason: text("reason"),
                 });
             }
         }

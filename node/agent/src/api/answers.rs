@@ -40,49 +40,56 @@ pub(super) async fn status(
             ));
         }
     }
-    let (endpoints, policies, host, identities, failures, refused, starting_over) = agent
-        .on_ledger(|ledger| {
-            let ready = ledger
-                .endpoints
-                .values()
-                .filter(|it| it.state() == "ready")
-                .count();
-            (
-                json!({ "total": ledger.endpoints.len(), "ready": ready }),
-                ledger.policies.in_force(),
-                host_policy(&ledger.host),
-                ledger.engine.identities().count(),
-                ledger.failures.clone(),
-                ledger
-                    .policies
-                    .refused()
-                    .chain(ledger.named.refused())
-                    .map(|(object, problem)| {
-                        format!(
-                            "{object} is refused: [{}] {}: {}",
-                            problem.code, problem.field, problem.message
-                        )
-                    })
-                    .chain(ledger.host.lock_outs().iter().map(|one| {
-                        let policies: Vec<_> =
-                            one.policies.iter().map(ToString::to_string).collect();
-                        format!(
-                            "{} is not in force on this node: it would cut {}",
-                            policies.join(", "),
-                            one.what
-                        )
-                    }))
-                    .collect::<Vec<_>>(),
-                ledger.is_starting_over(),
-            )
-        })
-        .await;
+    let (endpoints, policies, host, identities, failures, refused, starting_over, not_in_force) =
+        agent
+            .on_ledger(|ledger| {
+                let ready = ledger
+                    .endpoints
+                    .values()
+                    .filter(|it| it.state() == "ready")
+                    .count();
+                (
+                    json!({ "total": ledger.endpoints.len(), "ready": ready }),
+                    ledger.policies.in_force(),
+                    host_policy(&ledger.host),
+                    ledger.engine.identities().count(),
+                    ledger.failures.clone(),
+                    ledger
+                        .policies
+                        .refused()
+                        .chain(ledger.named.refused())
+                        .map(|(object, problem)| {
+                            format!(
+                                "{object} is refused: [{}] {}: {}",
+                                problem.code, problem.field, problem.message
+                            )
+                        })
+                        .chain(ledger.host.lock_outs().iter().map(|one| {
+                            let policies: Vec<_> =
+                                one.policies.iter().map(ToString::to_string).collect();
+                            format!(
+                                "{} is not in force on this node: it would cut {}",
+                                policies.join(", "),
+                                one.what
+                            )
+                        }))
+                        .chain(ledger.beyond_budget())
+                        .collect::<Vec<_>>(),
+                    ledger.is_starting_over(),
+                    ledger.not_in_force(),
+                )
+            })
+            .await;
     warnings.extend(refused);
     warnings.extend(
         failures
             .iter()
             .map(|(object, reason)| format!("{object} is not as wished: {reason}")),
     );
+    warnings.extend(not_in_force.iter().filter_map(|one| {
+        let (object, reason) = (one["object"].as_str()?, one["reason"].as_str()?);
+        Some(format!("{object} is not as wished: {reason}"))
+    }));
     if starting_over {
         warnings.push("the connection to the store was lost; its list is being read again".into());
     }
@@ -128,6 +135,7 @@ pub(super) async fn status(
         })).collect::<Vec<_>>(),
         "addresses": addresses,
         "flows": flows.map_or(Value::Null, FlowSource::status),
+        "notInForce": not_in_force,
         "realisedRevision": agent.realised_revision.load(Ordering::SeqCst),
         "warnings": warnings,
     }))

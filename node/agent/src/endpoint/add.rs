@@ -3,7 +3,7 @@
 use super::record::{AttachmentKey, LinkRecord, Phase, Record};
 use super::{blocking, kernel_failure};
 use crate::agent::Agent;
-use crate::ledger::LocalEndpoint;
+use crate::ledger::{IPCACHE, LocalEndpoint};
 use heddle_cni::protocol::{AddParams, ApiError, AttachedAddress, Attachment, error_codes};
 use heddle_datapath::{LinkSpec, PodLink};
 use heddle_ipam::Family;
@@ -323,7 +323,7 @@ impl Agent {
                         if it.policy.is_some() && it.policy == it.wished && it.facts.is_some() =>
                     {
                         // A failure elsewhere is tried again; only the ipcache concerns everybody.
-                        ledger.failures.get("ipcache").cloned()
+                        ledger.failures.get(IPCACHE).cloned()
                     }
                     Some(it) => Some(it.failure.clone().unwrap_or_else(|| {
                         ledger

@@ -112,11 +112,18 @@ impl Agent {
         }
         *lock(&self.orphans) = orphans;
         let total = attached.len();
+        let held: BTreeSet<u16> = attached.iter().map(|record| record.endpoint).collect();
         let unattached = self.take_over_endpoints(attached, &kernel).await?;
         self.attach_again(unattached).await;
         for record in leftovers {
             tracing::info!(pod = %record.pod, endpoint = record.endpoint, phase = ?record.phase, "unfinished endpoint of a former run: removed");
-            let _ = self.remove_record(record).await;
+            if held.contains(&record.endpoint) {
+                // The endpoint is another's: the file alone goes.
+                let records = self.records.clone();
+                let _ = blocking(move || records.remove(record.endpoint, &record.key)).await;
+            } else {
+                let _ = self.remove_record(record).await;
+            }
         }
         for id in kernel.keys().filter(|id| !known.contains(id)) {
             if undecided {
@@ -183,24 +190,20 @@ impl Agent {
                     // An identity whose labels nobody knows stays unknown: it is isolated.
                     let known = !endpoint.labels.is_empty();
                     let identity = endpoint.identity;
+                    // Its labels may have changed meanwhile.
+                    ledger.relabel.insert(endpoint.record.endpoint);
                     ledger.add_endpoint(endpoint);
                     if !known {
                         ledger.disown_identity(identity);
                     }
                 }
+                ledger.republish.extend(changed);
                 ledger.restored = true;
                 ledger.reconcile()
             })
             .await;
         if !done {
             tracing::error!("not everything that is wished could be written; it is tried again");
-        }
-        for id in changed {
-            if let Err(error) = self.publish_again(id).await {
-                tracing::warn!(endpoint = id, "not published: {}", error.message);
-                self.on_ledger(move |ledger| ledger.relabel.insert(id))
-                    .await;
-            }
         }
         Ok(unattached)
     }
@@ -308,13 +311,16 @@ impl Agent {
         .await
         .map_err(|error| crate::agent::store_failure(&error, "CiliumEndpoints"))?;
         let mut undecided = Vec::new();
+        // What an intact record names is that record's, whatever a damaged file is called.
+        let intact: BTreeSet<u16> = records.iter().map(|record| record.endpoint).collect();
+        let in_kernel = |id: &u16| kernel.get(id).filter(|_| !intact.contains(id));
         for file in damaged {
             let taken = |key: &AttachmentKey| records.iter().any(|record| record.key == *key);
             let rebuilt = file.named.as_ref().and_then(|(id, key)| {
                 if taken(key) {
                     return None;
                 }
-                let facts = &kernel.get(id)?.facts;
+                let facts = &in_kernel(id)?.facts;
                 let object = published.iter().find(|object| {
                     let identifiers = &object.value["status"]["external-identifiers"];
                     identifiers["container-id"] == key.container_id.as_str()
@@ -336,7 +342,7 @@ impl Agent {
                         mac: facts.mac,
                         host_mac: facts.host_mac,
                     }),
-                    labels: Vec::new(),
+                    labels: strings(&object.value["status"]["identity"]["labels"]),
                     attachment: None,
                 })
             });
@@ -350,16 +356,18 @@ impl Agent {
                 None if file
                     .named
                     .as_ref()
-                    .is_some_and(|(id, _)| !kernel.contains_key(id)) =>
+                    .is_some_and(|(id, _)| in_kernel(id).is_none()) =>
                 {
-                    tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record of an endpoint that the kernel does not have");
+                    // Kept, it would be taken for a later endpoint with the same number.
+                    tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record of an endpoint that the kernel does not have: removed");
+                    let _ = std::fs::remove_file(&file.path);
                 }
                 None => {
                     tracing::error!(path = %file.path.display(), reason = %file.reason, "damaged endpoint record");
                     let named = file.stem.split_once('-');
                     let id = named.and_then(|(id, _)| id.parse::<u16>().ok());
                     let of_file = Some((file.path.clone(), file.stem.clone()));
-                    undecided.push(match id.and_then(|id| kernel.get(&id)) {
+                    undecided.push(match id.and_then(|id| in_kernel(&id)) {
                         Some(realised) => Orphan::of_kernel(&realised.facts, of_file),
                         None => Orphan {
                             endpoint: None,
@@ -372,6 +380,13 @@ impl Agent {
         }
         Ok(undecided)
     }
+}
+
+fn strings(list: &serde_json::Value) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items
+        .filter_map(|item| Some(item.as_str()?.to_owned()))
+        .collect()
 }
 
 /// A policy read back from the kernel. A direction is not enforced where the row for everybody stands.

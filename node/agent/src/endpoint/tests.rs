@@ -375,6 +375,40 @@ async fn what_the_kernel_holds_for_a_damaged_record_is_given_to_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_of_an_endpoint_that_is_gone_touches_no_later_one() {
+    let mut node = Node::start().await;
+    for pod in ["a", "b"] {
+        node.pod("shop", pod, &[]).await;
+    }
+    node.add("a", "shop", "a").await.unwrap();
+    node.stop().await;
+    let path = record_file(&node);
+    std::fs::write(&path, b"").unwrap();
+    node.datapath.change(|kernel| *kernel = Default::default());
+    node.restart().await;
+    node.add("b", "shop", "b").await.unwrap();
+    // The same with a file that a former version left behind beside the endpoint that has the number now.
+    let later = record_file(&node);
+    let id = later.file_name().unwrap().to_str().unwrap();
+    let id = id.split_once('-').unwrap().0;
+    let stale = later.with_file_name(format!("{id}-a@eth0.json.damaged"));
+    std::fs::write(&stale, b"").unwrap();
+    node.restart().await;
+    assert!(!stale.exists());
+    node.delete("a").await;
+    let kernel = node.datapath.kernel();
+    assert_eq!((kernel.links.len(), kernel.attached.len()), (1, 1));
+    let pods = node
+        .agent()
+        .on_ledger(|ledger: &mut Ledger| {
+            let all = ledger.endpoints.values();
+            all.map(|it| it.record.pod.name.clone()).collect::<Vec<_>>()
+        })
+        .await;
+    assert_eq!(pods, ["b"]);
+}
+
+#[tokio::test]
 async fn of_two_records_with_one_address_the_kernels_one_has_it() {
     let mut node = Node::start().await;
     for pod in ["a", "b"] {

@@ -12,13 +12,14 @@ impl Ledger {
         if labels.is_empty() || identity.scope() != IdentityScope::Cluster {
             return false;
         }
-        match self.contested.get(&identity) {
-            Some(others) => others != labels,
-            None => self
-                .engine
-                .labels(identity)
-                .is_some_and(|known| known != labels),
-        }
+        let is_other = |known: &LabelSet| known != labels;
+        // While one of two has it here the other does not get it, whatever the store says by now.
+        self.local_labels(identity)
+            .is_some_and(|held| is_other(&held))
+            || match self.contested.get(&identity) {
+                Some(others) => is_other(others),
+                None => self.engine.labels(identity).is_some_and(is_other),
+            }
     }
 
     /// The labels of the local endpoints that have an identity.
@@ -95,6 +96,19 @@ impl Ledger {
         self.directory.set_labels(identity, None);
     }
 
+    /// Whether the store has the object of an identity.
+    fn is_in_store(&self, identity: Identity) -> bool {
+        let name = NamespacedName::new("", identity.to_string());
+        self.known.contains(&(Kind::CiliumIdentity, name))
+    }
+
+    /// A local endpoint has an identity whose object the store does not have, or has no more: it is made (again).
+    pub(super) fn assert_identity(&mut self, identity: Identity) {
+        if identity.scope() == IdentityScope::Cluster && !self.is_in_store(identity) {
+            self.reassert.insert(identity);
+        }
+    }
+
     /// A local endpoint does not have this identity any more: when it was the last, the store's word counts.
     pub(super) fn left_identity(&mut self, identity: Identity) {
         if identity.scope() != IdentityScope::Cluster
@@ -102,10 +116,6 @@ impl Ledger {
         {
             return;
         }
-        let object = (
-            Kind::CiliumIdentity,
-            NamespacedName::new("", identity.to_string()),
-        );
         if let Some(labels) = self.contested.remove(&identity) {
             if labels.is_empty() {
                 self.touched.extend(self.engine.remove_identity(identity));
@@ -114,7 +124,7 @@ impl Ledger {
                 self.accept_identity(identity, labels);
             }
             self.refresh_bearers(identity);
-        } else if self.reassert.remove(&identity) && !self.known.contains(&object) {
+        } else if self.reassert.remove(&identity) && !self.is_in_store(identity) {
             self.touched.extend(self.engine.remove_identity(identity));
             self.directory.set_labels(identity, None);
         }

@@ -1,6 +1,6 @@
 //! The node's own policy: what host policies say of this node, and what they must not cut.
 
-use super::Ledger;
+use super::{Ledger, Shortfall};
 use crate::directory::PolicyListing;
 use crate::endpoint::as_compiled;
 use heddle_datapath::{Datapath, DatapathError};
@@ -153,8 +153,17 @@ impl Ledger {
         }
     }
 
+    /// Replaces the node's policy in force by one with other rows for some addresses. Where that does not fit,
+    /// addresses stay as they are: a node that is cut off is out of reach for those who could mend it.
+    pub(super) fn replace_node_policy(&mut self, policy: CompiledPolicy) {
+        self.put_node_policy(Some(Arc::new(policy)));
+        if let Some(shortfall) = self.shortfalls.remove(NODE) {
+            self.failures.insert(NODE.to_owned(), shortfall.reason);
+        }
+    }
+
     /// Writes the node's policy if the kernel has another.
-    pub(super) fn put_node_policy(&mut self, policy: Option<Arc<CompiledPolicy>>) {
+    fn put_node_policy(&mut self, policy: Option<Arc<CompiledPolicy>>) {
         if self.host.in_force == policy && !self.host.in_doubt {
             return;
         }
@@ -163,13 +172,18 @@ impl Ledger {
                 self.host.in_doubt = false;
                 self.host.in_force = policy;
             }
+            // It was not begun: what was in force is in force.
+            Err(error @ DatapathError::MapFull { .. }) => {
+                let shortfall = Shortfall {
+                    reason: format!("{error}{}", self.largest_policies(Identity::OWN_NODE)),
+                    pod: None,
+                    identity: Some(Identity::OWN_NODE),
+                };
+                self.shortfalls.insert(NODE.to_owned(), shortfall);
+            }
             Err(error) => {
-                // One that does not fit was not begun.
-                self.host.in_doubt = !matches!(error, DatapathError::MapFull { .. });
-                let mut reason = error.to_string();
-                if !self.host.in_doubt {
-                    reason.push_str(&self.largest_policies(Identity::OWN_NODE));
-                }
+                self.host.in_doubt = true;
+                let reason = error.to_string();
                 tracing::error!(%reason, "host policy not in force");
                 self.failures.insert(NODE.to_owned(), reason);
             }

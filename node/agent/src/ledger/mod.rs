@@ -2,6 +2,7 @@
 //! by [`Ledger::reconcile`].
 
 mod audit;
+mod budget;
 mod claims;
 mod facts;
 mod host;
@@ -10,6 +11,9 @@ mod observe;
 mod policies;
 mod reconcile;
 pub(crate) mod report;
+mod shortfall;
+#[cfg(test)]
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod transition;
@@ -26,11 +30,13 @@ use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(crate) use facts::NamedFacts;
 pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
 pub(crate) use policies::{PolicyTable, outside_only};
+pub(crate) use reconcile::IPCACHE;
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";
@@ -101,6 +107,19 @@ pub(crate) struct LocalEndpoint {
     pub(crate) policy_revision: u64,
     /// Why its policy could not be brought into force.
     pub(crate) failure: Option<String>,
+    /// A policy that did not fit.
+    too_large: Option<Arc<CompiledPolicy>>,
+}
+
+/// What is wished and does not fit: nobody but the endpoint waits for it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Shortfall {
+    /// What does not fit, and what to do.
+    pub(crate) reason: String,
+    /// Whose endpoint it is.
+    pub(crate) pod: Option<NamespacedName>,
+    /// Whose policies do not fit.
+    pub(crate) identity: Option<Identity>,
 }
 
 impl LocalEndpoint {
@@ -117,6 +136,7 @@ impl LocalEndpoint {
             leaving: false,
             policy_revision: 0,
             failure: None,
+            too_large: None,
         }
     }
 
@@ -147,6 +167,8 @@ pub(crate) struct Ledger {
     pub(crate) datapath: Arc<dyn Datapath>,
     pub(crate) engine: Engine,
     pub(crate) policies: PolicyTable,
+    /// Whose addresses are enforced.
+    cidr_budget: budget::Budget,
     /// The node's own policy.
     pub(crate) host: HostPolicy,
     pub(crate) named: NamedFacts,
@@ -174,6 +196,8 @@ pub(crate) struct Ledger {
     routes: Option<Vec<(IpNet, IpAddr)>>,
     /// Local endpoints whose labels have to be looked at again.
     pub(crate) relabel: BTreeSet<u16>,
+    /// Local endpoints whose object in the store is to be written again.
+    pub(crate) republish: BTreeSet<u16>,
     /// Identities of local endpoints whose number stands for other labels in the store, and these labels.
     pub(crate) contested: BTreeMap<Identity, LabelSet>,
     /// Identities of local endpoints whose objects are gone from the store and have to be made again.
@@ -186,6 +210,12 @@ pub(crate) struct Ledger {
     known: BTreeSet<(Kind, NamespacedName)>,
     /// Failures of the last reconciliation, by object.
     pub(crate) failures: BTreeMap<String, String>,
+    /// What did not fit in the last reconciliation, by object.
+    shortfalls: BTreeMap<String, Shortfall>,
+    /// Endpoints whose labels have no identity because of their namespace's limits: which limit, and since when.
+    pub(crate) identity_shortfalls: BTreeMap<u16, (String, Instant)>,
+    /// Number of cookies at which those that nobody bears are forgotten.
+    cookies_due: usize,
     /// Before the former run's state is taken over nothing is written.
     pub(crate) restored: bool,
 }
@@ -212,6 +242,7 @@ impl Ledger {
         ipcache.restore(rows, &cidrs);
         Ok(Self {
             policies: PolicyTable::new(&config.state_dir),
+            cidr_budget: budget::of(&config),
             host: HostPolicy::restore(datapath.as_ref())?,
             named: NamedFacts::default(),
             config,
@@ -237,10 +268,14 @@ impl Ledger {
             ranges_changed: true,
             routes: None,
             relabel: BTreeSet::new(),
+            republish: BTreeSet::new(),
             policy_revision: 0,
             repeated: None,
             known: BTreeSet::new(),
             failures: BTreeMap::new(),
+            shortfalls: BTreeMap::new(),
+            identity_shortfalls: BTreeMap::new(),
+            cookies_due: reconcile::LEAST_COOKIES,
             restored: false,
         })
     }
@@ -289,8 +324,13 @@ impl Ledger {
     }
 
     /// Makes an endpoint known; the next reconciliation writes its facts, policy and addresses.
-    pub(crate) fn add_endpoint(&mut self, endpoint: LocalEndpoint) {
+    pub(crate) fn add_endpoint(&mut self, mut endpoint: LocalEndpoint) {
         let id = endpoint.record.endpoint;
+        if self.is_held_with_other_labels(&endpoint) {
+            tracing::error!(endpoint = id, identity = %endpoint.identity, "another pod here has this identity with other labels: isolated until it has one of its own");
+            endpoint.identity = Identity::INIT;
+            self.relabel.insert(id);
+        }
         self.ids.insert(id);
         self.keys.insert(endpoint.record.key.clone(), id);
         let addresses: Vec<IpAddr> = endpoint.record.addresses().collect();
@@ -304,13 +344,16 @@ impl Ledger {
             self.relabel.insert(id);
         }
         let former = self.endpoints.get(&id).map(|it| it.identity);
-        let touched = self
-            .engine
-            .set_identity(endpoint.identity, LabelSet::clone(&endpoint.labels));
-        self.touched.extend(touched);
+        if endpoint.identity != Identity::INIT {
+            let touched = self
+                .engine
+                .set_identity(endpoint.identity, LabelSet::clone(&endpoint.labels));
+            self.touched.extend(touched);
+            self.directory
+                .set_labels(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
+            self.assert_identity(endpoint.identity);
+        }
         self.touched.insert(endpoint.identity);
-        self.directory
-            .set_labels(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
         self.directory.set_endpoint(id, Some(endpoint.info()));
         self.endpoints.insert(id, endpoint);
         self.attend();
@@ -320,6 +363,18 @@ impl Ledger {
         if let Some(former) = former {
             self.left_identity(former);
         }
+    }
+
+    /// Whether another endpoint here has its identity for other labels.
+    fn is_held_with_other_labels(&self, endpoint: &LocalEndpoint) -> bool {
+        let mut others = self.endpoints.iter();
+        !endpoint.labels.is_empty()
+            && others.any(|(id, other)| {
+                *id != endpoint.record.endpoint
+                    && other.identity == endpoint.identity
+                    && !other.labels.is_empty()
+                    && other.labels != endpoint.labels
+            })
     }
 
     /// Only what touches this node and its endpoints is worth its time.
@@ -372,6 +427,8 @@ impl Ledger {
         }
         self.directory.set_endpoint(id, None);
         self.relabel.remove(&id);
+        self.republish.remove(&id);
+        self.identity_shortfalls.remove(&id);
         self.attend();
         self.left_identity(endpoint.identity);
         Some(endpoint)
@@ -414,17 +471,14 @@ impl Ledger {
             let listing = of_node(Identity::HOST, &self.config.node_name);
             return Some((Base::node(Identity::HOST, None), listing));
         }
-        if let Some((name, view)) = self
-            .nodes
-            .iter()
-            .find(|(_, node)| node.addresses.contains(&address))
-        {
+        if let Some((name, view)) = self.node_at(address) {
             let (identity, node) = if *name == self.config.node_name {
                 (Identity::HOST, None)
             } else {
-                // An envelope from a node bears its underlay address, whatever it holds.
+                // What a node encapsulates bears its underlay address, whatever it holds. Without one the node
+                // is still another than this.
                 let underlay = view.underlay(self.config.fabric, address.is_ipv4());
-                (Identity::REMOTE_NODE, underlay)
+                (Identity::REMOTE_NODE, underlay.or(Some(address)))
             };
             return Some((Base::node(identity, node), of_node(identity, name)));
         }
@@ -432,9 +486,10 @@ impl Ledger {
         let endpoint = self.remote.get(name)?;
         let node = self.underlay_of(endpoint, address.is_ipv4());
         // Until local endpoints have left a number that stands for other labels, it must not give those who
-        // have it elsewhere what these labels are allowed here.
+        // have it elsewhere what these labels are allowed here. Not `unmanaged`: of such an address the tunnel
+        // tells the identity.
         let identity = if self.contested.contains_key(&endpoint.identity) {
-            Identity::UNMANAGED
+            Identity::INIT
         } else {
             endpoint.identity
         };
@@ -444,6 +499,21 @@ impl Ledger {
             node: endpoint.node_name.clone(),
         };
         Some((Base::pod(identity, node), listing))
+    }
+
+    /// The node that has an address: this one first, then whoever is reached by it, then whoever lists it.
+    fn node_at(&self, address: IpAddr) -> Option<(&String, &NodeView)> {
+        let own = self.nodes.get_key_value(&self.config.node_name);
+        let own = own.filter(|(_, node)| node.addresses.contains(&address));
+        let internal = || {
+            let mut nodes = self.nodes.iter();
+            nodes.find(|(_, node)| node.internal().contains(&address))
+        };
+        let any = || {
+            let mut nodes = self.nodes.iter();
+            nodes.find(|(_, node)| node.addresses.contains(&address))
+        };
+        own.or_else(internal).or_else(any)
     }
 
     fn underlay_of(&self, endpoint: &RemoteEndpoint, wants_v4: bool) -> Option<IpAddr> {

@@ -96,7 +96,13 @@ impl Ledger {
                     self.remove_identity(Identity(number));
                 }
             }
-            Kind::CiliumEndpoint => self.remove_remote(name),
+            Kind::CiliumEndpoint => {
+                self.remove_remote(name);
+                if let Some(here) = self.by_pod(name).filter(|it| it.attached && !it.leaving) {
+                    // Whoever deleted it was wrong.
+                    self.republish.insert(here.record.endpoint);
+                }
+            }
             _ => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Ledger;
 use super::audit::may_lock_out;
+use super::budget::made;
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{Problem, Severity, parse_policy};
 use heddle_kube::store::{Kind, Object};
@@ -10,6 +11,14 @@ use heddle_policy::{Peer, Peers, Policy, PolicyId, PolicyKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+/// Which policy object.
+pub(super) type PolicyKey = (Kind, NamespacedName);
+
+/// What is said of a policy whose addresses do not fit.
+pub(super) const TOO_MANY_CIDRS: &str = "the policies of its namespace name more addresses than fit, this one goes beyond: \
+    it is in force without its addresses, so rules that allow addresses allow none, and rules that deny addresses \
+    deny all outside the cluster; name fewer (maxCidrsPerNamespace), or list them in a CiliumCIDRGroup";
 
 /// What is known of a policy object.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +33,12 @@ struct PolicyObject {
     problems: Vec<Problem>,
     /// Whether it may cut what nodes live by.
     may_lock_out: bool,
+    /// When it was made: among the policies of a namespace older ones are served first.
+    made: String,
+    /// The version that its conditions are about.
+    generation: Value,
+    /// The conditions that it has.
+    conditions: Vec<Value>,
 }
 
 /// A status condition to be written.
@@ -38,9 +53,9 @@ pub(crate) struct ConditionWrite {
 /// Every policy object.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
-    objects: BTreeMap<(Kind, NamespacedName), PolicyObject>,
+    objects: BTreeMap<PolicyKey, PolicyObject>,
     /// Conditions that objects should have and have not.
-    pub(crate) writes: BTreeMap<(Kind, NamespacedName), ConditionWrite>,
+    pub(crate) writes: BTreeMap<PolicyKey, ConditionWrite>,
     /// Where the last accepted versions of refused objects are kept over restarts.
     kept: PathBuf,
 }
@@ -98,6 +113,10 @@ impl Ledger {
         let content = content_of(&object.value);
         let mut known = self.policies.objects.remove(&key).unwrap_or_default();
         known.revision = object.revision;
+        known.made = made(&object.value);
+        known.generation = object.value["metadata"]["generation"].clone();
+        let conditions = object.value["status"]["conditions"].as_array();
+        known.conditions = conditions.cloned().unwrap_or_default();
         if std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value))
             != known.may_lock_out
         {
@@ -110,23 +129,50 @@ impl Ledger {
                     tracing::info!(kind = %object.kind, policy = %object.name, revision = object.revision, "policy accepted");
                     let _ = std::fs::remove_file(self.policies.kept_path(key.0, &key.1));
                 }
-                self.put_in_force(&mut known, policies, content);
+                self.put_in_force(&key, &mut known, policies, content);
                 known.problems.clear();
             }
             Err(problems) => self.refuse(&key, &mut known, problems),
         }
         self.policy_revision = self.policy_revision.max(object.revision);
-        if let Some(write) = condition(object, &known) {
-            self.policies.writes.insert(key.clone(), write);
-        } else {
-            self.policies.writes.remove(&key);
-        }
+        self.tell_condition(&key, &known);
         self.policies.objects.insert(key, known);
     }
 
-    fn put_in_force(&mut self, known: &mut PolicyObject, policies: Vec<Policy>, content: Value) {
-        if known.accepted.as_ref() == Some(&content) {
-            return;
+    fn tell_condition(&mut self, key: &PolicyKey, known: &PolicyObject) {
+        let fits = self.cidr_budget.admits(key);
+        if let Some(write) = condition(key, known, fits) {
+            self.policies.writes.insert(key.clone(), write);
+        } else {
+            self.policies.writes.remove(key);
+        }
+    }
+
+    fn put_in_force(
+        &mut self,
+        key: &PolicyKey,
+        known: &mut PolicyObject,
+        policies: Vec<Policy>,
+        content: Value,
+    ) {
+        let cost = policies.iter().map(Policy::cidr_cost).sum();
+        let namespace = &key.1.namespace;
+        let mut changed = self
+            .cidr_budget
+            .set(key.clone(), namespace, &known.made, cost);
+        let flipped = changed.remove(key);
+        if flipped || known.accepted.as_ref() != Some(&content) {
+            self.enforce(key, known, policies);
+            known.accepted = Some(content);
+        }
+        self.budget_changed(changed);
+    }
+
+    /// Hands the policies of an object to the engine: without their addresses where these do not fit.
+    fn enforce(&mut self, key: &PolicyKey, known: &mut PolicyObject, policies: Vec<Policy>) {
+        let fits = self.cidr_budget.admits(key);
+        if !fits {
+            tracing::error!(kind = %key.0, policy = %key.1, "{TOO_MANY_CIDRS}");
         }
         let ids: BTreeSet<PolicyId> = policies.iter().map(|policy| policy.id.clone()).collect();
         for gone in known.ids.iter().filter(|id| !ids.contains(id)) {
@@ -134,20 +180,36 @@ impl Ledger {
         }
         for policy in policies {
             let policy = self.config.policy_cidr_match_mode.meant(policy);
+            let policy = if fits {
+                policy
+            } else {
+                policy.without_addresses()
+            };
             self.touched.extend(self.engine.set_policy(policy));
         }
         known.ids = ids.into_iter().collect();
-        known.accepted = Some(content);
+    }
+
+    /// The addresses of a policy fit now, or do not any more.
+    pub(super) fn policy_budget_changed(&mut self, key: &PolicyKey) {
+        let Some(mut known) = self.policies.objects.remove(key) else {
+            return;
+        };
+        // What was accepted once is read the same way again.
+        if let Some(policies) = known
+            .accepted
+            .as_ref()
+            .and_then(|accepted| parse_policy(accepted).ok())
+        {
+            self.enforce(key, &mut known, policies);
+        }
+        self.tell_condition(key, &known);
+        self.policies.objects.insert(key.clone(), known);
     }
 
     /// The object's present content is not enforced; its last accepted version stays in force, also over
     /// a restart of the agent.
-    fn refuse(
-        &mut self,
-        key: &(Kind, NamespacedName),
-        known: &mut PolicyObject,
-        problems: Vec<Problem>,
-    ) {
+    fn refuse(&mut self, key: &PolicyKey, known: &mut PolicyObject, problems: Vec<Problem>) {
         let path = self.policies.kept_path(key.0, &key.1);
         if known.problems != problems
             && let Some(problem) = first_error(&problems)
@@ -178,7 +240,9 @@ impl Ledger {
             .ok()
             .and_then(|value| Some((parse_policy(&value).ok()?, value)));
         match parsed {
-            Some((policies, value)) => self.put_in_force(known, policies, content_of(&value)),
+            Some((policies, value)) => {
+                self.put_in_force(key, known, policies, content_of(&value));
+            }
             None => {
                 tracing::error!(path = %path.display(), "the kept version of a refused policy cannot be read")
             }
@@ -199,6 +263,8 @@ impl Ledger {
                 self.touched.extend(self.engine.remove_policy(id));
             }
         }
+        let changed = self.cidr_budget.remove(&key);
+        self.budget_changed(changed);
         self.policy_revision = self.policy_revision.max(revision);
     }
 }
@@ -233,9 +299,14 @@ fn content_of(value: &Value) -> Value {
     content
 }
 
-/// The condition that the object should have, if it has it not.
-fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
+/// The condition that the object should have, if it has it not. `fits` tells whether its addresses do.
+fn condition(key: &PolicyKey, known: &PolicyObject, fits: bool) -> Option<ConditionWrite> {
     let (status, reason, message) = match first_error(&known.problems) {
+        None if !fits => (
+            "False",
+            "PolicyTooManyCidrs".to_owned(),
+            format!("[policy/too-many-cidrs] {TOO_MANY_CIDRS}"),
+        ),
         None => (
             "True",
             "Accepted".to_owned(),
@@ -259,11 +330,8 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
             ("False", camel_case(first.code), parts.join("; "))
         }
     };
-    let generation = object.value["metadata"]["generation"].clone();
-    let present = object.value["status"]["conditions"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let generation = known.generation.clone();
+    let present = &known.conditions;
     let is_ours = |condition: &Value| condition["type"] == "Valid";
     if let Some(valid) = present.iter().find(|condition| is_ours(condition))
         && valid["status"] == status
@@ -279,11 +347,15 @@ fn condition(object: &Object, known: &PolicyObject) -> Option<ConditionWrite> {
     if !generation.is_null() {
         valid["observedGeneration"] = generation;
     }
-    let mut conditions: Vec<Value> = present.into_iter().filter(|one| !is_ours(one)).collect();
+    let mut conditions: Vec<Value> = present
+        .iter()
+        .filter(|one| !is_ours(one))
+        .cloned()
+        .collect();
     conditions.push(valid);
     Some(ConditionWrite {
-        kind: object.kind,
-        name: object.name.clone(),
+        kind: key.0,
+        name: key.1.clone(),
         conditions: Value::Array(conditions),
     })
 }

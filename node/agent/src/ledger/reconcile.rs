@@ -1,7 +1,7 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
-use super::transition::with_fresh;
-use super::{CIDRS_FILE, Ledger};
+use super::transition::{closed, with_fresh, with_joined};
+use super::{CIDRS_FILE, Ledger, Shortfall};
 use crate::directory::{PolicyListing, Shapes};
 use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
@@ -14,26 +14,71 @@ use std::sync::Arc;
 
 /// Policies that the error about one which does not fit names.
 const NAMED_LARGEST: usize = 3;
+/// Rows of the ipcache that stay free: some kernels cannot even change a row of a full map.
+const SPARE_ROWS: usize = 64;
+/// The ipcache where it stands beside endpoints.
+pub(crate) const IPCACHE: &str = "ipcache";
+/// Cookies that are remembered in any case.
+pub(super) const LEAST_COOKIES: usize = 4_096;
 
 impl Ledger {
-    /// Brings the kernel to what is wished. What fails is kept in `failures` and tried again next time;
-    /// the rest is done nevertheless. True when nothing failed.
+    /// Brings the kernel to what is wished. What fails is kept in `failures` and tried again next time; the rest is
+    /// done nevertheless, as far as the order allows. What does not fit is one endpoint's matter, kept in
+    /// `shortfalls`: it stays as strict as it was or becomes stricter, and nobody else waits. True when nothing failed.
     pub(crate) fn reconcile(&mut self) -> bool {
         if !self.restored {
             return false;
         }
         self.failures.clear();
+        let before = std::mem::take(&mut self.shortfalls);
         self.take_in_ranges();
         self.bring_into_force();
         self.write_routes();
+        if self.shortfalls != before {
+            self.tell_shortfalls(&before);
+        }
         let done = self.failures.is_empty();
         if done {
             let revision = self.policy_revision;
             for endpoint in self.endpoints.values_mut() {
-                endpoint.policy_revision = revision;
+                if endpoint.policy == endpoint.wished {
+                    endpoint.policy_revision = revision;
+                }
             }
+            self.forget_cookies();
         }
         done
+    }
+
+    fn tell_shortfalls(&self, before: &BTreeMap<String, Shortfall>) {
+        for (object, shortfall) in &self.shortfalls {
+            if before.get(object) != Some(shortfall) {
+                tracing::error!(%object, reason = %shortfall.reason, "not in force");
+            }
+        }
+        for object in before
+            .keys()
+            .filter(|it| !self.shortfalls.contains_key(*it))
+        {
+            tracing::info!(%object, "in force again");
+        }
+    }
+
+    /// Keeps the cookies that rows in force bear, once there are twice as many as then.
+    fn forget_cookies(&mut self) {
+        if self.engine.cookie_count() < self.cookies_due {
+            return;
+        }
+        let endpoints = self.endpoints.values();
+        let endpoints = endpoints.flat_map(|it| [it.policy.as_ref(), it.wished.as_ref()]);
+        let cookies: BTreeSet<u32> = endpoints
+            .chain([self.host.in_force(), self.host.wished()])
+            .flatten()
+            .flat_map(|policy| policy.entries.iter().map(|entry| entry.cookie))
+            .collect();
+        self.engine
+            .retain_cookies(|cookie| cookies.contains(&cookie));
+        self.cookies_due = LEAST_COOKIES.max(2 * cookies.len());
     }
 
     /// The order of [`heddle_policy::Engine::stage_cidrs`]: at no step does an address bear a number that a
@@ -56,6 +101,10 @@ impl Ledger {
         let touched = self.engine.settle_cidrs();
         self.touched.extend(touched);
         self.take_cidr_changes();
+        self.reduce_stale_policies();
+        if !self.failures.is_empty() {
+            return;
+        }
         self.write_addresses();
         if self.failures.is_empty() {
             self.compile_touched();
@@ -84,11 +133,47 @@ impl Ledger {
             })
             .collect();
         for (id, policy) in extended {
-            self.write_policy(id, Arc::new(policy));
+            self.replace_policy(id, policy);
         }
         let node = self.host.in_force();
         if let Some(policy) = node.and_then(|present| with_fresh(present, &self.cidr_changes)) {
-            self.put_node_policy(Some(Arc::new(policy)));
+            self.replace_node_policy(policy);
+        }
+    }
+
+    /// Where the wished policy does not fit, the former one is in force. It was not asked whether it says the same
+    /// of the addresses whose numbers are about to be joined.
+    fn reduce_stale_policies(&mut self) {
+        if self.cidr_changes.is_empty() {
+            return;
+        }
+        let cookie = self.engine.cookie_of_no_rule();
+        let reduced: Vec<_> = self
+            .staying()
+            .filter(|(_, endpoint)| endpoint.policy != endpoint.wished)
+            .filter_map(|(id, endpoint)| {
+                let stale = endpoint.policy.as_ref()?;
+                Some((*id, with_joined(stale, &self.cidr_changes, cookie)?))
+            })
+            .collect();
+        for (id, policy) in reduced {
+            self.replace_policy(id, policy);
+        }
+        let stale = self
+            .host
+            .in_force()
+            .filter(|policy| self.host.wished() != Some(*policy));
+        if let Some(policy) = stale.and_then(|stale| with_joined(stale, &self.cidr_changes, cookie))
+        {
+            self.replace_node_policy(policy);
+        }
+    }
+
+    /// Replaces the policy in force by one with other rows for some addresses; where that does not fit, nothing
+    /// passes until something fits again.
+    fn replace_policy(&mut self, id: u16, policy: CompiledPolicy) {
+        if !self.write_policy(id, Arc::new(policy)) {
+            self.write_policy(id, Arc::new(closed()));
         }
     }
 
@@ -222,34 +307,54 @@ impl Ledger {
         }
     }
 
-    fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>) {
+    /// True unless it does not fit.
+    fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>) -> bool {
         let outcome = self.datapath.set_policy(id, &policy);
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
-            return;
+            return true;
         };
+        let object = format!("endpoint {id} ({})", endpoint.record.pod);
         match outcome {
             Ok(()) => {
+                if endpoint.wished.as_ref() == Some(&policy) {
+                    endpoint.failure = None;
+                    endpoint.too_large = None;
+                }
                 endpoint.policy = Some(policy);
-                endpoint.failure = None;
+                true
+            }
+            // It was not begun: what was in force is in force.
+            Err(error @ DatapathError::MapFull { .. }) => {
+                let known = endpoint.failure.clone().filter(|_| {
+                    let before = endpoint.too_large.as_ref();
+                    before.is_some_and(|before| Arc::ptr_eq(before, &policy))
+                });
+                let identity = endpoint.identity;
+                let pod = endpoint.record.pod.clone();
+                let reason =
+                    known.unwrap_or_else(|| format!("{error}{}", self.largest_policies(identity)));
+                if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                    endpoint.too_large = Some(policy);
+                    endpoint.failure = Some(reason.clone());
+                }
+                let shortfall = Shortfall {
+                    reason,
+                    pod: Some(pod),
+                    identity: Some(identity),
+                };
+                self.shortfalls.insert(object, shortfall);
+                false
             }
             Err(error) => {
-                let object = format!("endpoint {id} ({})", endpoint.record.pod);
-                let mut reason = error.to_string();
-                if matches!(error, DatapathError::MapFull { .. }) {
-                    // One that does not fit was not begun: what was in force is in force.
-                    let identity = endpoint.identity;
-                    reason.push_str(&self.largest_policies(identity));
-                } else {
-                    // The kernel may have the old one or the new one.
-                    endpoint.policy = None;
-                }
-                if let Some(endpoint) = self.endpoints.get_mut(&id)
-                    && endpoint.failure.as_ref() != Some(&reason)
-                {
+                // The kernel may have the old one or the new one.
+                endpoint.policy = None;
+                let reason = error.to_string();
+                if endpoint.failure.as_ref() != Some(&reason) {
                     tracing::error!(endpoint = id, %object, %reason, "policy not in force");
                     endpoint.failure = Some(reason.clone());
                 }
                 self.failures.insert(object, reason);
+                true
             }
         }
     }
@@ -263,7 +368,7 @@ impl Ledger {
             .map(|(policy, rows)| format!("{policy} ({rows} rows)"))
             .collect();
         format!(
-            "; the former policy stays; the largest parts are {}",
+            "; the former policy stays, without what it can no longer tell apart; the largest parts are {}",
             named.join(", ")
         )
     }
@@ -294,15 +399,28 @@ impl Ledger {
     }
 
     fn write_peers(&mut self) {
-        let changes = self.ipcache.changes();
+        let most = (self.config.max_ipcache_entries as usize).saturating_sub(SPARE_ROWS);
+        let changes = self.ipcache.changes(most);
         let mut done = true;
+        if !changes.left_out.is_empty() {
+            let reason = format!(
+                "{} addresses of pods have no row, because the ipcache is full: nobody here reaches them, and they reach nobody here; raise maxIpcacheEntries ({})",
+                changes.left_out.len(),
+                self.config.max_ipcache_entries
+            );
+            let shortfall = Shortfall {
+                reason,
+                ..Shortfall::default()
+            };
+            self.shortfalls.insert(IPCACHE.to_owned(), shortfall);
+        }
         if !changes.set.is_empty() {
             match self.datapath.set_peers(&changes.set) {
                 Ok(()) => self.ipcache.wrote(changes.set),
                 Err(error) => {
                     done = false;
                     self.ipcache.doubt(&changes.set);
-                    self.failed("ipcache".to_owned(), &error);
+                    self.failed(IPCACHE.to_owned(), &error);
                 }
             }
         }
@@ -311,12 +429,12 @@ impl Ledger {
                 Ok(()) => self.ipcache.removed(&changes.remove),
                 Err(error) => {
                     done = false;
-                    self.failed("ipcache".to_owned(), &error);
+                    self.failed(IPCACHE.to_owned(), &error);
                 }
             }
         }
         if done {
-            self.ipcache.settled();
+            self.ipcache.settled(changes.left_out);
         }
     }
 

@@ -16,7 +16,7 @@ fn policy(name: &str, spec: &Value) -> Value {
     })
 }
 
-fn node(name: &str, number: u32) -> Value {
+fn node_object(name: &str, number: u32) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
         "spec": { "podCIDRs": [format!("10.244.{number}.0/24"), format!("fd10:244:0:{number}::/64")] },
@@ -140,7 +140,7 @@ async fn a_refused_policy_leaves_its_accepted_version_in_force_also_over_a_resta
 #[tokio::test]
 async fn other_nodes_and_their_pods_are_in_the_ipcache() {
     let here = Node::start().await;
-    here.put(node("n2", 2)).await;
+    here.put(node_object("n2", 2)).await;
     here.put(identity(40_000, "client")).await;
     here.put(remote("client", 40_000, "10.244.2.9")).await;
     here.settled().await;
@@ -240,7 +240,7 @@ async fn a_failed_write_is_shown_and_made_good() {
     let here = Node::start().await;
     here.datapath
         .limit_peers(Some(here.datapath.kernel().peers.len()));
-    here.put(node("n2", 2)).await;
+    here.put(node_object("n2", 2)).await;
     eventually("shown", || async {
         !here
             .agent()
@@ -292,7 +292,7 @@ async fn ten_thousand_peers_and_two_hundred_policies_are_ready_soon() {
     let mut here = Node::start().await;
     here.pod("shop", "web", &[("app", "web")]).await;
     here.add("c1", "shop", "web").await.unwrap();
-    here.put(node("n2", 2)).await;
+    here.put(node_object("n2", 2)).await;
     for i in 0..10_000_u32 {
         let number = 1_000 + i % 2_000;
         if i < 2_000 {
@@ -481,6 +481,136 @@ async fn a_number_that_goes_to_other_labels_opens_no_pod_that_has_it() {
 }
 
 #[tokio::test]
+async fn a_number_in_conflict_gives_strangers_nothing_and_the_conflict_ends() {
+    let (node, held) = isolated_pod().await;
+    node.put(node_object("n2", 2)).await;
+    // The pod cannot be moved: nothing but the watch works.
+    node.wire.set_down(true);
+    node.put(identity(held.0, "stranger")).await;
+    node.put(remote("far", held.0, "10.244.2.7")).await;
+    let far = "10.244.2.7/32".parse().unwrap();
+    eventually("known", || async {
+        node.datapath.kernel().peers.contains_key(&far)
+    })
+    .await;
+    // Not unmanaged either: of such an address the tunnel would tell the number.
+    assert_eq!(node.datapath.kernel().peers[&far].identity, Identity::INIT);
+    let labels = {
+        let parsed = heddle_kube::identity::parse_identity(&identity(held.0, "stranger"));
+        parsed.unwrap().1
+    };
+    let taken = node
+        .agent()
+        .on_ledger(move |ledger| ledger.stands_for_others(held, &labels))
+        .await;
+    assert!(taken, "nobody else here gets it before it is left");
+    node.wire.set_down(false);
+    eventually("moved", || async {
+        node.datapath.kernel().facts[&1].identity != held
+    })
+    .await;
+    node.settled().await;
+    assert_eq!(node.datapath.kernel().peers[&far].identity, held);
+    let contested = node
+        .agent()
+        .on_ledger(|ledger| ledger.contested_notice())
+        .await;
+    assert_eq!(contested, None);
+}
+
+#[tokio::test]
+async fn others_learn_of_an_identity_though_the_store_was_away_when_it_changed() {
+    let (node, held) = isolated_pod().await;
+    let name = NamespacedName::new("shop", "web");
+    let published = || async {
+        let object = node.store.get(Kind::CiliumEndpoint, &name).await;
+        object
+            .ok()
+            .map(|it| it.value["status"]["identity"]["id"].clone())
+    };
+    // The number of the new labels is known already, so that the store is needed for the endpoint alone.
+    node.pod("shop", "other", &[("app", "quarantine")]).await;
+    node.add("c2", "shop", "other").await.unwrap();
+    node.settled().await;
+    node.wire.set_down(true);
+    node.pod("shop", "web", &[("app", "quarantine")]).await;
+    eventually("moved", || async {
+        node.datapath.kernel().facts[&1].identity != held
+    })
+    .await;
+    let has = node.datapath.kernel().facts[&1].identity;
+    assert_eq!(published().await, Some(json!(held.0)));
+    node.wire.set_down(false);
+    eventually("published", || async {
+        published().await == Some(json!(has.0))
+    })
+    .await;
+    // Nor is it lost when somebody deletes it.
+    node.store
+        .delete(Kind::CiliumEndpoint, &name, None)
+        .await
+        .unwrap();
+    eventually("published again", || async {
+        published().await == Some(json!(has.0))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_identity_that_was_gone_before_its_endpoint_was_known_is_made_again() {
+    let (mut node, held) = isolated_pod().await;
+    node.stop().await;
+    let number = NamespacedName::new("", held.to_string());
+    let pod = NamespacedName::new("shop", "web");
+    node.store
+        .delete(Kind::CiliumIdentity, &number, None)
+        .await
+        .unwrap();
+    node.store.delete(Kind::Pod, &pod, None).await.unwrap();
+    node.restart().await;
+    eventually("made again", || async {
+        node.store.get(Kind::CiliumIdentity, &number).await.is_ok()
+    })
+    .await;
+    assert_eq!(node.datapath.kernel().facts[&1].identity, held);
+}
+
+#[tokio::test]
+async fn a_node_without_an_internal_address_is_not_taken_for_this_one() {
+    let node = Node::start().await;
+    let external = |name: &str, address: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": {},
+            "status": { "addresses": [{ "type": "ExternalIP", "address": address }] },
+        })
+    };
+    // The second lists this node's address, the third another's.
+    node.put(node_object("n5", 5)).await;
+    for (name, address) in [
+        ("a2", "198.51.100.2"),
+        ("a3", "192.168.0.1"),
+        ("a4", "192.168.0.5"),
+    ] {
+        node.put(external(name, address)).await;
+    }
+    node.settled().await;
+    let kernel = node.datapath.kernel();
+    for (prefix, identity, underlay) in [
+        (
+            "198.51.100.2/32",
+            Identity::REMOTE_NODE,
+            Some("198.51.100.2"),
+        ),
+        ("192.168.0.1/32", Identity::HOST, None),
+        ("192.168.0.5/32", Identity::REMOTE_NODE, Some("192.168.0.5")),
+    ] {
+        let row = &kernel.peers[&prefix.parse().unwrap()];
+        let underlay = underlay.map(|address| address.parse().unwrap());
+        assert_eq!((row.identity, row.node), (identity, underlay), "{prefix}");
+    }
+}
+
+#[tokio::test]
 async fn without_its_pod_object_a_restored_endpoint_keeps_the_labels_it_was_given() {
     let (mut node, held) = isolated_pod().await;
     node.stop().await;
@@ -552,7 +682,7 @@ async fn a_pods_own_annotation_puts_nothing_on_audit() {
 #[tokio::test]
 async fn every_address_of_a_node_is_the_node_and_the_internal_one_its_tunnel_end() {
     let node = Node::start().await;
-    let mut other = self::node("n2", 2);
+    let mut other = self::node_object("n2", 2);
     let addresses = other["status"]["addresses"].as_array_mut().unwrap();
     addresses.insert(
         0,

@@ -1,7 +1,9 @@
-//! Rows for CIDR identities that no policy map knows yet.
+//! What becomes of a policy in force when addresses get other CIDR identities.
 
 use heddle_model::Identity;
-use heddle_policy::{CidrChange, CompiledPolicy};
+use heddle_policy::compiled::PRECEDENCE_CLOSED;
+use heddle_policy::{CidrChange, CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
+use std::collections::BTreeSet;
 
 /// The policy with rows for the fresh numbers of some changes: each means what the number that its addresses
 /// bore meant. `None` when that changes nothing.
@@ -39,10 +41,70 @@ pub(super) fn with_fresh(
     (extended != *policy).then_some(extended)
 }
 
+/// A policy that is not the wished one, before numbers of addresses are joined because the wished policies say
+/// the same of them. Where this one does not, it denies both from now on, by entries with this cookie: it can no
+/// longer tell them apart. `None` when it says the same of all.
+pub(super) fn with_joined(
+    policy: &CompiledPolicy,
+    changes: &[CidrChange],
+    cookie: u32,
+) -> Option<CompiledPolicy> {
+    let without_peer = |row: &Entry| EntryKey {
+        identity: Identity::UNKNOWN,
+        ..row.key
+    };
+    let rows = |identity: Identity| -> Vec<_> {
+        let rows = policy.entries.iter();
+        let rows = rows.filter(|entry| entry.key.identity == identity);
+        rows.map(|row| (without_peer(row), row.verdict, row.precedence))
+            .collect()
+    };
+    let denied: BTreeSet<Identity> = changes
+        .iter()
+        .filter(|change| !change.fresh && change.before != change.after)
+        .filter(|change| rows(change.before) != rows(change.after))
+        .map(|change| change.after)
+        .collect();
+    if denied.is_empty() {
+        return None;
+    }
+    let mut reduced = policy.clone();
+    let kept = |entry: &Entry| !denied.contains(&entry.key.identity);
+    reduced.entries.retain(kept);
+    for identity in denied {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            reduced.entries.push(Entry {
+                key: EntryKey {
+                    direction,
+                    identity,
+                    protocol: 0,
+                    port: 0,
+                    port_prefix: 0,
+                },
+                verdict: EntryVerdict::Deny,
+                precedence: PRECEDENCE_CLOSED,
+                cookie,
+            });
+        }
+    }
+    reduced.entries.sort_unstable_by_key(|entry| entry.key);
+    Some(reduced)
+}
+
+/// A policy that lets nothing pass.
+pub(super) const fn closed() -> CompiledPolicy {
+    CompiledPolicy {
+        ingress_enforced: true,
+        egress_enforced: true,
+        entries: Vec::new(),
+        audit: false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_policy::{CidrScope, Direction, Entry, EntryKey, EntryVerdict};
+    use heddle_policy::CidrScope;
 
     fn allowing(identities: &[u32]) -> CompiledPolicy {
         CompiledPolicy {
@@ -94,5 +156,32 @@ mod tests {
             ..fresh(1, 5)
         };
         assert_eq!(with_fresh(&policy, &[told]), None);
+    }
+
+    #[test]
+    fn a_policy_denies_addresses_that_it_can_no_longer_tell_apart() {
+        let joined = |before, after| CidrChange {
+            fresh: false,
+            ..fresh(before, after)
+        };
+        let policy = allowing(&[1, 2, 9]);
+        // It says the same of both.
+        assert_eq!(with_joined(&policy, &[joined(1, 2)], 7), None);
+        assert_eq!(with_joined(&policy, &[joined(3, 4), fresh(3, 1)], 7), None);
+        // Allowed joins what is not, and the other way round.
+        for (before, after) in [(3, 1), (1, 3)] {
+            let reduced = with_joined(&policy, &[joined(before, after)], 7).unwrap();
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let found = reduced.lookup(direction, Identity(9), Identity(after), 6, 80);
+                assert_eq!(found.unwrap().verdict, EntryVerdict::Deny);
+                assert_eq!(found.unwrap().cookie, 7);
+            }
+            let other = reduced.lookup(Direction::Ingress, Identity(0), Identity(2), 6, 80);
+            assert_eq!(other.unwrap().verdict, EntryVerdict::Allow);
+        }
+        assert_eq!(
+            closed().lookup(Direction::Ingress, Identity::HOST, Identity(0), 6, 80),
+            None
+        );
     }
 }

@@ -111,6 +111,7 @@ pub struct Metrics {
     endpoints: Family<StateLabels, Gauge>,
     known_states: Mutex<Vec<String>>,
     policies: Gauge,
+    not_in_force: Gauge,
     revision: Gauge,
     identities: Family<IdentityLabels, Gauge>,
     conntrack: Family<StatusLabels, Gauge>,
@@ -157,6 +158,7 @@ impl Metrics {
             endpoints: Family::default(),
             known_states: Mutex::default(),
             policies: Gauge::default(),
+            not_in_force: Gauge::default(),
             revision: Gauge::default(),
             identities: Family::default(),
             conntrack: Family::default(),
@@ -215,6 +217,11 @@ impl Metrics {
             "cilium_policy",
             "Policies in force on this node",
             self.policies.clone(),
+        );
+        registry.register(
+            "heddle_not_in_force",
+            "Objects that are not in force on this node because they do not fit",
+            self.not_in_force.clone(),
         );
         registry.register(
             "cilium_policy_max_revision",
@@ -378,6 +385,11 @@ impl Metrics {
     pub fn set_policies(&self, number: u64, revision: u64) {
         self.policies.set(gauge_value(number));
         self.revision.set(gauge_value(revision));
+    }
+
+    /// Sets how many objects are not in force because something does not fit.
+    pub fn set_not_in_force(&self, number: u64) {
+        self.not_in_force.set(gauge_value(number));
     }
 
     /// Sets the number of identities.

@@ -15,7 +15,7 @@ const MAX_CONNECTIONS: usize = 8;
 const MAX_REQUEST: usize = 8_192;
 /// Time for a request to arrive. When all places are taken, whoever has held one longest without a request loses
 /// it at once: nobody keeps scrapes out by opening connections.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 1 });
 /// Time for a request and its answer together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection could not be accepted.

@@ -43,6 +43,7 @@ struct State {
     fault: Option<(&'static str, bool)>,
     dead: bool,
     peer_limit: Option<usize>,
+    row_limit: Option<usize>,
 }
 
 /// A datapath in memory.
@@ -72,6 +73,11 @@ impl FakeDatapath {
 
     pub(crate) fn limit_peers(&self, limit: Option<usize>) {
         self.state.lock().unwrap().peer_limit = limit;
+    }
+
+    /// Rows of a policy at most.
+    pub(crate) fn limit_rows(&self, limit: Option<usize>) {
+        self.state.lock().unwrap().row_limit = limit;
     }
 
     pub(crate) fn kernel(&self) -> Kernel {
@@ -129,6 +135,15 @@ impl Datapath for FakeDatapath {
 
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         self.change_by("set_policy", endpoint.to_string(), |state| {
+            if let Some(max) = state.row_limit
+                && policy.entries.len() > max
+            {
+                return Err(DatapathError::MapFull {
+                    map: "POLICIES",
+                    entries: policy.entries.len() as u64,
+                    max: max as u64,
+                });
+            }
             let held = state
                 .kernel
                 .policies

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) datapath: Arc<FakeDatapath>,
     directory: tempfile::TempDir,
     cooldown: u64,
+    /// What differs in its configuration.
+    pub(crate) adjust: fn(&mut AgentConfig),
     running: Option<Running>,
 }
 
@@ -75,6 +77,7 @@ impl Node {
             datapath: Arc::default(),
             directory: tempfile::tempdir().unwrap(),
             cooldown,
+            adjust: |_| {},
             running: None,
         }
     }
@@ -85,7 +88,19 @@ impl Node {
         self.wire = FlakyStore::new(self.store.clone());
     }
 
+    /// The same node with an agent whose configuration differs.
+    pub(crate) async fn restart_with(&mut self, adjust: fn(&mut AgentConfig)) {
+        self.adjust = adjust;
+        self.restart().await;
+    }
+
     pub(crate) fn config(&self) -> AgentConfig {
+        let mut config = self.default_config();
+        (self.adjust)(&mut config);
+        config
+    }
+
+    fn default_config(&self) -> AgentConfig {
         AgentConfig {
             node_name: "n1".into(),
             cluster: "default".into(),
@@ -108,6 +123,10 @@ impl Node {
             max_connections: 1024,
             max_policy_entries: 16_384,
             max_ipcache_entries: 131_072,
+            max_policy_cidrs: 65_536,
+            max_cidrs_per_namespace: 32_768,
+            max_identities_per_namespace: 8_192,
+            new_identities_per_minute: 60,
             drop_events_per_second: 1000,
             trace_events_per_second: 1000,
             established_per_endpoint: 256,

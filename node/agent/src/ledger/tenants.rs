@@ -1,0 +1,236 @@
+//! What one namespace writes stops, opens and delays nobody else.
+
+use crate::testing::{Node, eventually};
+use heddle_kube::store::{Kind, Store};
+use heddle_model::{Identity, NamespacedName};
+use heddle_policy::{Direction, EntryVerdict};
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// Egress of the pods `app` to these addresses.
+fn to_addresses(namespace: &str, name: &str, app: &str, cidrs: &[String]) -> Value {
+    let to: Vec<Value> = cidrs
+        .iter()
+        .map(|cidr| json!({ "ipBlock": { "cidr": cidr } }))
+        .collect();
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": { "podSelector": { "matchLabels": { "app": app } }, "policyTypes": ["Egress"],
+                  "egress": [{ "to": to }] },
+    })
+}
+
+fn addresses(first: u8, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|at| format!("{first}.{}.{}.0/24", at / 250, at % 250))
+        .collect()
+}
+
+async fn namespace(node: &Node, name: &str) {
+    node.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
+        .await;
+}
+
+async fn valid(node: &Node, kind: Kind, namespace: &str, name: &str) -> Value {
+    let name = NamespacedName::new(namespace, name);
+    let object = node.store.get(kind, &name).await.unwrap();
+    let conditions = object.value["status"]["conditions"].as_array().cloned();
+    let mut conditions = conditions.unwrap_or_default().into_iter();
+    conditions
+        .find(|condition| condition["type"] == "Valid")
+        .unwrap_or_default()
+}
+
+/// What the kernel does with a packet of an endpoint to an address outside the cluster.
+fn reaches(node: &Node, endpoint: u16, address: &str) -> bool {
+    let kernel = node.datapath.kernel();
+    let address: IpAddr = address.parse().unwrap();
+    let rows = kernel.peers.values();
+    let row = rows
+        .filter(|row| row.prefix.contains(&address))
+        .max_by_key(|row| row.prefix.prefix_len())
+        .unwrap();
+    let policy = &kernel.policies[&endpoint].1;
+    let found = policy.lookup(Direction::Egress, row.identity, row.cidr, 6, 443);
+    found.is_some_and(|entry| entry.verdict == EntryVerdict::Allow)
+}
+
+#[tokio::test]
+async fn addresses_beyond_a_namespaces_budget_are_its_own_matter() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| {
+        config.max_policy_cidrs = 200;
+        config.max_cidrs_per_namespace = 120;
+    })
+    .await;
+    namespace(&node, "evil").await;
+    for (container, namespace, app) in [("c1", "shop", "web"), ("c2", "evil", "mallory")] {
+        node.pod(namespace, app, &[("app", app)]).await;
+        node.add(container, namespace, app).await.unwrap();
+    }
+    for (name, first) in [("one", 20), ("two", 21), ("three", 22)] {
+        let flood = to_addresses("evil", name, "mallory", &addresses(first, 80));
+        node.put(flood).await;
+    }
+    let web = to_addresses("shop", "web", "web", &["203.0.113.0/24".to_owned()]);
+    node.put(web).await;
+    node.settled().await;
+    assert!(reaches(&node, 1, "203.0.113.9"));
+    assert!(!reaches(&node, 1, "198.51.100.9"));
+    // One fits. The others are in force without their addresses, and isolate as they say.
+    let all = [
+        ("one", "20.0.0.1"),
+        ("two", "21.0.0.1"),
+        ("three", "22.0.0.1"),
+    ];
+    let fitting = |node: &Node| {
+        let fitting = all.iter().filter(|(_, address)| reaches(node, 2, address));
+        fitting.map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    assert_eq!(fitting(&node).len(), 1);
+    let oldest = fitting(&node)[0];
+    for (name, _) in all.iter().filter(|(name, _)| *name != oldest) {
+        eventually("told on the object", || async {
+            let valid = valid(&node, Kind::NetworkPolicy, "evil", name).await;
+            valid["status"] == "False" && valid["reason"] == "PolicyTooManyCidrs"
+        })
+        .await;
+    }
+    let web = valid(&node, Kind::NetworkPolicy, "shop", "web").await;
+    assert_eq!(web["status"], "True");
+    assert!(node.datapath.kernel().peers.len() < 120);
+
+    // A restart comes to the same answer, and it heals by itself when the first goes.
+    node.restart().await;
+    assert_eq!(fitting(&node), [oldest]);
+    let gone = NamespacedName::new("evil", oldest);
+    node.store
+        .delete(Kind::NetworkPolicy, &gone, None)
+        .await
+        .unwrap();
+    node.settled().await;
+    let next = fitting(&node);
+    assert!(next.len() == 1 && next != [oldest]);
+    eventually("told on the object", || async {
+        valid(&node, Kind::NetworkPolicy, "evil", next[0]).await["status"] == "True"
+    })
+    .await;
+    assert!(node.differences().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_deny_beyond_the_budget_denies_all_outside() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| config.max_cidrs_per_namespace = 50)
+        .await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+        "metadata": { "namespace": "shop", "name": "feed" },
+        "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["all"] }],
+                  "egressDeny": [{ "toCIDR": addresses(20, 60) }] },
+    }))
+    .await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, "20.0.0.1") && !reaches(&node, 1, "198.51.100.9"));
+    let host = node.datapath.kernel().policies[&1].1.clone();
+    let inside = host.lookup(
+        Direction::Egress,
+        Identity::REMOTE_NODE,
+        Identity(0),
+        6,
+        443,
+    );
+    assert_eq!(inside.unwrap().verdict, EntryVerdict::Allow);
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_fit_stops_nobody_else_and_is_never_wider_than_before() {
+    let node = Node::start().await;
+    for (container, app) in [("c1", "big"), ("c2", "small")] {
+        node.pod("shop", app, &[("app", app)]).await;
+        node.add(container, "shop", app).await.unwrap();
+    }
+    let [x, y] = ["198.51.100.0/24", "203.0.113.0/24"].map(str::to_owned);
+    node.put(to_addresses("shop", "big", "big", std::slice::from_ref(&x)))
+        .await;
+    node.put(to_addresses(
+        "shop",
+        "small",
+        "small",
+        std::slice::from_ref(&y),
+    ))
+    .await;
+    node.settled().await;
+    assert!(reaches(&node, 1, "198.51.100.9") && !reaches(&node, 1, "203.0.113.9"));
+
+    // Its next version does not fit: twenty rules with an address each.
+    node.datapath.limit_rows(Some(15));
+    let mut large = to_addresses("shop", "big", "big", &[]);
+    let rules = addresses(20, 20).into_iter();
+    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
+    large["spec"]["egress"] = rules.collect();
+    node.put(large).await;
+    // Others go on, and wait for nothing.
+    node.put(to_addresses("shop", "small", "small", &[x, y]))
+        .await;
+    node.settled().await;
+    assert!(reaches(&node, 2, "198.51.100.9") && reaches(&node, 2, "203.0.113.9"));
+    // Nobody tells the two addresses apart any more, but for the former policy: it denies both.
+    assert!(!reaches(&node, 1, "203.0.113.9"));
+    assert!(!reaches(&node, 1, "20.0.0.1"));
+    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    assert_eq!(told[0]["pod"], "big");
+    assert_eq!(told[0]["policies"], json!(["NetworkPolicy shop/big"]));
+
+    node.datapath.limit_rows(None);
+    eventually("healed", || async {
+        reaches(&node, 1, "20.0.0.1") && !reaches(&node, 1, "198.51.100.9")
+    })
+    .await;
+    assert!(node.differences().await.is_empty());
+}
+
+#[tokio::test]
+async fn one_namespaces_identities_are_bounded_and_nobody_waits_for_them() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| config.max_identities_per_namespace = 3)
+        .await;
+    namespace(&node, "evil").await;
+    for at in 0..3 {
+        let name = format!("p{at}");
+        node.pod("evil", &name, &[("n", &name)]).await;
+        node.add(&name, "evil", &name).await.unwrap();
+    }
+    node.settled().await;
+    node.pod("evil", "p3", &[("n", "p3")]).await;
+    let refused = node.add_within("p3", "evil", "p3", 2).await.unwrap_err();
+    assert_eq!(refused.code, "identity/too-many");
+    // Labels that run pods had already are no new identity.
+    node.pod("evil", "p4", &[("n", "p0")]).await;
+    node.add("p4", "evil", "p4").await.unwrap();
+    // New labels of a running pod wait; others' changes do not.
+    node.pod("evil", "p0", &[("n", "other")]).await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    node.put(to_addresses(
+        "shop",
+        "web",
+        "web",
+        &["203.0.113.0/24".to_owned()],
+    ))
+    .await;
+    node.settled().await;
+    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    assert_eq!((told.len(), &told[0]["pod"]), (1, &json!("p0")));
+    node.pod("evil", "p0", &[("n", "p0")]).await;
+    node.settled().await;
+    eventually("healed", || async {
+        node.agent()
+            .on_ledger(|ledger| ledger.not_in_force().is_empty())
+            .await
+    })
+    .await;
+}
