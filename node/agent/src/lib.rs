@@ -103,6 +103,10 @@ pub async fn run(
         listener,
         shutdown.clone(),
     ));
+    tasks.spawn(watch::follow_addresses(
+        Arc::clone(&agent),
+        shutdown.clone(),
+    ));
     tasks.spawn(watch::feel_pulse(Arc::clone(&agent), shutdown.clone()));
     tasks.spawn(watch::collect_connections(
         Arc::clone(&agent),

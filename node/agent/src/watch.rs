@@ -20,6 +20,8 @@ const REPORT: Duration = Duration::from_millis(900);
 const PULSE: Duration = Duration::from_secs(5);
 /// How long one answer of the store is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time between two looks at this node's addresses; changes are told before.
+const ADDRESSES: Duration = Duration::from_secs(5);
 /// How often dead connections are removed.
 const COLLECTION: Duration = Duration::from_secs(10);
 
@@ -293,6 +295,35 @@ pub(crate) async fn feel_pulse(agent: Arc<Agent>, mut shutdown: watch::Receiver<
                 format!("{error}; the network goes on as it is, new pods and changed policies wait")
             }),
         );
+    }
+}
+
+/// Follows the addresses of this node's devices: every one of them is the node to policy.
+pub(crate) async fn follow_addresses(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        let datapath = Arc::clone(&agent.datapath);
+        let addresses = tokio::select! {
+            () = stopped(&mut shutdown) => return,
+            addresses = blocking(move || datapath.node_addresses(ADDRESSES)) => addresses,
+        };
+        match addresses {
+            Ok(addresses) => {
+                agent
+                    .on_ledger(move |ledger| {
+                        if ledger.set_device_addresses(addresses) {
+                            ledger.reconcile();
+                        }
+                    })
+                    .await;
+                agent.notice("node-addresses", None);
+            }
+            Err(error) => {
+                let trouble =
+                    format!("policy does not see changes of this node's addresses: {error}");
+                agent.notice("node-addresses", Some(trouble));
+                tokio::time::sleep(RETRY).await;
+            }
+        }
     }
 }
 

@@ -238,6 +238,13 @@ pub trait Datapath: Send + Sync + 'static {
     /// address of its node. (Routed fabric without host routing, overlay, and traffic of the node itself.)
     fn set_routes(&self, routes: &[(IpNet, IpAddr)]) -> Result<(), DatapathError>;
 
+    /// Waits up to `timeout` for the addresses to change at which this node takes packets for itself, and returns them
+    /// as they are: of all its devices, the broadcast addresses of their networks, and prefixes routed to `local`.
+    fn node_addresses(
+        &self,
+        timeout: std::time::Duration,
+    ) -> Result<std::collections::BTreeSet<IpNet>, DatapathError>;
+
     /// Waits up to `timeout` for events and appends them; returns the number of events lost since the
     /// last call as (ring full, sampled).
     fn poll_events(

@@ -9,6 +9,7 @@ use crate::{
     events::{self, Losses},
     maps::{Maps, lock, refused, room},
     netlink::{self, Link, Netlink, set_sysctl},
+    node_addresses::NodeAddresses,
     object::{self, Pins},
     pod_hooks::PodHooks,
     policy::Policies,
@@ -58,6 +59,7 @@ pub struct KernelDatapath {
     pod_hooks: PodHooks,
     maps: Arc<Maps>,
     netlink: Netlink,
+    addresses: NodeAddresses,
     uplink: Link,
     overlay: Option<Link>,
     policies: Policies,
@@ -137,6 +139,7 @@ impl KernelDatapath {
             pod_hooks,
             maps,
             netlink,
+            addresses: NodeAddresses::open()?,
             uplink,
             overlay,
             policies,
@@ -560,6 +563,10 @@ impl Datapath for KernelDatapath {
             self.netlink.set_route(*prefix, overlay.index)?;
         }
         Ok(())
+    }
+
+    fn node_addresses(&self, timeout: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {
+        self.addresses.wait(timeout)
     }
 
     fn poll_events(

@@ -12,6 +12,7 @@ mod keeper;
 mod kernel;
 mod maps;
 mod netlink;
+mod node_addresses;
 mod object;
 mod pinned;
 mod pinned_link;

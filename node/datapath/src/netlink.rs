@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::{
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
     neighbour::NeighbourState,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
@@ -239,24 +239,34 @@ impl Netlink {
                     .attributes
                     .iter()
                     .any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == interface));
-                let destination = route
-                    .attributes
-                    .iter()
-                    .find_map(|attribute| match attribute {
-                        RouteAttribute::Destination(RouteAddress::Inet(v4)) => {
-                            Some(IpAddr::V4(*v4))
-                        }
-                        RouteAttribute::Destination(RouteAddress::Inet6(v6)) => {
-                            Some(IpAddr::V6(*v6))
-                        }
-                        _ => None,
-                    });
-                if let (true, Some(address)) = (by_this, destination)
-                    && let Ok(prefix) = IpNet::new(address, route.header.destination_prefix_length)
-                {
+                if let (true, Some(prefix)) = (by_this, destination(&route)) {
                     found.push((prefix, route));
                 }
             }
+        }
+        Ok(found)
+    }
+
+    /// The prefixes whose packets the kernel takes for itself: the `local`, `broadcast` and `anycast` routes.
+    pub(crate) fn local_routes(&self) -> Result<Vec<IpNet>, DatapathError> {
+        let mut found = Vec::new();
+        let requests = [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ];
+        for request in requests {
+            let routes: Vec<RouteMessage> =
+                self.run(|handle| async move {
+                    handle.route().get(request).execute().try_collect().await
+                })
+                .map_err(failed("list", "local routes"))?;
+            let taken = routes.iter().filter(|route| {
+                matches!(
+                    route.header.kind,
+                    RouteType::Local | RouteType::Broadcast | RouteType::Anycast
+                )
+            });
+            found.extend(taken.filter_map(destination));
         }
         Ok(found)
     }
@@ -323,6 +333,19 @@ fn describe(message: LinkMessage) -> Link {
         index: message.header.index,
         mtu: mtu.unwrap_or(1500),
     }
+}
+
+/// Where a route leads.
+fn destination(route: &RouteMessage) -> Option<IpNet> {
+    let address = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+            _ => None,
+        })?;
+    IpNet::new(address, route.header.destination_prefix_length).ok()
 }
 
 fn route_to(prefix: IpNet, interface: u32) -> RouteMessageBuilder<IpAddr> {

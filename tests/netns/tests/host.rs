@@ -170,6 +170,49 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
 }
 
 /// The denial stands in the flows with the node as its end, and the policy that isolates it.
+#[test]
+fn every_address_of_a_node_is_the_node() {
+    for fabric in ["routed", "vxlan"] {
+        let config = "agent: {hostRouting: false}\n";
+        let lab = Lab::with(config, &["--nodes", "1", "--fabric", fabric]);
+        lab.apply(
+            &[
+                LABELLED,
+                ON_THE_NODE,
+                &idle("near", "node-1"),
+                &idle("other", "node-1"),
+            ]
+            .concat(),
+        );
+        // Addresses that no Node object lists, of both families.
+        let second = ["198.18.0.7", "fd00:dead::7"];
+        for address in second {
+            lab.on("node-1", &format!("ip address add {address} dev lo"))
+                .ok();
+        }
+        let reach = |pod: &str| {
+            let mut all = addresses(&lab, 0);
+            all.extend(second.map(str::to_owned));
+            all.iter()
+                .map(|address| lab.connects(pod, address, 9000))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(reach("other"), [true; 4]);
+        let ingress = "  ingress:\n  - fromEndpoints: [{matchLabels: {app: near}}]\n";
+        lab.apply(&policy(ingress, ""));
+        eventually("the second addresses are the node", SOON, || {
+            reach("other") == [false; 4]
+        });
+        assert_eq!(reach("near"), [true; 4]);
+        // One that comes later, while the policy is in force.
+        lab.on("node-1", "ip address add 198.18.0.8 dev lo").ok();
+        eventually("the new address is the node", SOON, || {
+            !lab.connects("other", "198.18.0.8", 9000)
+        });
+        assert!(lab.connects("near", "198.18.0.8", 9000));
+    }
+}
+
 fn denials_name_the_policy(lab: &Lab) {
     let node = addresses(lab, 0).remove(0);
     eventually("the denial is told", SOON, || {

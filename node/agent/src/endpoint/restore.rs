@@ -57,6 +57,14 @@ impl Agent {
             (!agrees, std::cmp::Reverse(record.generation))
         });
 
+        // Rows of a former run for these addresses stay.
+        let datapath = Arc::clone(&self.datapath);
+        let addresses_of_node = blocking(move || datapath.node_addresses(Duration::ZERO))
+            .await
+            .map_err(|error| kernel_failure(&error))?;
+        self.on_ledger(move |ledger| ledger.set_device_addresses(addresses_of_node))
+            .await;
+
         let ids: Vec<u16> = records.iter().map(|record| record.endpoint).collect();
         let kernel_ids: Vec<u16> = kernel.keys().copied().collect();
         let blocks = self

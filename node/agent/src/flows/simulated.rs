@@ -7,6 +7,7 @@ use heddle_datapath::{
 };
 use heddle_policy::compiled::CompiledPolicy;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -97,6 +98,10 @@ impl Datapath for SimulatedKernel {
 
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError> {
         unused()
+    }
+
+    fn node_addresses(&self, _: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {
+        unreachable!()
     }
 
     fn poll_events(

@@ -177,6 +177,8 @@ pub(crate) struct Ledger {
     /// Namespaces whose administrator lets their pods be on audit.
     audit_namespaces: BTreeSet<String>,
     pub(crate) nodes: BTreeMap<String, NodeView>,
+    /// Where the kernel takes packets for itself: more than the Node object says.
+    device_addresses: BTreeSet<IpNet>,
     /// Pods of this node, and pods whose endpoint is here.
     pub(crate) pods: BTreeMap<NamespacedName, Object>,
     pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
@@ -255,6 +257,7 @@ impl Ledger {
             contested: BTreeMap::new(),
             reassert: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            device_addresses: BTreeSet::new(),
             pods: BTreeMap::new(),
             remote: HashMap::new(),
             claims: HashMap::new(),
@@ -471,6 +474,10 @@ impl Ledger {
             let listing = of_node(Identity::HOST, &self.config.node_name);
             return Some((Base::node(Identity::HOST, None), listing));
         }
+        if self.is_device_address(address) {
+            let listing = of_node(Identity::HOST, &self.config.node_name);
+            return Some((Base::node(Identity::HOST, None), listing));
+        }
         if let Some((name, view)) = self.node_at(address) {
             let (identity, node) = if *name == self.config.node_name {
                 (Identity::HOST, None)
@@ -499,6 +506,30 @@ impl Ledger {
             node: endpoint.node_name.clone(),
         };
         Some((Base::pod(identity, node), listing))
+    }
+
+    /// Whether the kernel takes packets to an address for this node's own. Pods' addresses are theirs, whatever a
+    /// device is given.
+    fn is_device_address(&self, address: IpAddr) -> bool {
+        let is_of_pods = |range: &IpNet| range.contains(&address);
+        let pods_of_nodes = || self.nodes.values().flat_map(|node| &node.pod_cidrs);
+        self.device_addresses.contains(&IpNet::from(address))
+            && !self.config.pod_cidrs.iter().any(is_of_pods)
+            && !pods_of_nodes().any(is_of_pods)
+    }
+
+    /// Takes in the addresses at which the kernel takes packets for itself. True when they are others than before.
+    pub(crate) fn set_device_addresses(&mut self, addresses: BTreeSet<IpNet>) -> bool {
+        let before = std::mem::replace(&mut self.device_addresses, addresses);
+        let changed: Vec<IpNet> = before
+            .symmetric_difference(&self.device_addresses)
+            .copied()
+            .collect();
+        for prefix in &changed {
+            self.refresh_host(prefix.addr());
+        }
+        self.ranges_changed |= !changed.is_empty();
+        !changed.is_empty()
     }
 
     /// The node that has an address: this one first, then whoever is reached by it, then whoever lists it.
@@ -539,6 +570,12 @@ impl Ledger {
         ]);
         for range in &self.config.pod_cidrs {
             ranges.insert(range.trunc(), Base::pod(Identity::UNMANAGED, None));
+        }
+        let device_ranges = self.device_addresses.iter();
+        let device_ranges =
+            device_ranges.filter(|range| range.prefix_len() < range.max_prefix_len());
+        for range in device_ranges {
+            ranges.insert(range.trunc(), Base::node(Identity::HOST, None));
         }
         for (name, node) in &self.nodes {
             for range in &node.pod_cidrs {

@@ -576,6 +576,51 @@ async fn an_identity_that_was_gone_before_its_endpoint_was_known_is_made_again()
 }
 
 #[tokio::test]
+async fn every_address_of_this_nodes_devices_is_the_node() {
+    let mut node = Node::start().await;
+    let rows = |node: &Node| {
+        let peers = node.datapath.kernel().peers;
+        let own = peers
+            .values()
+            .filter(|row| row.is_node && row.node.is_none());
+        let mut own: Vec<String> = own.map(|row| row.prefix.to_string()).collect();
+        own.sort();
+        own
+    };
+    let before = rows(&node);
+    // A second address, a broadcast, a bridge, an AnyIP prefix; a device's address among the pods' is a pod's.
+    node.datapath.set_node_addresses(&[
+        "172.31.1.9/32",
+        "172.31.1.255/32",
+        "2001:db8::9/128",
+        "203.0.113.0/28",
+        "10.244.7.7/32",
+    ]);
+    let expected = |more: &[&str]| {
+        let more = more.iter().map(|row| (*row).to_owned());
+        let mut all: Vec<String> = before.iter().cloned().chain(more).collect();
+        all.sort();
+        all
+    };
+    let here = [
+        "172.31.1.255/32",
+        "172.31.1.9/32",
+        "2001:db8::9/128",
+        "203.0.113.0/28",
+    ];
+    eventually("the node", || async { rows(&node) == expected(&here) }).await;
+    node.datapath.take_calls();
+    node.restart().await;
+    let calls = node.datapath.take_calls();
+    assert!(
+        !calls.iter().any(|call| call.starts_with("remove_peers")),
+        "{calls:?}"
+    );
+    node.datapath.set_node_addresses(&[]);
+    eventually("the world again", || async { rows(&node) == expected(&[]) }).await;
+}
+
+#[tokio::test]
 async fn a_node_without_an_internal_address_is_not_taken_for_this_one() {
     let node = Node::start().await;
     let external = |name: &str, address: &str| {

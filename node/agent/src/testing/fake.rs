@@ -8,6 +8,7 @@ use heddle_datapath::{
 use heddle_policy::CompiledPolicy;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -44,6 +45,7 @@ struct State {
     dead: bool,
     peer_limit: Option<usize>,
     row_limit: Option<usize>,
+    node_addresses: BTreeSet<IpNet>,
 }
 
 /// A datapath in memory.
@@ -78,6 +80,12 @@ impl FakeDatapath {
     /// Rows of a policy at most.
     pub(crate) fn limit_rows(&self, limit: Option<usize>) {
         self.state.lock().unwrap().row_limit = limit;
+    }
+
+    /// Gives the node's devices these addresses.
+    pub(crate) fn set_node_addresses(&self, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        self.state.lock().unwrap().node_addresses = addresses.collect();
     }
 
     pub(crate) fn kernel(&self) -> Kernel {
@@ -220,6 +228,11 @@ impl Datapath for FakeDatapath {
             state.kernel.routes = routes.to_vec();
             Ok(())
         })
+    }
+
+    fn node_addresses(&self, timeout: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {
+        std::thread::sleep(timeout.min(Duration::from_millis(5)));
+        Ok(self.state.lock().unwrap().node_addresses.clone())
     }
 
     fn poll_events(

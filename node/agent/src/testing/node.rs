@@ -26,6 +26,7 @@ struct Running {
     agent: Arc<Agent>,
     stop: signal::Sender<bool>,
     follower: JoinHandle<()>,
+    addresses: JoinHandle<()>,
 }
 
 /// A node.
@@ -163,11 +164,13 @@ impl Node {
             .unwrap(),
         );
         let (stop, shutdown) = signal::channel(false);
-        let follower = tokio::spawn(watch::follow(Arc::clone(&agent), shutdown));
+        let follower = tokio::spawn(watch::follow(Arc::clone(&agent), shutdown.clone()));
+        let addresses = tokio::spawn(watch::follow_addresses(Arc::clone(&agent), shutdown));
         self.running = Some(Running {
             agent,
             stop,
             follower,
+            addresses,
         });
     }
 
@@ -177,6 +180,7 @@ impl Node {
             running.stop.send_replace(true);
             running.follower.abort();
             let _ = running.follower.await;
+            let _ = running.addresses.await;
         }
     }
 
