@@ -48,8 +48,8 @@ build_tests() {
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
 
-# choose NAMES: keeps the test programs whose name matches the regular expression.
-choose() { sed -i -n -E "/\t$1\$/p" "$list"; }
+# choose NAMES: keeps the test programs whose name matches the regular expression, which holds no `#`.
+choose() { sed -i -n -E "\\#\t$1\$#p" "$list"; }
 
 document_tests() {
 	say "${1:-}cargo test --doc"
