@@ -13,12 +13,13 @@ cargo_deny_version=0.20.2
 apt() { as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
 
 # Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
-has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
+has_candidate() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
 
 missing() {
 	local name
 	for name in "$@"; do
-		[ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
+		# A line for each architecture that it is there for.
+		[[ $'\n'$(dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null)$'\n' == *$'\n'installed$'\n'* ]] || echo "$name"
 	done
 }
 
