@@ -50,7 +50,7 @@ test-policy-live: ## Real connections against policy sets drawn by seed: 100 of 
 	@HEDDLE_POLICY_SETS="$(SETS)" scripts/test.sh policy-live
 
 fuzz: ## Fuzz the parsers of policies, manifests and selectors, FUZZ_SECONDS each (60)
-	@scripts/setup.sh build
+	@scripts/setup.sh fuzz
 	@fuzz/run.sh
 
 bench: ## Paired, interleaved benchmarks; BENCH=name chooses, OUT=file.jsonl keeps the results (root)
@@ -69,7 +69,7 @@ install: build ## Install the binaries under PREFIX (default /usr/local)
 fmt: ## Format the code
 	@source scripts/env.sh && cargo fmt --all
 
-lint: ## Formatting and clippy, as `make test` checks them
+lint: ## Formatting, clippy, and whether the fuzz targets compile, as `make test` checks them
 	@scripts/setup.sh build
 	@scripts/test.sh lint
 

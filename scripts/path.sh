@@ -2,12 +2,13 @@
 # shellcheck shell=bash
 source "$root/scripts/packages.sh"
 
-# declared_path: prints a folder with links to the programs of the declared packages, and of the packages that every
-# Debian has (essential ones and those of priority required). A program that setup does not install is not found
+# declared_path [fuzz]: prints a folder with links to the programs of the declared packages (with `fuzz`, of those for
+# fuzzing, too), and of the packages that every Debian has (essential ones and those of priority required). A program that setup does not install is not found
 # there, on any machine, whatever else is installed. The folder is made anew when one of these packages changes.
 declared_path() {
 	local names=("${given_packages[@]}" "${toolchain_packages[@]}" "${build_packages[@]}" "${lab_packages[@]}" "${test_packages[@]}")
 	local required installed key folder made
+	[ "${1:-}" != fuzz ] || names+=("${fuzz_packages[@]}")
 	required=$(dpkg-query -W -f='${binary:Package} ${Essential} ${Priority}\n' | awk '$2 == "yes" || $3 == "required" { print $1 }') &&
 		[ -n "$required" ] || return 1
 	mapfile -t -O "${#names[@]}" names <<<"$required"
@@ -46,7 +47,7 @@ link_programs() {
 	done
 }
 
-# use_declared_path: PATH for what follows.
+# use_declared_path [fuzz]: PATH for what follows.
 use_declared_path() {
 	local folder cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
 	if ! command -v dpkg-query >/dev/null; then
@@ -54,7 +55,7 @@ use_declared_path() {
 		PATH=$HEDDLE_CACHE/bin:$PATH:$cargo_home/bin
 		return
 	fi
-	folder=$(declared_path) || fail setup/path "the folder of links to the declared programs could not be made in $HEDDLE_CACHE" \
+	folder=$(declared_path "${1:-}") || fail setup/path "the folder of links to the declared programs could not be made in $HEDDLE_CACHE" \
 		"look whether the disk is full, and whether 'dpkg --audit' says something"
 	PATH=$HEDDLE_CACHE/bin:$folder
 	# Where rustup's compiler serves instead of Debian's.

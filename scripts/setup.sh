@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing for `make lab|test|bench|build|deny`, and says what it does. Idempotent; a
+# Installs what is missing for `make lab|test|bench|build|fuzz|deny`, and says what it does. Idempotent; a
 # second run only looks.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
@@ -36,6 +36,7 @@ setup_packages() {
 	case $purpose in
 	lab) wanted+=("${lab_packages[@]}") ;;
 	test | bench) wanted+=("${lab_packages[@]}" "${test_packages[@]}") ;;
+	fuzz) wanted+=("${fuzz_packages[@]}") ;;
 	esac
 	mapfile -t absent < <(missing "${wanted[@]}")
 	mapfile -t compiler < <(missing "${toolchain_packages[@]}")
@@ -99,5 +100,8 @@ else
 	say "no dpkg here: not installing packages (CONTRIBUTING.md lists what is needed)"
 fi
 check_compiler
-setup_bpf_linker
-[ "$purpose" != deny ] || setup_cargo_deny
+case $purpose in
+fuzz) ;;
+deny) setup_cargo_deny ;;
+*) setup_bpf_linker ;;
+esac
