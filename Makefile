@@ -7,6 +7,7 @@
 #   PREFIX            where `make install` installs (/usr/local)
 #   BENCH, OUT        which benchmarks to run (all), and where their JSON lines go (bench.jsonl)
 #   HEDDLE_TEST_JOBS  how many test programs run at once (one per core)
+#   HEDDLE_TEST_LIMIT seconds after which a test program that has not ended fails (1200; test-policy-live: 60 more per set)
 #   SETS              policy sets of test-policy-live (100)
 #   SUITE, STEPS      the Debian release that `make fresh` plays (bookworm), and the commands it runs (lab test)
 #   N                 how often `make test-repeat` runs the packet tests (20)

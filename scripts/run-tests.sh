@@ -18,6 +18,7 @@ shift
 jobs=${HEDDLE_TEST_JOBS:-$(nproc)}
 # A test has deadlines of its own; this one is for a test program that hangs.
 longest=${HEDDLE_TEST_LIMIT:-1200}
+[[ $longest =~ ^[1-9][0-9]*$ ]] || fail setup/usage "HEDDLE_TEST_LIMIT is '$longest', which is no number of seconds" "HEDDLE_TEST_LIMIT=1200"
 
 results=$(mktemp -d)
 declare -A running=()

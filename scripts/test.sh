@@ -70,9 +70,13 @@ packets | packets-build)
 	[ "$1" = packets-build ] || scripts/run-tests.sh "$list"
 	;;
 policy-live)
+	sets=${HEDDLE_POLICY_SETS:-20}
+	[[ $sets =~ ^[1-9][0-9]{0,5}$ ]] || fail setup/usage "'$sets' is no number of policy sets" "make test-policy-live SETS=100"
 	build_tests
 	choose 'tests/netns test matrix'
-	say "${HEDDLE_POLICY_SETS:-20} policy sets"
+	# Each set takes some seconds, in two labs.
+	export HEDDLE_TEST_LIMIT=${HEDDLE_TEST_LIMIT:-$((1200 + 60 * sets))}
+	say "$sets policy sets, within $HEDDLE_TEST_LIMIT s"
 	scripts/run-tests.sh "$list" --nocapture
 	;;
 all)
