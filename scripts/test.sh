@@ -17,12 +17,14 @@ clippy() {
 	cargo-clippy clippy "${workspace[@]}" --all-targets --locked -- -D warnings
 }
 
-# The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments.
+# The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments. With the
+# profile of the root manifest and in the same folder, half of what they need has been checked for clippy.
 fuzz_targets() {
 	say "${1:-}cargo check of the fuzz targets"
 	# A check links nothing: without this, libfuzzer-sys would compile the fuzzer, which needs a C++ compiler.
 	CUSTOM_LIBFUZZER_PATH=$CARGO_TARGET_DIR/fuzz/libfuzzer.a \
-		cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir "$CARGO_TARGET_DIR/fuzz"
+		cargo check --manifest-path fuzz/Cargo.toml --locked --config profile.dev.opt-level=1 \
+		--config 'profile.dev.debug="line-tables-only"' --config 'profile.dev.package."*".debug=false'
 }
 
 deny() {
@@ -37,14 +39,15 @@ build_tests() {
 	say "${1:-}cargo test --no-run"
 	list=$(mktemp)
 	trap 'rm -f "$list"' EXIT
-	# The other ABI version that the upgrade test sets beside this one.
-	cargo build --locked --quiet -p heddle-datapath --features next-abi --example next_abi_node
 	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
 		select(.reason == "compiler-artifact" and .profile.test and .executable)
 		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
 		| [(if ($folder | endswith("/tests/netns")) then 0 elif ($folder | endswith("/node/datapath")) then 1 else 2 end),
 		   $folder, .executable, "\($folder | split("/") | .[-2:] | join("/")) \(.target.kind[0]) \(.target.name)"]
 		| @tsv' | LC_ALL=C sort | cut -f 2- >"$list"
+	# The other ABI version that the upgrade test sets beside this one. With the whole workspace chosen, its dependencies
+	# have the same features, so that none of them is compiled again.
+	cargo build "${workspace[@]}" --locked --features heddle-datapath/next-abi --example next_abi_node
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
 
