@@ -6,6 +6,7 @@ source "$(dirname "$0")/env.sh"
 
 purpose=${1:-build}
 
+oldest_compiler=1.95
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
 
@@ -32,7 +33,7 @@ apt_install() {
 }
 
 setup_packages() {
-	local wanted=("${build_packages[@]}") absent
+	local wanted=("${build_packages[@]}") absent compiler
 	case $purpose in
 	lab) wanted+=("${lab_packages[@]}") ;;
 	test | bench) wanted+=("${lab_packages[@]}" "${test_packages[@]}") ;;
@@ -40,17 +41,15 @@ setup_packages() {
 	esac
 	mapfile -t absent < <(missing "${wanted[@]}")
 	mapfile -t compiler < <(missing "${toolchain_packages[@]}")
+	# One that is there may be too old; apt-get installs the newer one over it.
+	dpkg --compare-versions "$(dpkg-query -W -f='${Version}' cargo-web 2>/dev/null)" ge "$oldest_compiler" || compiler=("${toolchain_packages[@]}")
 	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return
 
-	if [ ${#absent[@]} -gt 0 ] || ! has_candidate cargo-web; then
-		say "apt-get update"
-		apt update -q >&2 || say "apt-get update failed; trying with the lists that are here"
-	fi
+	say "apt-get update"
+	apt update -q >&2 || say "apt-get update failed; trying with the lists that are here"
+	# Without cargo-web, check_compiler says what to do.
+	! has_candidate cargo-web || absent+=("${compiler[@]}")
 	[ ${#absent[@]} = 0 ] || apt_install "${absent[@]}"
-	[ ${#compiler[@]} = 0 ] && return
-	if has_candidate cargo-web; then
-		apt_install "${compiler[@]}"
-	fi
 }
 
 # version_at_least WANTED GIVEN
@@ -61,7 +60,7 @@ check_compiler() {
 	command -v cargo >/dev/null || fail setup/no-compiler "no Rust compiler, and this distribution has no cargo-web package" \
 		"install rustup as CONTRIBUTING.md describes under 'Toolchain without cargo-web', then run make again"
 	version=$(cargo --version | awk '{print $2}')
-	version_at_least 1.95 "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), 1.95 or newer is needed" \
+	version_at_least "$oldest_compiler" "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), $oldest_compiler or newer is needed" \
 		"install cargo-web, or a newer toolchain with rustup (CONTRIBUTING.md, 'Toolchain')"
 	# The same question, in the same order, as node/datapath/build.rs asks it.
 	if [ -z "${HEDDLE_BPF_CARGO:-}" ] && [ ! -d /usr/lib/rustlib/bpfel-unknown-none ]; then
