@@ -10,8 +10,12 @@ oldest_compiler=1.95
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
 
-# apt CMD...: with the caller's PATH and the system's folders, because packages run programs of their own.
-apt() { as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+# apt CMD...: with the caller's PATH and the system's folders, because packages run programs of their own. It waits for
+# another apt-get: a new machine often updates itself when it has started.
+apt() {
+	as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive \
+		apt-get -o DPkg::Lock::Timeout=300 "$@"
+}
 
 # Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
 has_candidate() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
