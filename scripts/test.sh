@@ -93,6 +93,7 @@ all)
 	fi
 	build_tests "step 4 of 6: "
 	say "step 5 of 6: $(wc -l <"$list") test programs"
+	scripts/selftest.sh
 	scripts/run-tests.sh "$list"
 	document_tests "step 6 of 6: "
 	;;
