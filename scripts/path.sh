@@ -3,8 +3,9 @@
 source "$root/scripts/packages.sh"
 
 # declared_path [fuzz]: prints a folder with links to the programs of the declared packages (with `fuzz`, of those for
-# fuzzing, too), and of the packages that every Debian has (essential ones and those of priority required). A program that setup does not install is not found
-# there, on any machine, whatever else is installed. The folder is made anew when one of these packages changes.
+# fuzzing, too), and of the packages that every Debian has (essential ones and those of priority required). A program
+# that setup does not install is not found there, on any machine, whatever else is installed. The folder is made anew
+# when one of these packages changes.
 declared_path() {
 	local names=("${given_packages[@]}" "${toolchain_packages[@]}" "${build_packages[@]}" "${lab_packages[@]}" "${test_packages[@]}")
 	local required installed key folder made
@@ -29,8 +30,8 @@ declared_path() {
 	printf '%s\n' "$folder"
 }
 
-# link_programs FOLDER PACKAGES: fills the folder with links to the programs of the packages, whose names the lines start with.
-# `set -e` has no effect in a command substitution, so every step says itself when it fails.
+# link_programs FOLDER PACKAGES: fills the folder with links to the programs of the packages, which the lines start
+# with. `set -e` has no effect in a command substitution, so every step says itself when it fails.
 link_programs() {
 	local folder=$1 installed=$2 files name target
 	chmod 0755 "$folder" || return 1
