@@ -25,7 +25,10 @@ declare -A running=()
 # Who starts this may be ended by a signal that does not come here, or may not come here for want of rights.
 starter=${HEDDLE_TEST_STARTER:-$PPID}
 (
-	while kill -0 "$starter" 2>/dev/null; do sleep 1; done
+	while kill -0 "$starter"; do
+		sleep 1
+		kill -0 $$ || exit
+	done
 	kill -TERM $$
 ) </dev/null >/dev/null 2>&1 &
 watcher=$!
