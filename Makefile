@@ -7,6 +7,7 @@
 #   PREFIX            where `make install` installs (/usr/local)
 #   BENCH, OUT        which benchmarks to run (all), and where their JSON lines go (bench.jsonl)
 #   HEDDLE_TEST_JOBS  how many test programs run at once (one per core)
+#   HEDDLE_TEST_LIMIT seconds after which a test program that has not ended fails (1200; test-policy-live: 60 more per set)
 #   SETS              policy sets of test-policy-live (100)
 #   SUITE, STEPS      the Debian release that `make fresh` plays (bookworm), and the commands it runs (lab test)
 #   N                 how often `make test-repeat` runs the packet tests (20)
@@ -50,7 +51,7 @@ test-policy-live: ## Real connections against policy sets drawn by seed: 100 of 
 	@HEDDLE_POLICY_SETS="$(SETS)" scripts/test.sh policy-live
 
 fuzz: ## Fuzz the parsers of policies, manifests and selectors, FUZZ_SECONDS each (60)
-	@scripts/setup.sh build
+	@scripts/setup.sh fuzz
 	@fuzz/run.sh
 
 bench: ## Paired, interleaved benchmarks; BENCH=name chooses, OUT=file.jsonl keeps the results (root)
@@ -69,7 +70,7 @@ install: build ## Install the binaries under PREFIX (default /usr/local)
 fmt: ## Format the code
 	@source scripts/env.sh && cargo fmt --all
 
-lint: ## Formatting and clippy, as `make test` checks them
+lint: ## Formatting, clippy, and whether the fuzz targets compile, as `make test` checks them
 	@scripts/setup.sh build
 	@scripts/test.sh lint
 

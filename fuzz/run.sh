@@ -8,7 +8,10 @@
 # `cargo +nightly fuzz run TARGET` does the same with the address sanitizer, where a nightly is at hand.
 set -euo pipefail
 source "$(dirname "$0")/../scripts/env.sh"
+use_declared_path fuzz
 cd "$root/fuzz"
+
+command -v c++ >/dev/null || fail fuzz/no-compiler "there is no C++ compiler, which libFuzzer needs" "run 'make fuzz', or install g++"
 
 seconds=${FUZZ_SECONDS:-60}
 host=$(host_triple)

@@ -1,7 +1,10 @@
 # Sourced by the other scripts: where tools, caches and build results are.
 # shellcheck shell=bash
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# The folder of the script that sources this, while a relative name still holds.
+caller_folder=
+[[ ${BASH_SOURCE[1]:-} != *.sh ]] || caller_folder=$(CDPATH='' cd -P "$(dirname "${BASH_SOURCE[1]}")" && pwd)
 cd "$root"
 
 export HEDDLE_CACHE=${HEDDLE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/heddle}
@@ -40,7 +43,7 @@ host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 # Scripts, and all that they start, find only the programs of declared packages. Who sources this file by hand keeps
 # the own PATH, with Debian's compiler first: it builds both sides, and it is the one CI uses.
-if [[ ${BASH_SOURCE[1]:-} == *.sh ]] && [[ $(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd) == "$root"/* ]]; then
+if [[ $caller_folder == "$root"/* ]]; then
 	# For apt-get alone: what packages do when they are installed is theirs.
 	caller_path=$PATH
 	source "$root/scripts/path.sh"

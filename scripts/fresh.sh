@@ -126,13 +126,16 @@ say "the new machine has commit $(git -C "$machine/root/heddle" log -1 --format=
 # Its processes are put into the group before the group becomes their root.
 enter='[ -z "$1" ] || { mkdir "$1" && echo $$ >"$1/cgroup.procs"; }; shift; exec "$@"'
 started=$SECONDS
+exec {lines}> >(while IFS= read -r line; do printf '%6s  %s\n' "$(minutes $((SECONDS - started)))" "$line"; done)
+printer=$!
 bash -c "$enter" enter "$group" unshare --mount --pid --cgroup --ipc --uts --fork --kill-child \
-	bash "$root/scripts/fresh.sh" --inside "$machine" "$groups" "$@" > >(
-		while IFS= read -r line; do printf '%6s  %s\n' "$(minutes $((SECONDS - started)))" "$line"; done
-	) &
+	bash "$root/scripts/fresh.sh" --inside "$machine" "$groups" "$@" >&"$lines" {lines}>&- &
 inside=$!
+exec {lines}>&-
 code=0
 wait "$inside" || code=$?
 inside=
+# All that it printed comes before the result.
+wait "$printer" || true
 [ "$code" = 0 ] || fail fresh/failed "on a new Debian $suite not all of these passed: $(printf 'make %s ' "$@")" "the lines above say what failed"
 say "on a new Debian $suite: passed in $(minutes $((SECONDS - started)))"

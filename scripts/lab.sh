@@ -6,7 +6,7 @@ source "$(dirname "$0")/env.sh"
 
 if [ "$(id -u)" != 0 ]; then
 	command -v sudo >/dev/null || fail setup/not-root "a lab needs root" "run make as root, or install sudo"
-	exec sudo -E env PATH="$PATH" "$0" "$@"
+	exec sudo -E env PATH="$PATH" "$root/scripts/lab.sh" "$@"
 fi
 
 export HEDDLE_LAB=${LAB:-default}

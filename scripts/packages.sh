@@ -13,3 +13,5 @@ lab_packages=(iproute2 curl jq)
 # What the tests call beside that, and the reference plugins that they chain with Heddle's (portmap calls
 # iptables) and that the benchmarks compare with.
 test_packages=(iputils-ping iptables containernetworking-plugins)
+# What compiles libFuzzer; only `make fuzz` finds it on PATH.
+fuzz_packages=(g++)

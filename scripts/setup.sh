@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
-# Installs what is missing for `make lab|test|bench|build|deny`, and says what it does. Idempotent; a
+# Installs what is missing for `make lab|test|bench|build|fuzz|deny`, and says what it does. Idempotent; a
 # second run only looks.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
 purpose=${1:-build}
 
+oldest_compiler=1.95
 bpf_linker_version=0.10.3
 cargo_deny_version=0.20.2
 
-# apt CMD...: with the caller's PATH and the system's folders, because packages run programs of their own.
-apt() { as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+# apt CMD...: with the caller's PATH and the system's folders, because packages run programs of their own. It waits for
+# another apt-get: a new machine often updates itself when it has started.
+apt() {
+	as_root env PATH="$caller_path:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" DEBIAN_FRONTEND=noninteractive \
+		apt-get -o DPkg::Lock::Timeout=300 "$@"
+}
 
 # Read whole before it is searched: with pipefail, a reader that stops early fails the pipe.
-has_candidate() { [[ $(apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
+has_candidate() { [[ $(LC_ALL=C apt-cache policy "$1" 2>/dev/null) == *Candidate:\ [0-9]* ]]; }
 
 missing() {
 	local name
 	for name in "$@"; do
-		[ "$(dpkg-query -W -f='${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || echo "$name"
+		# A line for each architecture that it is there for.
+		[[ $'\n'$(dpkg-query -W -f='${db:Status-Status}\n' "$name" 2>/dev/null)$'\n' == *$'\n'installed$'\n'* ]] || echo "$name"
 	done
 }
 
@@ -31,24 +37,23 @@ apt_install() {
 }
 
 setup_packages() {
-	local wanted=("${build_packages[@]}") absent
+	local wanted=("${build_packages[@]}") absent compiler
 	case $purpose in
 	lab) wanted+=("${lab_packages[@]}") ;;
 	test | bench) wanted+=("${lab_packages[@]}" "${test_packages[@]}") ;;
+	fuzz) wanted+=("${fuzz_packages[@]}") ;;
 	esac
 	mapfile -t absent < <(missing "${wanted[@]}")
 	mapfile -t compiler < <(missing "${toolchain_packages[@]}")
+	# One that is there may be too old; apt-get installs the newer one over it.
+	dpkg --compare-versions "$(dpkg-query -W -f='${Version}' cargo-web 2>/dev/null)" ge "$oldest_compiler" || compiler=("${toolchain_packages[@]}")
 	[ $((${#absent[@]} + ${#compiler[@]})) = 0 ] && return
 
-	if [ ${#absent[@]} -gt 0 ] || ! has_candidate cargo-web; then
-		say "apt-get update"
-		apt update -q >&2 || say "apt-get update failed; trying with the lists that are here"
-	fi
+	say "apt-get update"
+	apt update -q >&2 || say "apt-get update failed; trying with the lists that are here"
+	# Without cargo-web, check_compiler says what to do.
+	! has_candidate cargo-web || absent+=("${compiler[@]}")
 	[ ${#absent[@]} = 0 ] || apt_install "${absent[@]}"
-	[ ${#compiler[@]} = 0 ] && return
-	if has_candidate cargo-web; then
-		apt_install "${compiler[@]}"
-	fi
 }
 
 # version_at_least WANTED GIVEN
@@ -59,7 +64,7 @@ check_compiler() {
 	command -v cargo >/dev/null || fail setup/no-compiler "no Rust compiler, and this distribution has no cargo-web package" \
 		"install rustup as CONTRIBUTING.md describes under 'Toolchain without cargo-web', then run make again"
 	version=$(cargo --version | awk '{print $2}')
-	version_at_least 1.95 "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), 1.95 or newer is needed" \
+	version_at_least "$oldest_compiler" "$version" || fail setup/old-compiler "cargo is $version ($(command -v cargo)), $oldest_compiler or newer is needed" \
 		"install cargo-web, or a newer toolchain with rustup (CONTRIBUTING.md, 'Toolchain')"
 	# The same question, in the same order, as node/datapath/build.rs asks it.
 	if [ -z "${HEDDLE_BPF_CARGO:-}" ] && [ ! -d /usr/lib/rustlib/bpfel-unknown-none ]; then
@@ -98,5 +103,8 @@ else
 	say "no dpkg here: not installing packages (CONTRIBUTING.md lists what is needed)"
 fi
 check_compiler
-setup_bpf_linker
-[ "$purpose" != deny ] || setup_cargo_deny
+case $purpose in
+fuzz) ;;
+deny) setup_cargo_deny ;;
+*) setup_bpf_linker ;;
+esac

@@ -17,12 +17,14 @@ clippy() {
 	cargo-clippy clippy "${workspace[@]}" --all-targets --locked -- -D warnings
 }
 
-# The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments.
+# The fuzz targets have a workspace and a lock file of their own; `make fuzz` builds them with instruments. With the
+# profile of the root manifest and in the same folder, half of what they need has been checked for clippy.
 fuzz_targets() {
 	say "${1:-}cargo check of the fuzz targets"
 	# A check links nothing: without this, libfuzzer-sys would compile the fuzzer, which needs a C++ compiler.
 	CUSTOM_LIBFUZZER_PATH=$CARGO_TARGET_DIR/fuzz/libfuzzer.a \
-		cargo check --manifest-path fuzz/Cargo.toml --locked --target-dir "$CARGO_TARGET_DIR/fuzz"
+		cargo check --manifest-path fuzz/Cargo.toml --locked --config profile.dev.opt-level=1 \
+		--config 'profile.dev.debug="line-tables-only"' --config 'profile.dev.package."*".debug=false'
 }
 
 deny() {
@@ -37,19 +39,20 @@ build_tests() {
 	say "${1:-}cargo test --no-run"
 	list=$(mktemp)
 	trap 'rm -f "$list"' EXIT
-	# The other ABI version that the upgrade test sets beside this one.
-	cargo build --locked --quiet -p heddle-datapath --features next-abi --example next_abi_node
 	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
 		select(.reason == "compiler-artifact" and .profile.test and .executable)
 		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
 		| [(if ($folder | endswith("/tests/netns")) then 0 elif ($folder | endswith("/node/datapath")) then 1 else 2 end),
 		   $folder, .executable, "\($folder | split("/") | .[-2:] | join("/")) \(.target.kind[0]) \(.target.name)"]
 		| @tsv' | LC_ALL=C sort | cut -f 2- >"$list"
+	# The other ABI version that the upgrade test sets beside this one. With the whole workspace chosen, its dependencies
+	# have the same features, so that none of them is compiled again.
+	cargo build "${workspace[@]}" --locked --features heddle-datapath/next-abi --example next_abi_node
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
 
-# choose NAMES: keeps the test programs whose name matches the regular expression.
-choose() { sed -i -n -E "/\t$1\$/p" "$list"; }
+# choose NAMES: keeps the test programs whose name matches the regular expression, which holds no `#`.
+choose() { sed -i -n -E "\\#\t$1\$#p" "$list"; }
 
 document_tests() {
 	say "${1:-}cargo test --doc"
@@ -70,9 +73,13 @@ packets | packets-build)
 	[ "$1" = packets-build ] || scripts/run-tests.sh "$list"
 	;;
 policy-live)
+	sets=${HEDDLE_POLICY_SETS:-20}
+	[[ $sets =~ ^[1-9][0-9]{0,5}$ ]] || fail setup/usage "'$sets' is no number of policy sets" "make test-policy-live SETS=100"
 	build_tests
 	choose 'tests/netns test matrix'
-	say "${HEDDLE_POLICY_SETS:-20} policy sets"
+	# Each set takes some seconds, in two labs.
+	export HEDDLE_TEST_LIMIT=${HEDDLE_TEST_LIMIT:-$((1200 + 60 * sets))}
+	say "$sets policy sets, within $HEDDLE_TEST_LIMIT s"
 	scripts/run-tests.sh "$list" --nocapture
 	;;
 all)
@@ -86,6 +93,7 @@ all)
 	fi
 	build_tests "step 4 of 6: "
 	say "step 5 of 6: $(wc -l <"$list") test programs"
+	scripts/selftest.sh
 	scripts/run-tests.sh "$list"
 	document_tests "step 6 of 6: "
 	;;
