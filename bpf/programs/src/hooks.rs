@@ -7,7 +7,10 @@ use crate::{
     host::{self, HOST},
     maps::{CONFIG, DEVICES},
     neighbour::{self, Outcome},
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP},
+    packet::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN,
+        ETHERTYPE_VLAN, IGMP, UDP,
+    },
     peer::{self, Peer},
     report::{self, Flow, Scratch},
 };
@@ -261,6 +264,13 @@ fn is_of_a_vlan(context: &TcContext) -> bool {
     }
 }
 
+/// Whether the frame has a tag behind the one that the kernel took off: it would take off the others behind this
+/// hook, and give the stack a packet that no program saw.
+#[inline(always)]
+fn is_tagged_again(context: &TcContext) -> bool {
+    matches!(ethertype(context), ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
+}
+
 /// tcx egress of a pod's host-side link.
 #[classifier]
 pub fn to_pod(context: TcContext) -> i32 {
@@ -348,7 +358,11 @@ pub fn from_network(context: TcContext) -> i32 {
 fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let flow = &mut scratch.flow;
     if !is_ip(context) {
-        return Ok(TC_ACT_OK);
+        return if is_tagged_again(context) {
+            Err(DropReason::VlanFiltered)
+        } else {
+            Ok(TC_ACT_OK)
+        };
     }
     let parsed = packet::parse(context, &mut flow.packet);
     let config = config()?;

@@ -11,6 +11,8 @@ const BEHIND_IPV6: u32 = ETHERNET_LENGTH + 40;
 pub const ETHERTYPE_IPV4: u32 = 0x0800_u16.to_be() as u32;
 pub const ETHERTYPE_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 pub const ETHERTYPE_ARP: u32 = 0x0806_u16.to_be() as u32;
+pub const ETHERTYPE_VLAN: u32 = 0x8100_u16.to_be() as u32;
+pub const ETHERTYPE_SERVICE_VLAN: u32 = 0x88a8_u16.to_be() as u32;
 
 pub const ICMP: u8 = 1;
 pub const IGMP: u8 = 2;
