@@ -288,8 +288,10 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
     let endpoint = device(context)?;
     flow.endpoint = endpoint.id;
     flow.destination_identity = endpoint.identity;
-    // SAFETY: the context is the kernel's. No ingress interface: a process of this node sent it.
-    let from_here = unsafe { (*skb).ingress_ifindex } == 0;
+    // SAFETY: the context is the kernel's.
+    let came_by = unsafe { (*skb).ingress_ifindex };
+    // No ingress interface: a process of this node sent it.
+    let from_here = came_by == 0;
     // The gateway's ARP answers come this way, from `neighbour`.
     if ethertype(context) == ETHERTYPE_ARP {
         return Ok(TC_ACT_OK);
@@ -321,6 +323,10 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
             ..peer::of_row(row, v6)
         }
     } else if let Some(sender) = peer::local(&flow.packet.source) {
+        // By its own link it has passed `from_pod`. The node may have others, where nobody looks at sources.
+        if sender.ifindex != came_by {
+            return Err(DropReason::InvalidSourceIp);
+        }
         peer::of_endpoint(sender, v6)
     } else {
         peer::of_row(peer::row(&flow.packet.source), v6)
