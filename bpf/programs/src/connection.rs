@@ -160,11 +160,7 @@ fn hold(
 ) -> Result<u32, DropReason> {
     let binding = policy::binding(endpoint);
     let generation = binding.generation();
-    if verdict.generation == generation
-        && generation != 0
-        && verdict.peer == peer.identity
-        && verdict.peer_cidr == peer.cidr
-    {
+    if policy::holds(verdict, generation, peer) {
         return Ok(verdict.cookie);
     }
     let mut cookie = 0;

@@ -393,6 +393,9 @@ pub fn parse_quoted(skb: *mut __sk_buff, packet: &Packet, quoted: &mut Packet) -
     let inner = packet.transport + 8;
     if packet.is(IS_V6) {
         let header: Ipv6Header = load(skb, inner)?;
+        if u32::from_be(header.version_class_flow) >> 28 != 6 {
+            return None;
+        }
         quoted.source = Address {
             words: header.source,
         };
