@@ -32,17 +32,26 @@ pub struct Ends {
     pub source_endpoint: u32,
     /// Endpoint id of the destination if its policy is to be asked here, else 0.
     pub destination_endpoint: u32,
-    /// The packet comes by another hook of this node, which evaluates the destination's policy and counts it.
-    pub is_halfway: bool,
+    /// Endpoint id of the other end where it is a pod of this node whose policy is to be asked at another hook of
+    /// the same packet, else 0.
+    pub elsewhere: u32,
 }
 
 impl Ends {
-    /// The endpoint to whose account go the places that a packet takes in shared tables: the one that sends it,
-    /// if it is here.
+    /// The packet comes by another hook of this node, which evaluates the destination's policy and counts it.
     #[inline(always)]
-    pub fn owner(&self) -> u32 {
+    fn is_halfway(&self) -> bool {
+        self.source_endpoint != 0 && self.elsewhere != 0
+    }
+
+    /// The endpoint to whose account go the places that a packet's fragments take: the one that sends it, if it is
+    /// here.
+    #[inline(always)]
+    fn owner(&self) -> u32 {
         if self.source_endpoint != 0 {
             self.source_endpoint
+        } else if self.elsewhere != 0 {
+            self.elsewhere
         } else {
             self.destination_endpoint
         }
@@ -263,7 +272,7 @@ pub fn admit(
     ends: &Ends,
 ) -> Result<Report, DropReason> {
     if scratch.flow.packet.is(IS_LATER_FRAGMENT) {
-        fragment::find(&mut scratch.flow.packet, ends)?;
+        fragment::find(&mut scratch.flow.packet, ends.owner())?;
     }
     // SAFETY: no arguments.
     let now = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
@@ -316,7 +325,7 @@ pub fn admit(
         }
     };
     if flow.packet.is(IS_FIRST_FRAGMENT) {
-        fragment::remember(&flow.packet, ends);
+        fragment::remember(&flow.packet, ends.owner());
     }
     Ok(report)
 }
@@ -336,6 +345,9 @@ fn open(
     *entry = unsafe { core::mem::zeroed() };
     let is_reply = is_reply_of_old(skb, &flow.packet, ends);
     hold_both(entry, flow, ends, is_reply)?;
+    if ends.is_halfway() {
+        hold_ahead(flow, ends)?;
+    }
     entry.flags = if source_is_low != is_reply {
         CT_INITIATOR_IS_LOW
     } else {
@@ -358,6 +370,25 @@ fn open(
         Ok(()) => Ok(Report::Verdict),
         Err(_) => Err(DropReason::CtMapInsertionFailed),
     }
+}
+
+/// Asks the policy that the next hook will ask, too, and tell of: what is refused there must not take the place of
+/// the connection that its addresses and ports have.
+#[inline(always)]
+fn hold_ahead(flow: &mut Flow, ends: &Ends) -> Result<(), DropReason> {
+    let (flags, audited) = (flow.flags, flow.audited);
+    let port = service_port(&flow.packet, false);
+    hold(
+        &mut ConnectionVerdict::default(),
+        flow,
+        ends.elsewhere,
+        DIRECTION_INGRESS,
+        &ends.source,
+        port,
+        &mut false,
+    )?;
+    (flow.flags, flow.audited) = (flags, audited);
+    Ok(())
 }
 
 /// Whether the first packet seen of a connection travels from its responder.
@@ -394,7 +425,7 @@ fn advance(
     now: u32,
 ) -> Report {
     let side = usize::from(is_reply);
-    if !ends.is_halfway {
+    if !ends.is_halfway() {
         entry.packets[side] += 1;
         // SAFETY: the context is the kernel's.
         entry.bytes[side] += u64::from(unsafe { (*skb).len });

@@ -48,10 +48,14 @@ pub static ESTABLISHED: HashMap<
 #[btf_map]
 pub static SHARES: Array<u32, { heddle_abi::SHARES as usize }> = Array::new();
 
-/// Room for the places of 256 endpoints.
+/// Room for every place that its keys can name. Without preallocation: few nodes have many endpoints that fragment.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, { FRAGMENT_SLOTS as usize * 256 }> =
-    LruHashMap::new();
+pub static FRAGMENTS: HashMap<
+    FragmentKey,
+    FragmentEntry,
+    { (FRAGMENT_SLOTS * MAX_ENDPOINTS) as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 #[btf_map]
 pub static METRICS: PerCpuArray<MetricSlot, { METRIC_SLOTS as usize }> = PerCpuArray::new();
