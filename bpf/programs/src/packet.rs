@@ -30,8 +30,9 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
-/// Extension headers that are followed before a packet counts as hostile.
-const MAX_EXTENSION_HEADERS: u32 = 4;
+/// Headers behind the IPv6 header that are followed before a packet counts as hostile; the transport header is one of
+/// them.
+const MAX_HEADERS: u32 = 4;
 
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_OFFSET_MASK: u16 = 0x1fff;
@@ -265,7 +266,7 @@ fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
 fn parse_extension_headers(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), DropReason> {
     let mut next = packet.protocol;
     let mut offset = packet.transport;
-    for index in 0..MAX_EXTENSION_HEADERS {
+    for index in 0..MAX_HEADERS {
         match next {
             HOP_BY_HOP if index != 0 => return Err(DropReason::InvalidIpv6ExtensionHeader),
             HOP_BY_HOP | DESTINATION_OPTIONS => {
