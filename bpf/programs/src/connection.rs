@@ -292,7 +292,7 @@ pub fn admit(
     } = scratch;
     let source_is_low = set_key(key, &flow.packet);
     let is_tcp = flow.packet.protocol == TCP;
-    let (found, is_established) = established::find(key);
+    let (found, in_established) = established::find(key);
     let mut report = None;
     if let Some(entry) = found {
         // SAFETY: the entry stays readable and writable until the program ends.
@@ -308,7 +308,8 @@ pub fn admit(
             let due = advance(skb, entry, &flow.packet, ends, is_reply, now);
             if is_tcp {
                 // Last: an entry that was moved may serve another connection already.
-                established::settle(key, entry, ends, is_reply, is_established, is_older);
+                let moment = established::Moment { now, is_older };
+                established::settle(key, entry, ends, is_reply, in_established, &moment);
             }
             // The other end's policy was asked at another hook.
             report = Some(if first { Report::Verdict } else { due });
@@ -318,7 +319,7 @@ pub fn admit(
         Some(report) => report,
         None => {
             let report = open(skb, flow, new, ends, key, source_is_low, now)?;
-            if is_established {
+            if in_established {
                 established::remove(key);
             }
             report
@@ -414,6 +415,15 @@ fn is_reply_of_old(skb: *mut __sk_buff, packet: &Packet, ends: &Ends) -> bool {
     }
 }
 
+/// Whether both ends of a TCP connection say that there is one: the responder has answered, and the initiator
+/// has acknowledged. An answer alone goes to whoever stands in a SYN as its source; a host that sent none
+/// resets the connection or says nothing, and who acknowledges in its name without having read the answer is reset by
+/// the responder.
+#[inline(always)]
+pub fn is_established(entry: &ConnectionEntry) -> bool {
+    entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && entry.tcp_flags[0] & TCP_ACK != 0
+}
+
 /// Moves a connection's state on by one packet.
 #[inline(always)]
 fn advance(
@@ -444,10 +454,9 @@ fn advance(
                 report = Report::Trace;
             }
             LIFETIME_CLOSING
-        } else if entry.flags & CT_SEEN_REPLY != 0 {
+        } else if is_established(entry) {
             LIFETIME_TCP
         } else {
-            // Until the other end answers, only the sender says that there is a connection.
             LIFETIME_SYN
         }
     } else {

@@ -1,6 +1,6 @@
 //! The maps. Sizes that depend on the node are set by the loader; those here are for the defaults.
 
-use crate::report::Scratch;
+use crate::{established::Promotions, report::Scratch};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -44,6 +44,10 @@ pub static ESTABLISHED: HashMap<
     131072,
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
+
+/// See [`Promotions`].
+#[btf_map]
+pub static PROMOTIONS: Array<Promotions, { heddle_abi::SHARES as usize }> = Array::new();
 
 #[btf_map]
 pub static SHARES: Array<u32, { heddle_abi::SHARES as usize }> = Array::new();
