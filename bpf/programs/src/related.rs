@@ -103,9 +103,8 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
     TO_TELL
 }
 
-/// Whether the sender of an error can have stopped a packet on its way to somebody else. A pod is no router. Routers
-/// stand neither between the ends within a node nor, as far as a packet in a tunnel goes, between nodes: there only nodes
-/// speak.
+/// Whether the sender of an error can have stopped a packet on its way to somebody else. A pod is no router. Between
+/// the ends within a node there is none, nor do routers see what goes through a tunnel: there only nodes speak.
 #[inline(always)]
 fn may_stand_between(sender: &Peer, destination: &Peer) -> bool {
     if sender.is(IPCACHE_NODE) || sender.identity == HOST {
