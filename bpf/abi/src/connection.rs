@@ -95,7 +95,8 @@ pub struct ConnectionEntry {
     pub flags: u8,
     /// Zero.
     pub reserved: u8,
-    /// For an entry of `ESTABLISHED`: whose share it counts in, see [`share_index`]. Else 0.
+    /// For an entry of `ESTABLISHED`: whose share it counts in, see [`share_index`]. In `CONNECTIONS` it means
+    /// nothing.
     pub share: u16,
     /// Zero.
     pub padding: [u8; 2],

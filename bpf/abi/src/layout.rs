@@ -60,7 +60,7 @@ pub const LAYOUTS: [MapLayout; 14] = [
         since: 3,
         ..transient(name::SHARES, 1)
     },
-    transient(name::FRAGMENTS, 2),
+    transient(name::FRAGMENTS, 3),
     kept(name::METRICS, 1),
     transient(name::EVENTS, 1),
     kept(name::LOSSES, 1),

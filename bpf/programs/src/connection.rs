@@ -32,17 +32,26 @@ pub struct Ends {
     pub source_endpoint: u32,
     /// Endpoint id of the destination if its policy is to be asked here, else 0.
     pub destination_endpoint: u32,
-    /// The packet comes by another hook of this node, which evaluates the destination's policy and counts it.
-    pub is_halfway: bool,
+    /// Endpoint id of the other end where it is a pod of this node whose policy is to be asked at another hook of
+    /// the same packet, else 0.
+    pub elsewhere: u32,
 }
 
 impl Ends {
-    /// The endpoint to whose account go the places that a packet takes in shared tables: the one that sends it,
-    /// if it is here.
+    /// The packet comes by another hook of this node, which evaluates the destination's policy and counts it.
     #[inline(always)]
-    pub fn owner(&self) -> u32 {
+    fn is_halfway(&self) -> bool {
+        self.source_endpoint != 0 && self.elsewhere != 0
+    }
+
+    /// The endpoint to whose account go the places that a packet's fragments take: the one that sends it, if it is
+    /// here.
+    #[inline(always)]
+    fn owner(&self) -> u32 {
         if self.source_endpoint != 0 {
             self.source_endpoint
+        } else if self.elsewhere != 0 {
+            self.elsewhere
         } else {
             self.destination_endpoint
         }
@@ -160,11 +169,7 @@ fn hold(
 ) -> Result<u32, DropReason> {
     let binding = policy::binding(endpoint);
     let generation = binding.generation();
-    if verdict.generation == generation
-        && generation != 0
-        && verdict.peer == peer.identity
-        && verdict.peer_cidr == peer.cidr
-    {
+    if policy::holds(verdict, generation, peer) {
         return Ok(verdict.cookie);
     }
     let mut cookie = 0;
@@ -267,7 +272,7 @@ pub fn admit(
     ends: &Ends,
 ) -> Result<Report, DropReason> {
     if scratch.flow.packet.is(IS_LATER_FRAGMENT) {
-        fragment::find(&mut scratch.flow.packet, ends)?;
+        fragment::find(&mut scratch.flow.packet, ends.owner())?;
     }
     // SAFETY: no arguments.
     let now = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
@@ -287,7 +292,7 @@ pub fn admit(
     } = scratch;
     let source_is_low = set_key(key, &flow.packet);
     let is_tcp = flow.packet.protocol == TCP;
-    let (found, is_established) = established::find(key);
+    let (found, in_established) = established::find(key);
     let mut report = None;
     if let Some(entry) = found {
         // SAFETY: the entry stays readable and writable until the program ends.
@@ -303,7 +308,8 @@ pub fn admit(
             let due = advance(skb, entry, &flow.packet, ends, is_reply, now);
             if is_tcp {
                 // Last: an entry that was moved may serve another connection already.
-                established::settle(key, entry, ends, is_reply, is_established, is_older);
+                let moment = established::Moment { now, is_older };
+                established::settle(key, entry, ends, is_reply, in_established, &moment);
             }
             // The other end's policy was asked at another hook.
             report = Some(if first { Report::Verdict } else { due });
@@ -313,14 +319,14 @@ pub fn admit(
         Some(report) => report,
         None => {
             let report = open(skb, flow, new, ends, key, source_is_low, now)?;
-            if is_established {
+            if in_established {
                 established::remove(key);
             }
             report
         }
     };
     if flow.packet.is(IS_FIRST_FRAGMENT) {
-        fragment::remember(&flow.packet, ends);
+        fragment::remember(&flow.packet, ends.owner());
     }
     Ok(report)
 }
@@ -340,6 +346,9 @@ fn open(
     *entry = unsafe { core::mem::zeroed() };
     let is_reply = is_reply_of_old(skb, &flow.packet, ends);
     hold_both(entry, flow, ends, is_reply)?;
+    if ends.is_halfway() {
+        hold_ahead(flow, ends)?;
+    }
     entry.flags = if source_is_low != is_reply {
         CT_INITIATOR_IS_LOW
     } else {
@@ -362,6 +371,25 @@ fn open(
         Ok(()) => Ok(Report::Verdict),
         Err(_) => Err(DropReason::CtMapInsertionFailed),
     }
+}
+
+/// Asks the policy that the next hook will ask, too, and tell of: what is refused there must not take the place of
+/// the connection that its addresses and ports have.
+#[inline(always)]
+fn hold_ahead(flow: &mut Flow, ends: &Ends) -> Result<(), DropReason> {
+    let (flags, audited) = (flow.flags, flow.audited);
+    let port = service_port(&flow.packet, false);
+    hold(
+        &mut ConnectionVerdict::default(),
+        flow,
+        ends.elsewhere,
+        DIRECTION_INGRESS,
+        &ends.source,
+        port,
+        &mut false,
+    )?;
+    (flow.flags, flow.audited) = (flags, audited);
+    Ok(())
 }
 
 /// Whether the first packet seen of a connection travels from its responder.
@@ -387,6 +415,15 @@ fn is_reply_of_old(skb: *mut __sk_buff, packet: &Packet, ends: &Ends) -> bool {
     }
 }
 
+/// Whether both ends of a TCP connection say that there is one: the responder has answered, and the initiator
+/// has acknowledged. An answer alone goes to whoever stands in a SYN as its source; a host that sent none
+/// resets the connection or says nothing, and who acknowledges in its name without having read the answer is reset by
+/// the responder.
+#[inline(always)]
+pub fn is_established(entry: &ConnectionEntry) -> bool {
+    entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && entry.tcp_flags[0] & TCP_ACK != 0
+}
+
 /// Moves a connection's state on by one packet.
 #[inline(always)]
 fn advance(
@@ -398,7 +435,7 @@ fn advance(
     now: u32,
 ) -> Report {
     let side = usize::from(is_reply);
-    if !ends.is_halfway {
+    if !ends.is_halfway() {
         entry.packets[side] += 1;
         // SAFETY: the context is the kernel's.
         entry.bytes[side] += u64::from(unsafe { (*skb).len });
@@ -417,10 +454,9 @@ fn advance(
                 report = Report::Trace;
             }
             LIFETIME_CLOSING
-        } else if entry.flags & CT_SEEN_REPLY != 0 {
+        } else if is_established(entry) {
             LIFETIME_TCP
         } else {
-            // Until the other end answers, only the sender says that there is a connection.
             LIFETIME_SYN
         }
     } else {

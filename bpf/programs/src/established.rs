@@ -2,18 +2,36 @@
 //!
 //! `CONNECTIONS` evicts what was idle longest, whoever's it is, so a flood of new connections would make room for
 //! itself by making the node forget others' idle ones; the next packet of such a connection's responder would
-//! then be taken for the initiator's. A TCP connection that was answered and is older than a second is therefore
-//! moved to `ESTABLISHED`, which evicts nothing, as long as the share of its end ([`share_index`]) has room. Where
-//! it has none, the connection stays where it is.
+//! then be taken for the initiator's. A TCP connection whose initiator acknowledged the answer ([`is_established`])
+//! is therefore moved to `ESTABLISHED`, which evicts nothing, as long as the share of its end ([`share_index`]) has
+//! room. Where it has none, the connection stays where it is.
+//!
+//! It may fall silent at once, so it is moved at once. To move it and to move it back when it closes costs as much as
+//! two of its packets, so an end that opens more connections in a second than its share has places has the rest of
+//! them moved only if they are used for longer than a second.
 
 use crate::{
-    connection::Ends,
-    maps::{CONFIG, CONNECTIONS, ESTABLISHED, SHARES},
+    connection::{Ends, is_established},
+    maps::{CONFIG, CONNECTIONS, ESTABLISHED, PROMOTIONS, SHARES},
     packet::TCP,
 };
-use heddle_abi::{
-    CT_CLOSING, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey, NodeConfig, share_index,
-};
+use heddle_abi::{CT_CLOSING, ConnectionEntry, ConnectionKey, NodeConfig, share_index};
+
+/// How many connections of a share were moved within the second that they were made or reported in.
+#[repr(C)]
+pub struct Promotions {
+    /// The second that they are counted for.
+    second: u32,
+    count: u32,
+}
+
+/// When a connection is looked at.
+pub struct Moment {
+    /// Second of the monotonic clock.
+    pub now: u32,
+    /// The connection was neither made nor reported in this second.
+    pub is_older: bool,
+}
 
 /// A connection's entry in either table, and whether it is in `ESTABLISHED`, where only TCP's are.
 #[inline(always)]
@@ -26,23 +44,23 @@ pub fn find(key: &ConnectionKey) -> (Option<*mut ConnectionEntry>, bool) {
     (CONNECTIONS.get_ptr_mut(key), false)
 }
 
-/// Puts a connection into the table that its state calls for; `is_older`: than a second. The entry at hand must
-/// not be used after it.
+/// Puts a connection that is in `ESTABLISHED`, or is not, into the table that its state calls for. The entry at hand
+/// must not be used after it.
 #[inline(always)]
 pub fn settle(
     key: &ConnectionKey,
     entry: &mut ConnectionEntry,
     ends: &Ends,
     is_reply: bool,
-    is_established: bool,
-    is_older: bool,
+    is_in: bool,
+    moment: &Moment,
 ) {
-    if is_established {
+    if is_in {
         if entry.flags & CT_CLOSING != 0 {
             demote(key, entry);
         }
-    } else if entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && is_older {
-        promote(key, entry, owner(ends, is_reply));
+    } else if is_established(entry) {
+        promote(key, entry, owner(ends, is_reply), moment);
     }
 }
 
@@ -63,13 +81,16 @@ fn owner(ends: &Ends, is_reply: bool) -> u32 {
 }
 
 #[inline(never)]
-fn promote(key: &ConnectionKey, entry: &mut ConnectionEntry, share: u32) {
+fn promote(key: &ConnectionKey, entry: &mut ConnectionEntry, share: u32, moment: &Moment) {
     let limit = CONFIG
         .get(0)
         .map_or(0, |config: &NodeConfig| config.established_share);
     let Some(count) = count(share) else { return };
     // SAFETY: an array's element stays readable and writable.
     if unsafe { *count } >= limit {
+        return;
+    }
+    if !moment.is_older && !is_among_first(share, moment.now, limit) {
         return;
     }
     entry.share = share as u16;
@@ -81,6 +102,23 @@ fn promote(key: &ConnectionKey, entry: &mut ConnectionEntry, share: u32) {
     } else {
         entry.share = 0;
     }
+}
+
+/// Counts a young connection's move; false where the share has had enough of them in this second. Two CPUs may lose one
+/// of their changes: a few more are moved.
+#[inline(always)]
+fn is_among_first(share: u32, now: u32, limit: u32) -> bool {
+    let Some(promotions) = PROMOTIONS.get_ptr_mut(share) else {
+        return false;
+    };
+    // SAFETY: an array's element stays readable and writable.
+    let promotions = unsafe { &mut *promotions };
+    if promotions.second != now {
+        promotions.second = now;
+        promotions.count = 0;
+    }
+    promotions.count += 1;
+    promotions.count <= limit
 }
 
 #[inline(never)]

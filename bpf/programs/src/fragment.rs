@@ -5,7 +5,6 @@
 //! takes the place of an older one.
 
 use crate::{
-    connection::Ends,
     maps::FRAGMENTS,
     packet::{IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_V6, Packet},
 };
@@ -15,7 +14,7 @@ use heddle_abi::{DropReason, FRAGMENT_SLOTS, FragmentEntry, FragmentKey};
 const KEPT_KINDS: u8 = IS_ECHO_REQUEST | IS_ECHO_REPLY;
 
 #[inline(always)]
-fn key(packet: &Packet, ends: &Ends) -> FragmentKey {
+fn key(packet: &Packet, endpoint: u32) -> FragmentKey {
     let (s, d) = (&packet.source.words, &packet.destination.words);
     let mixed = packet.identification
         ^ (packet.identification >> 16)
@@ -25,7 +24,7 @@ fn key(packet: &Packet, ends: &Ends) -> FragmentKey {
         ^ (d[3] >> 16)
         ^ u32::from(packet.protocol);
     FragmentKey {
-        endpoint: ends.owner(),
+        endpoint,
         // Identifications count up in one of these two bytes, whatever the byte order.
         slot: (mixed ^ (mixed >> 8)) & (FRAGMENT_SLOTS - 1),
     }
@@ -34,10 +33,10 @@ fn key(packet: &Packet, ends: &Ends) -> FragmentKey {
 /// Gives a later fragment what its datagram's first one said; a fragment whose first is not known goes no
 /// further.
 #[inline(never)]
-pub fn find(packet: &mut Packet, ends: &Ends) -> Result<(), DropReason> {
-    let key = key(packet, ends);
-    // SAFETY: the entry is copied out at once; one that is being overwritten belongs to the same endpoint, and
-    // is compared before it is used.
+pub fn find(packet: &mut Packet, endpoint: u32) -> Result<(), DropReason> {
+    let key = key(packet, endpoint);
+    // SAFETY: the entry stays readable until the program ends. One that is being overwritten belongs to the same
+    // endpoint and was admitted, as what it is compared with was.
     let Some(found) = (unsafe { FRAGMENTS.get(&key) }) else {
         return Err(DropReason::FirstLogicalDatagramFragmentNotFound);
     };
@@ -57,7 +56,7 @@ pub fn find(packet: &mut Packet, ends: &Ends) -> Result<(), DropReason> {
 
 /// Remembers a first fragment that was admitted.
 #[inline(never)]
-pub fn remember(packet: &Packet, ends: &Ends) {
+pub fn remember(packet: &Packet, endpoint: u32) {
     let is_icmp = packet.protocol
         == if packet.is(IS_V6) {
             crate::packet::ICMPV6
@@ -79,6 +78,14 @@ pub fn remember(packet: &Packet, ends: &Ends) {
         kind: packet.kind,
         reserved: 0,
     };
-    // Without room the later fragments are dropped and counted; this one may still pass.
-    let _ = FRAGMENTS.insert(&key(packet, ends), &entry, 0);
+    let key = key(packet, endpoint);
+    match FRAGMENTS.get_ptr_mut(&key) {
+        // In place: a new element takes memory of which there may be none while many are made at once.
+        // SAFETY: the entry stays writable until the program ends; see `find` for who may be reading it.
+        Some(place) => unsafe { *place = entry },
+        // Without room the later fragments are dropped and counted; this one may still pass.
+        None => {
+            let _ = FRAGMENTS.insert(&key, &entry, 0);
+        }
+    }
 }

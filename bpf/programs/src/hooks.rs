@@ -4,10 +4,14 @@ use crate::{
     address,
     connection::{Ends, Report, admit},
     deliver::{self, MARK_OVERLAY},
+    fragment,
     host::{self, HOST},
     maps::{CONFIG, DEVICES},
     neighbour::{self, Outcome},
-    packet::{self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IGMP, UDP},
+    packet::{
+        self, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN,
+        ETHERTYPE_VLAN, IGMP, UDP,
+    },
     peer::{self, Peer},
     report::{self, Flow, Scratch},
 };
@@ -173,7 +177,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
         } else {
             0
         },
-        is_halfway: false,
+        elsewhere: 0,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -224,7 +228,7 @@ fn pod_to_local_pod(
         destination,
         source_endpoint: device.id,
         destination_endpoint: if direct { endpoint.id } else { 0 },
-        is_halfway: !direct,
+        elsewhere: if direct { 0 } else { endpoint.id },
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -243,12 +247,10 @@ fn is_unroutable(destination: &Address, v6: bool, config: &NodeConfig) -> bool {
     address::is_no_source(destination, v6) || (!v6 && *destination == config.gateway_ipv4)
 }
 
-/// The packet has the form of one that a node encapsulated.
+/// The packet has the form of one that a node encapsulated. A later fragment has no port unless it was recalled.
 #[inline(always)]
 fn is_encapsulated(packet: &packet::Packet) -> bool {
-    packet.protocol == UDP
-        && !packet.is(packet::IS_LATER_FRAGMENT)
-        && packet.destination_port == OVERLAY_PORT.to_be()
+    packet.protocol == UDP && packet.destination_port == OVERLAY_PORT.to_be()
 }
 
 /// Whether the frame belongs to a VLAN: pods are in none. Tag 0 gives a priority only (IEEE 802.1Q, 9.6).
@@ -259,6 +261,13 @@ fn is_of_a_vlan(context: &TcContext) -> bool {
         let skb = context.skb.skb;
         (*skb).vlan_present != 0 && (*skb).vlan_tci & 0xfff != 0
     }
+}
+
+/// Whether the frame has a tag behind the one that the kernel took off: it would take off the others behind this
+/// hook, and give the stack a packet that no program saw.
+#[inline(always)]
+fn is_tagged_again(context: &TcContext) -> bool {
+    matches!(ethertype(context), ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 
 /// tcx egress of a pod's host-side link.
@@ -278,8 +287,10 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
     let endpoint = device(context)?;
     flow.endpoint = endpoint.id;
     flow.destination_identity = endpoint.identity;
-    // SAFETY: the context is the kernel's. No ingress interface: a process of this node sent it.
-    let from_here = unsafe { (*skb).ingress_ifindex } == 0;
+    // SAFETY: the context is the kernel's.
+    let came_by = unsafe { (*skb).ingress_ifindex };
+    // No ingress interface: a process of this node sent it.
+    let from_here = came_by == 0;
     // The gateway's ARP answers come this way, from `neighbour`.
     if ethertype(context) == ETHERTYPE_ARP {
         return Ok(TC_ACT_OK);
@@ -304,6 +315,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
         return Err(DropReason::StaleOrUnroutableIp);
     }
     let destination = peer::of_endpoint(endpoint, v6);
+    let mut elsewhere = 0;
     let source = if from_here {
         let row = peer::row(&flow.packet.source);
         Peer {
@@ -311,6 +323,11 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
             ..peer::of_row(row, v6)
         }
     } else if let Some(sender) = peer::local(&flow.packet.source) {
+        // By its own link it has passed `from_pod`. The node may have others, where nobody looks at sources.
+        if sender.ifindex != came_by {
+            return Err(DropReason::InvalidSourceIp);
+        }
+        elsewhere = sender.id;
         peer::of_endpoint(sender, v6)
     } else {
         peer::of_row(peer::row(&flow.packet.source), v6)
@@ -326,7 +343,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
             0
         },
         destination_endpoint: endpoint.id,
-        is_halfway: false,
+        elsewhere,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -348,7 +365,11 @@ pub fn from_network(context: TcContext) -> i32 {
 fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let flow = &mut scratch.flow;
     if !is_ip(context) {
-        return Ok(TC_ACT_OK);
+        return if is_tagged_again(context) {
+            Err(DropReason::VlanFiltered)
+        } else {
+            Ok(TC_ACT_OK)
+        };
     }
     let parsed = packet::parse(context, &mut flow.packet);
     let config = config()?;
@@ -376,6 +397,8 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
     }
     let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
     flow.destination_identity = destination.identity;
+    let host = host::endpoint(config);
+    recall(flow, host);
     // The kernel would open it, whichever of this node's addresses it is for. `from_overlay` sees what comes
     // another way.
     if config.flags & NODE_OVERLAY != 0 && is_encapsulated(&flow.packet) && !destination.is_remote()
@@ -384,16 +407,34 @@ fn network_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
             return Err(DropReason::EncapsulationTrafficIsProhibited);
         }
         // Policy is enforced on the inner packet.
+        remember(flow, host);
         return Ok(TC_ACT_OK);
     }
     // A pod of this node that is gone, or not here yet.
     if destination.identity == UNMANAGED && !destination.is_remote() {
         return Err(DropReason::StaleOrUnroutableIp);
     }
-    if host::endpoint(config) == 0 || destination.is_remote() {
+    if host == 0 || destination.is_remote() {
         return Ok(TC_ACT_OK);
     }
     into_host(context, scratch, source, parsed, config)
+}
+
+/// Gives a later fragment its ports, where the node's policy is to decide on it and its datagram's first fragment is
+/// remembered; where it is not, `admit` says so.
+#[inline(always)]
+fn recall(flow: &mut Flow, host: u32) {
+    if host != 0 && flow.packet.is(packet::IS_LATER_FRAGMENT) {
+        let _ = fragment::find(&mut flow.packet, host);
+    }
+}
+
+/// Remembers a first fragment that passes without the node's policy, for those behind it.
+#[inline(always)]
+fn remember(flow: &Flow, host: u32) {
+    if host != 0 && flow.packet.is(packet::IS_FIRST_FRAGMENT) {
+        fragment::remember(&flow.packet, host);
+    }
 }
 
 /// This node's own addresses cannot come from outside; with an overlay, no pod's can.
@@ -427,7 +468,7 @@ fn into_host(
         destination,
         source_endpoint: 0,
         destination_endpoint: host::endpoint(config),
-        is_halfway: false,
+        elsewhere: 0,
     };
     let due = admit(context.skb.skb, scratch, &ends)?;
     passed(context, &mut scratch.flow, due, TracePoint::ToHost);
@@ -467,12 +508,13 @@ fn host_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRea
     let destination = peer::of_row(peer::row(&flow.packet.destination), v6);
     flow.source_identity = source.identity;
     flow.destination_identity = destination.identity;
+    recall(flow, host::endpoint(config));
     // Policy was enforced on the inner packet before it was encapsulated.
     if config.flags & NODE_OVERLAY != 0
-        && flow.packet.protocol == UDP
-        && flow.packet.destination_port == OVERLAY_PORT.to_be()
+        && is_encapsulated(&flow.packet)
         && destination.is(IPCACHE_NODE)
     {
+        remember(flow, host::endpoint(config));
         return Ok(TC_ACT_OK);
     }
     let ends = Ends {
@@ -480,7 +522,7 @@ fn host_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRea
         destination,
         source_endpoint: host::endpoint(config),
         destination_endpoint: 0,
-        is_halfway: false,
+        elsewhere: 0,
     };
     let due = admit(context.skb.skb, scratch, &ends)?;
     passed(context, &mut scratch.flow, due, TracePoint::ToNetwork);
@@ -507,7 +549,7 @@ fn into_pod(
         destination,
         source_endpoint: 0,
         destination_endpoint: endpoint.id,
-        is_halfway: false,
+        elsewhere: 0,
     };
     let due = admit(skb, scratch, &ends)?;
     let flow = &mut scratch.flow;
@@ -570,7 +612,7 @@ fn overlay_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, Drop
             destination,
             source_endpoint: 0,
             destination_endpoint: host::endpoint(config),
-            is_halfway: false,
+            elsewhere: 0,
         };
         let due = admit(context.skb.skb, scratch, &ends)?;
         passed(context, &mut scratch.flow, due, TracePoint::ToHost);
@@ -696,7 +738,7 @@ fn stack_encapsulates(context: &TcContext, scratch: &mut Scratch) -> Result<i32,
             destination,
             source_endpoint: host,
             destination_endpoint: 0,
-            is_halfway: false,
+            elsewhere: 0,
         };
         let due = admit(skb, scratch, &ends)?;
         passed(context, &mut scratch.flow, due, TracePoint::ToOverlay);

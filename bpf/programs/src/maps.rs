@@ -1,6 +1,6 @@
 //! The maps. Sizes that depend on the node are set by the loader; those here are for the defaults.
 
-use crate::report::Scratch;
+use crate::{established::Promotions, report::Scratch};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -45,13 +45,21 @@ pub static ESTABLISHED: HashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 
+/// See [`Promotions`].
+#[btf_map]
+pub static PROMOTIONS: Array<Promotions, { heddle_abi::SHARES as usize }> = Array::new();
+
 #[btf_map]
 pub static SHARES: Array<u32, { heddle_abi::SHARES as usize }> = Array::new();
 
-/// Room for the places of 256 endpoints.
+/// Room for every place that its keys can name. Without preallocation: few nodes have many endpoints that fragment.
 #[btf_map]
-pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, { FRAGMENT_SLOTS as usize * 256 }> =
-    LruHashMap::new();
+pub static FRAGMENTS: HashMap<
+    FragmentKey,
+    FragmentEntry,
+    { (FRAGMENT_SLOTS * MAX_ENDPOINTS) as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 #[btf_map]
 pub static METRICS: PerCpuArray<MetricSlot, { METRIC_SLOTS as usize }> = PerCpuArray::new();

@@ -11,6 +11,8 @@ const BEHIND_IPV6: u32 = ETHERNET_LENGTH + 40;
 pub const ETHERTYPE_IPV4: u32 = 0x0800_u16.to_be() as u32;
 pub const ETHERTYPE_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 pub const ETHERTYPE_ARP: u32 = 0x0806_u16.to_be() as u32;
+pub const ETHERTYPE_VLAN: u32 = 0x8100_u16.to_be() as u32;
+pub const ETHERTYPE_SERVICE_VLAN: u32 = 0x88a8_u16.to_be() as u32;
 
 pub const ICMP: u8 = 1;
 pub const IGMP: u8 = 2;
@@ -28,8 +30,9 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
-/// Extension headers that are followed before a packet counts as hostile.
-const MAX_EXTENSION_HEADERS: u32 = 4;
+/// Headers behind the IPv6 header that are followed before a packet counts as hostile; the transport header is one of
+/// them.
+const MAX_HEADERS: u32 = 4;
 
 const IPV4_MORE_FRAGMENTS: u16 = 0x2000;
 const IPV4_OFFSET_MASK: u16 = 0x1fff;
@@ -263,7 +266,7 @@ fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Result<(), DropReason
 fn parse_extension_headers(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), DropReason> {
     let mut next = packet.protocol;
     let mut offset = packet.transport;
-    for index in 0..MAX_EXTENSION_HEADERS {
+    for index in 0..MAX_HEADERS {
         match next {
             HOP_BY_HOP if index != 0 => return Err(DropReason::InvalidIpv6ExtensionHeader),
             HOP_BY_HOP | DESTINATION_OPTIONS => {
@@ -391,6 +394,9 @@ pub fn parse_quoted(skb: *mut __sk_buff, packet: &Packet, quoted: &mut Packet) -
     let inner = packet.transport + 8;
     if packet.is(IS_V6) {
         let header: Ipv6Header = load(skb, inner)?;
+        if u32::from_be(header.version_class_flow) >> 28 != 6 {
+            return None;
+        }
         quoted.source = Address {
             words: header.source,
         };

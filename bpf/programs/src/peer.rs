@@ -64,6 +64,15 @@ pub fn of_row(row: Option<&IpcacheValue>, v6: bool) -> Peer {
     }
 }
 
+/// Who has an address, on this node or elsewhere.
+#[inline(always)]
+pub fn of(address: &Address, v6: bool) -> Peer {
+    match local(address) {
+        Some(endpoint) => of_endpoint(endpoint, v6),
+        None => of_row(row(address), v6),
+    }
+}
+
 impl Peer {
     #[inline(always)]
     pub fn is(&self, bits: u32) -> bool {

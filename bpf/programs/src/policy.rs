@@ -6,8 +6,8 @@ use crate::{
 };
 use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
 use heddle_abi::{
-    DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW, PolicyBinding,
-    PolicyKey, PolicyValue,
+    ConnectionVerdict, DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW,
+    PolicyBinding, PolicyKey, PolicyValue,
 };
 
 /// Which policy an endpoint has, and since which change.
@@ -18,6 +18,15 @@ pub fn binding(endpoint: u32) -> PolicyBinding {
         Some(binding) => unsafe { core::ptr::read_volatile(binding) },
         None => PolicyBinding::default(),
     }
+}
+
+/// Whether a connection's verdict was given in the present circumstances.
+#[inline(always)]
+pub fn holds(verdict: &ConnectionVerdict, generation: u32, peer: &Peer) -> bool {
+    verdict.generation == generation
+        && generation != 0
+        && verdict.peer == peer.identity
+        && verdict.peer_cidr == peer.cidr
 }
 
 /// Asks a bound policy about a peer; gives the cookie of the rows' rules.

@@ -1,15 +1,18 @@
 //! ICMP errors: part of the connection that they quote, if they can be about it.
 //!
 //! A node or a router on the way may say that a packet does not fit, that its time is over or that there is no
-//! way. That nobody listens is for the destination to say, and a pod is no router: both speak only about packets
-//! that were addressed to them. And policy must still allow the connection. Whatever else an ICMP error is,
-//! it is a message of its type, for policy to decide on.
+//! way; where no router stands on the way, only a node. That nobody listens is for the destination to say, and a pod is
+//! no router: both speak only about packets that were addressed to them. And policy must still allow the
+//! connection, with whoever its peer is now. Whatever else an ICMP error is, it is a message of its type, for
+//! policy to decide on.
 
 use crate::{
     connection::{self, Ends},
     established,
+    host::HOST,
+    maps::CONFIG,
     packet::{ICMP, ICMPV6, IS_V6, Packet, parse_quoted},
-    peer::Peer,
+    peer::{self, Peer},
     policy,
     report::Scratch,
 };
@@ -17,7 +20,7 @@ use aya_ebpf::bindings::__sk_buff;
 use heddle_abi::{
     CT_BY_STACK, CT_INITIATOR_IS_LOW, ConnectionEntry, ConnectionKey, ConnectionVerdict,
     DIRECTION_EGRESS, DIRECTION_INGRESS, EVENT_RELATED, EVENT_REPLY, IPCACHE_IN_CLUSTER,
-    IPCACHE_NODE,
+    IPCACHE_NODE, NODE_OVERLAY, NodeConfig,
 };
 
 /// It is not about a connection that is in force.
@@ -68,10 +71,15 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
         return UNRELATED;
     }
     let from_destination = quoted.destination == flow.packet.source;
-    let is_pod = ends.source.is(IPCACHE_IN_CLUSTER) && !ends.source.is(IPCACHE_NODE);
-    if (is_pod || sender == Sender::Destination) && !from_destination {
-        return UNRELATED;
-    }
+    let peer = if from_destination {
+        ends.source
+    } else {
+        let destination = peer::of(&quoted.destination, flow.packet.is(IS_V6));
+        if sender == Sender::Destination || !may_stand_between(&ends.source, &destination) {
+            return UNRELATED;
+        }
+        destination
+    };
     let quoted_source_is_low = connection::set_key(key, quoted);
     let (Some(entry), _) = established::find(key) else {
         return UNRELATED;
@@ -80,7 +88,7 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
     let entry = unsafe { &mut *entry };
     // The error travels against what it quotes.
     let is_reply = (entry.flags & CT_INITIATOR_IS_LOW != 0) == quoted_source_is_low;
-    if entry.expires < now || !is_in_force(entry, key, ends, is_reply, from_destination) {
+    if entry.expires < now || !is_in_force(entry, key, ends, is_reply, &peer, from_destination) {
         return UNRELATED;
     }
     flow.flags |= EVENT_RELATED;
@@ -95,13 +103,29 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
     TO_TELL
 }
 
-/// Whether the policies of the ends that are here allow the connection still.
+/// Whether the sender of an error can have stopped a packet on its way to somebody else. A pod is no router. Between
+/// the ends within a node there is none, nor do routers see what goes through a tunnel: there only nodes speak.
+#[inline(always)]
+fn may_stand_between(sender: &Peer, destination: &Peer) -> bool {
+    if sender.is(IPCACHE_NODE) || sender.identity == HOST {
+        return true;
+    }
+    let by_tunnel = CONFIG.get(0).is_none_or(|config: &NodeConfig| {
+        config.flags & NODE_OVERLAY != 0 && !destination.is(IPCACHE_NODE)
+    });
+    let is_near = !destination.is_remote() || by_tunnel;
+    !sender.is(IPCACHE_IN_CLUSTER) && !(destination.is(IPCACHE_IN_CLUSTER) && is_near)
+}
+
+/// Whether the policies of the ends that are here allow the connection still; `peer` is who is at the receiver's other
+/// end now.
 #[inline(always)]
 fn is_in_force(
     entry: &ConnectionEntry,
     key: &ConnectionKey,
     ends: &Ends,
     is_reply: bool,
+    peer: &Peer,
     from_destination: bool,
 ) -> bool {
     let port = if key.protocol == ICMP || key.protocol == ICMPV6 {
@@ -128,16 +152,25 @@ fn is_in_force(
     } else {
         0
     };
-    still_allows(to.0, ends.destination_endpoint, to.1, key.protocol, port)
-        && still_allows(from.0, source, from.1, key.protocol, port)
+    let receiver = ends.destination_endpoint;
+    still_allows(to.0, receiver, to.1, peer, key.protocol, port)
+        && still_allows(
+            from.0,
+            source,
+            from.1,
+            &ends.destination,
+            key.protocol,
+            port,
+        )
 }
 
-/// Whether an end's policy allows what it once allowed; true where the end is not here.
+/// Whether an end's policy allows with its present peer what it once allowed; true where the end is not here.
 #[inline(always)]
 fn still_allows(
     verdict: &ConnectionVerdict,
     endpoint: u32,
     direction: u8,
+    peer: &Peer,
     protocol: u8,
     port: u16,
 ) -> bool {
@@ -148,15 +181,10 @@ fn still_allows(
         return false;
     }
     let binding = policy::binding(endpoint);
-    if verdict.generation == binding.generation() {
+    if policy::holds(verdict, binding.generation(), peer) {
         return true;
     }
-    let peer = Peer {
-        identity: verdict.peer,
-        cidr: verdict.peer_cidr,
-        flags: 0,
-    };
     let mut cookie = 0;
-    policy::ask(binding, direction, &peer, protocol, port, &mut cookie).is_ok()
+    policy::ask(binding, direction, peer, protocol, port, &mut cookie).is_ok()
         || binding.is_on_audit()
 }

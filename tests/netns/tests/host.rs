@@ -187,8 +187,8 @@ fn every_address_of_a_node_is_the_node() {
         // Addresses that no Node object lists, of both families.
         let second = ["198.18.0.7", "fd00:dead::7"];
         for address in second {
-            lab.on("node-1", &format!("ip address add {address} dev lo"))
-                .ok();
+            let line = format!("ip address add {address} dev lo");
+            let _ = lab.on("node-1", &line).ok();
         }
         let reach = |pod: &str| {
             let mut all = addresses(&lab, 0);
@@ -205,7 +205,7 @@ fn every_address_of_a_node_is_the_node() {
         });
         assert_eq!(reach("near"), [true; 4]);
         // One that comes later, while the policy is in force.
-        lab.on("node-1", "ip address add 198.18.0.8 dev lo").ok();
+        let _ = lab.on("node-1", "ip address add 198.18.0.8 dev lo").ok();
         eventually("the new address is the node", SOON, || {
             !lab.connects("other", "198.18.0.8", 9000)
         });

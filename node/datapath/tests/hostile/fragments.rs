@@ -188,6 +188,18 @@ fn extension_headers(run: &Run<'_>) {
             refused,
         ),
         (
+            "three headers",
+            60,
+            [&options(60).repeat(2)[..], &options(UDP), &datagram].concat(),
+            Ok(()),
+        ),
+        (
+            "four headers",
+            60,
+            [&options(60).repeat(3)[..], &options(UDP), &datagram].concat(),
+            refused,
+        ),
+        (
             "five headers",
             60,
             [&options(60).repeat(4)[..], &options(UDP), &datagram].concat(),

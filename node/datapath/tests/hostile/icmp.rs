@@ -53,6 +53,8 @@ fn errors(run: &Run<'_>, peer: Actor) {
     let from_peer = run.address(peer);
     let from_c = run.address(Actor::C);
     let denied = Err(PolicyDenied);
+    // Between two pods of a node there is none.
+    let by_router = if peer == Actor::World { Ok(()) } else { denied };
     let mut kinds = vec![
         (
             "unreachable port, by the receiver",
@@ -89,13 +91,20 @@ fn errors(run: &Run<'_>, peer: Actor) {
             Actor::World,
             router,
             too_big,
-            Ok(()),
+            by_router,
         ),
         (
             "time exceeded, by a router",
             Actor::World,
             router,
             exceeded,
+            by_router,
+        ),
+        (
+            "too big, by another node",
+            Actor::OtherNode,
+            run.address(Actor::OtherNode),
+            too_big,
             Ok(()),
         ),
         (
@@ -103,7 +112,7 @@ fn errors(run: &Run<'_>, peer: Actor) {
             Actor::World,
             router,
             no_route,
-            Ok(()),
+            by_router,
         ),
     ];
     if !v6 {
@@ -157,8 +166,11 @@ fn errors(run: &Run<'_>, peer: Actor) {
     }
     let mut unknown = sent.clone();
     unknown[if v6 { 6 } else { 9 }] = 47;
+    let mut version = sent.clone();
+    version[0] ^= 0x10;
     let header = if v6 { 40 } else { 20 };
     let mut quotes = vec![
+        ("another version of IP", version),
         ("an unknown protocol", unknown),
         ("a header cut short", sent[..header + 2].to_vec()),
         ("another port", opening(run.number())),

@@ -13,13 +13,14 @@ pub fn cases(run: &Run<'_>) {
     }
     for sender in senders {
         without_connection(run, sender, Actor::Node, Policy::ClientNode);
-        // Without host routing the pod's policy is enforced at its own link, by what the stack forwards.
-        if run.scene.host_routing {
+        // Without host routing the pod's policy is enforced at its own link, by what the stack forwards; for what
+        // another pod of the node begins, before that, too.
+        if run.scene.host_routing || sender == Actor::B {
             without_connection(run, sender, Actor::A, Policy::ClientA);
         }
     }
+    reuse(run, Actor::A, Actor::B, Policy::ClientA);
     if run.scene.host_routing {
-        reuse(run, Actor::A, Actor::B, Policy::ClientA);
         reuse(run, Actor::A, Actor::World, Policy::ClientA);
     }
     reuse(run, Actor::Node, Actor::World, Policy::ClientNode);

@@ -8,7 +8,9 @@ use crate::{
     table::{Expect, Outcome, Table},
 };
 use heddle_abi::DropReason::PolicyDenied;
-use heddle_datapath::Datapath;
+use heddle_datapath::{Datapath, Facts, PeerRow};
+use heddle_model::Identity;
+use heddle_policy::compiled::CompiledPolicy;
 use nix::libc;
 use std::{
     net::{IpAddr, UdpSocket},
@@ -156,16 +158,21 @@ impl Case<'_> {
     }
 }
 
+/// The victim's policy: ICMP is allowed from nobody.
+fn only_datagrams() -> CompiledPolicy {
+    let mut policy = only_from(FRIEND);
+    for row in &mut policy.entries {
+        row.key.protocol = 17;
+    }
+    policy
+}
+
 #[test]
 fn only_true_errors_reach_a_socket() {
     let mut table = Table::default();
     for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {
         let lab = Lab::new(overlay, host_routing);
-        // ICMP is allowed from nobody.
-        let mut policy = only_from(FRIEND);
-        for row in &mut policy.entries {
-            row.key.protocol = 17;
-        }
+        let policy = only_datagrams();
         lab.bed.datapath.set_policy(1, &policy).expect("policy");
         for v6 in [false, true] {
             let mode = format!("IPv6 {v6}, overlay {overlay}, host routing {host_routing}");
@@ -228,6 +235,21 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
         let name = format!("{what}, from the router about another connection");
         case.check(table, &name, error(Outside(router), kind, to, false), false);
     }
+    // Between two pods of a node there is no router, nor on a tunnel's way.
+    for from in [router, world] {
+        for (what, kind) in &of_host[1..] {
+            let name = format!("{what}, from {from} about a local pod's");
+            let about = error(Outside(from), *kind, lab.neighbour(v6), true);
+            case.check(table, &name, about, false);
+            let name = format!("{what}, from {from} about a far pod's");
+            case.check(
+                table,
+                &name,
+                error(Outside(from), *kind, remote(), true),
+                !lab.overlay,
+            );
+        }
+    }
     for from in [router, world] {
         let name = format!("port, from {from} that is not the destination");
         case.check(
@@ -267,20 +289,16 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
         error(Pod(to), kinds.port, to, true),
         true,
     );
-    let name = "size, from the router";
-    case.check(
-        table,
-        name,
-        error(Outside(router), kinds.size, remote(), true),
-        true,
-    );
-    let name = "time, from the router";
-    case.check(
-        table,
-        name,
-        error(Outside(router), kinds.time, remote(), true),
-        true,
-    );
+    let node = of("172.31.2.2", "fd31:2::2");
+    for (what, kind) in &of_host[1..] {
+        let name = format!("{what}, from the node of the far peer");
+        case.check(
+            table,
+            &name,
+            error(Outside(node), *kind, remote(), true),
+            true,
+        );
+    }
     // And so does what a stack says itself.
     let socket = open(lab, lab.neighbour(v6), PORT + 1);
     let refused = lab.wait(|| {
@@ -289,4 +307,92 @@ fn all_cases(lab: &Lab, v6: bool, mode: String, table: &mut Table) {
     });
     let name = format!("a stack's refusal, {}", case.mode);
     table.check("L true errors", &name, refused, "");
+}
+
+/// Gives an address of a peer to somebody else.
+fn give(lab: &Lab, to: IpAddr, identity: u32) {
+    let datapath = &lab.bed.datapath;
+    let endpoints = datapath.endpoints().expect("endpoints");
+    let local = endpoints
+        .into_iter()
+        .map(|endpoint| endpoint.facts)
+        .find(|facts| {
+            facts.ipv4.map(IpAddr::V4) == Some(to) || facts.ipv6.map(IpAddr::V6) == Some(to)
+        });
+    let identity = Identity(identity);
+    if let Some(facts) = local {
+        datapath
+            .set_facts(&Facts { identity, ..facts })
+            .expect("facts");
+        return;
+    }
+    let row = PeerRow {
+        prefix: to.into(),
+        identity,
+        cidr: Identity(0),
+        node: Some(ip("172.31.2.2")),
+        in_cluster: true,
+        is_node: false,
+    };
+    datapath.set_peers(&[row]).expect("peers");
+}
+
+#[test]
+fn errors_about_a_peer_that_is_another_now_are_judged_anew() {
+    use Sender::{Neighbour, Outside, Pod};
+    let mut table = Table::default();
+    for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {
+        let lab = Lab::new(overlay, host_routing);
+        let mut policy = only_datagrams();
+        policy.egress_enforced = true;
+        for row in &mut policy.entries {
+            row.key.identity = Identity(FRIEND);
+        }
+        lab.bed.datapath.set_policy(1, &policy).expect("policy");
+        for v6 in [false, true] {
+            let mode = format!("IPv6 {v6}, overlay {overlay}, host routing {host_routing}");
+            let kinds = if v6 { IPV6 } else { IPV4 };
+            let node = ip(if v6 { "fd31:2::2" } else { "172.31.2.2" });
+            let near = lab.neighbour(v6);
+            let far = ip(if v6 {
+                "fd10:244:0:2::50"
+            } else {
+                "10.244.2.50"
+            });
+            give(&lab, far, FRIEND);
+            let errors = [
+                ("the local peer", Neighbour, kinds.port, near),
+                ("the far peer", Pod(far), kinds.port, far),
+                ("the far peer's node", Outside(node), kinds.host, far),
+            ];
+            for (who, from, kind, to) in errors {
+                let case = Case {
+                    lab: &lab,
+                    v6,
+                    mode: mode.clone(),
+                };
+                for (now, identity) in [("as it was", FRIEND), ("another", 400), ("again", FRIEND)]
+                {
+                    let name = format!("from {who} that is {now}");
+                    let socket = open(&lab, to, PORT);
+                    let sport = socket.local_addr().expect("port").port();
+                    give(&lab, to, identity);
+                    let outcome = case.send(from, kind, (to, PORT), sport);
+                    give(&lab, to, FRIEND);
+                    let expect = if identity == FRIEND {
+                        Expect::Delivered
+                    } else {
+                        Expect::Dropped(PolicyDenied)
+                    };
+                    table.record(
+                        "L another peer",
+                        &format!("{name}, {mode}"),
+                        expect,
+                        &outcome,
+                    );
+                }
+            }
+        }
+    }
+    table.finish();
 }

@@ -7,7 +7,9 @@ use crate::{
     raw::{Wire, keep_to_one_cpu},
     table::Table,
 };
-use heddle_abi::{DropReason, EVENT_DROP, map_names};
+use heddle_abi::{
+    DropReason, EVENT_DROP, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, MAX_ENDPOINTS, map_names,
+};
 use heddle_datapath::{Datapath, Settings};
 use heddle_model::Identity;
 use heddle_policy::compiled::{CompiledPolicy, Direction};
@@ -210,6 +212,139 @@ fn connections_outlive_a_flood() {
 }
 
 #[test]
+fn connections_that_fell_silent_at_once_outlive_a_flood() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        for v6 in [false, true] {
+            let node = Node::new(|settings| {
+                settings.max_connections = TABLE;
+                settings.host_routing = host_routing;
+            });
+            // One that never said anything, and one that did once.
+            let mut all = [node.connect(v6), node.connect(v6)];
+            let [_, talker] = &mut all;
+            assert!(Connection::carries(&mut talker.client, &mut talker.server));
+            node.flood(v6);
+            for (connection, name) in all.iter_mut().zip(["silent", "talked once"]) {
+                let denied = || node.bed.drops(DropReason::PolicyDenied as u8);
+                let before = denied();
+                let answers = connection.answers();
+                let found = format!("heard: {answers}, denied: {}", denied() - before);
+                let name = format!("{name}, IPv6 {v6}, host routing {host_routing}");
+                table.check("J silence", &name, answers, &found);
+            }
+        }
+    }
+    table.finish();
+}
+
+/// Sends SYNs to a server in the name of hosts that do not answer, and waits until the server has said to each of
+/// them for the second time that it accepts; gives whether it did.
+fn flood_with_syns(node: &Node, outside: &Wire, v6: bool, port: u16, round: u16) -> bool {
+    const COUNT: u16 = 16;
+    let uplink = Wire::open(node.bed.node(), "eth0");
+    let server = address(&node.server, v6);
+    let source = ip(if v6 { "2001:db8::66" } else { "203.0.113.66" });
+    let ports = round * COUNT..(round + 1) * COUNT;
+    outside.arrived();
+    for sport in ports {
+        let syn = craft::segment((source, server), (10_000 + sport, port), 2, &[]);
+        outside.send(&craft::frame(uplink.mac, outside.mac, &syn));
+    }
+    // Where the flags stand in an answer.
+    let flags = if v6 { 14 + 40 + 13 } else { 14 + 20 + 13 };
+    let accepts = |frame: &Vec<u8>| frame.get(flags) == Some(&18);
+    let (end, mut seen) = (Instant::now() + LIMIT, 0);
+    while seen < 2 * usize::from(COUNT) && Instant::now() < end {
+        seen += outside
+            .arrived()
+            .iter()
+            .filter(|frame| accepts(frame))
+            .count();
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    seen >= 2 * usize::from(COUNT)
+}
+
+#[test]
+fn a_flood_of_syns_takes_no_places_of_a_service() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        for v6 in [false, true] {
+            let node = Node::new(|settings| {
+                settings.max_connections = TABLE;
+                settings.established_share = SHARE;
+                settings.host_routing = host_routing;
+            });
+            let mut check = |name: &str, right: bool, found: String| {
+                let name = format!("{name}, IPv6 {v6}, host routing {host_routing}");
+                table.check("J SYN flood", &name, right, &found);
+            };
+            // A service for everybody, which begins nothing itself.
+            let mut service = bed::allow_all();
+            service.egress_enforced = true;
+            service
+                .entries
+                .retain(|row| row.key.direction == Direction::Ingress);
+            let datapath = &node.bed.datapath;
+            datapath.set_policy(2, &service).expect("policy");
+            node.bed.tell_router();
+            let router = node.bed.outside();
+            assert!(bed::sh(&format!(
+                "ip -n {router} route add blackhole 203.0.113.0/24
+                 ip -n {router} route add blackhole 2001:db8::/64"
+            )));
+            let outside = Wire::open(router, "n1");
+            let listener = in_netns(&node.server.netns, || {
+                TcpListener::bind(("::", 0)).expect("bind")
+            });
+            let port = listener.local_addr().expect("port").port();
+            let answered = flood_with_syns(&node, &outside, v6, port, 0);
+            check("the server answers each SYN twice", answered, String::new());
+            let kept = node.established();
+            check("they take no places", kept == 0, format!("{kept}"));
+            let half_open = datapath.connections(1000).expect("connections");
+            let longest = half_open.iter().map(|row| row.remaining_seconds).max();
+            check(
+                "they live as long as a SYN",
+                half_open.len() >= 16 && longest.is_some_and(|seconds| seconds <= 60),
+                format!("{} of {longest:?} seconds at most", half_open.len()),
+            );
+            let to = (address(&node.server, v6), port).into();
+            let mut clients: Vec<_> = (0..SHARE)
+                .map(|_| {
+                    let client = in_netns(router, move || {
+                        TcpStream::connect_timeout(&to, Duration::from_secs(5)).expect("connects")
+                    });
+                    let (server, _) = listener.accept().expect("accept");
+                    for end in [&client, &server] {
+                        end.set_read_timeout(Some(Duration::from_secs(3)))
+                            .expect("timeout");
+                    }
+                    Connection { client, server }
+                })
+                .collect();
+            let talked = clients.iter_mut().all(Connection::echoes);
+            let kept = node.established();
+            check(
+                "clients have theirs",
+                talked && kept == u64::from(SHARE),
+                format!("talked: {talked}, places: {kept}"),
+            );
+            flood_with_syns(&node, &outside, v6, port, 1);
+            node.flood(v6);
+            let heard: Vec<_> = clients.iter_mut().map(Connection::answers).collect();
+            check(
+                "the server speaks first after the floods",
+                heard.iter().all(|heard| *heard),
+                format!("{heard:?}"),
+            );
+        }
+    }
+    table.finish();
+}
+
+#[test]
 fn a_share_is_no_limit_for_connections() {
     let mut table = Table::default();
     for host_routing in [true, false] {
@@ -330,6 +465,80 @@ fn datagrams_in_fragments_outlive_a_flood_of_others() {
                 &format!("{got} of 8192 bytes"),
             );
         }
+    }
+    table.finish();
+}
+
+/// Who may send to the same pod takes none of its places.
+#[test]
+fn datagrams_in_fragments_outlive_a_flood_to_the_same_pod() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        let node = Node::new(|settings| settings.host_routing = host_routing);
+        let policy = bed::allow_all();
+        node.bed.datapath.set_policy(2, &policy).expect("policy");
+        let victims = Wire::open(&node.victim.netns, "eth0");
+        for v6 in [false, true] {
+            let server = in_netns(&node.server.netns, || {
+                UdpSocket::bind(("::", 0)).expect("bind")
+            });
+            server
+                .set_read_timeout(Some(Duration::from_secs(3)))
+                .expect("timeout");
+            let port = server.local_addr().expect("port").port();
+            let ends = (address(&node.victim, v6), address(&node.server, v6));
+            let parts = fragments(&datagram(ends, (4000, port), &[7; 2000]), 1200, 4711);
+            let [first, later] = parts.map(|part| node.frame(1, &part));
+            victims.send(&first);
+            let flooders = (address(&node.flooder, v6), ends.1);
+            for identification in 0..256 {
+                let parts = fragments(&datagram(flooders, (1, 1), &[0; 64]), 32, identification);
+                node.wire.send(&node.frame(3, &parts[0]));
+            }
+            victims.send(&later);
+            let got = server.recv(&mut [0; 4096]).unwrap_or(0);
+            let name = format!("IPv6 {v6}, host routing {host_routing}");
+            let found = format!("{got} of 2000 bytes");
+            table.check("J fragments to one pod", &name, got == 2000, &found);
+        }
+    }
+    table.finish();
+}
+
+/// The places of other endpoints are written by hand: so many pods would take a while.
+#[test]
+fn datagrams_in_fragments_outlive_those_of_every_other_endpoint() {
+    let mut table = Table::default();
+    let node = Node::new(|_| {});
+    let victims = Wire::open(&node.victim.netns, "eth0");
+    let version = format!("v{}", heddle_abi::ABI_VERSION);
+    let pin = node.bed.pin_dir().join(version).join("maps/FRAGMENTS");
+    let pinned = aya::maps::MapData::from_pin(pin).expect("map");
+    let mut places: aya::maps::HashMap<_, FragmentKey, FragmentEntry> =
+        aya::maps::Map::HashMap(pinned).try_into().expect("map");
+    for v6 in [false, true] {
+        let server = in_netns(&node.server.netns, || {
+            UdpSocket::bind(("::", 0)).expect("bind")
+        });
+        server
+            .set_read_timeout(Some(Duration::from_secs(3)))
+            .expect("timeout");
+        let port = server.local_addr().expect("port").port();
+        let ends = (address(&node.victim, v6), address(&node.server, v6));
+        let parts = fragments(&datagram(ends, (4000, port), &[7; 2000]), 1200, 4711);
+        let [first, later] = parts.map(|part| node.frame(1, &part));
+        victims.send(&first);
+        let full = (10..MAX_ENDPOINTS).all(|endpoint| {
+            (0..FRAGMENT_SLOTS).all(|slot| {
+                let key = FragmentKey { endpoint, slot };
+                places.insert(key, FragmentEntry::default(), 0).is_ok()
+            })
+        });
+        victims.send(&later);
+        let got = server.recv(&mut [0; 4096]).unwrap_or(0);
+        let found = format!("{got} of 2000 bytes, every endpoint has its places: {full}");
+        let name = format!("IPv6 {v6}");
+        table.check("J fragments of all", &name, full && got == 2000, &found);
     }
     table.finish();
 }

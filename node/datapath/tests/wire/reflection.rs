@@ -1,8 +1,10 @@
-//! Reflection: frames off the link that bear the address of this node or of its pods.
+//! Reflection: frames off a link that bear the address of this node or of its pods.
 
 use crate::{
+    bed,
     craft::{self, datagram, fragments, segment},
-    lab::{Lab, PORT, foe, ip},
+    lab::{Lab, PORT, foe, friend, ip},
+    raw::Wire,
     table::{Expect, Table},
 };
 use heddle_abi::DropReason::InvalidSourceIp;
@@ -83,6 +85,40 @@ fn nobody_outside_sends_in_a_local_name() {
                         });
                     }
                 }
+            }
+        }
+    }
+    table.finish();
+}
+
+/// A node may have links that no program sees, and a stack that looks at no source address.
+#[test]
+fn no_other_link_leads_to_a_pod_in_anothers_name() {
+    let mut table = Table::default();
+    for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {
+        let lab = Lab::new(overlay, host_routing);
+        let (node, router) = (lab.bed.node(), lab.bed.outside());
+        assert!(bed::sh(&format!(
+            "ip -n {node} link add side type veth peer name side netns {router}
+             ip -n {node} link set side up; ip -n {router} link set side up
+             ip netns exec {node} sh -c 'for d in all side; do
+               echo 0 >/proc/sys/net/ipv4/conf/$d/rp_filter; done'"
+        )));
+        let side = Wire::open(router, "side");
+        let node_mac = Wire::open(node, "side").mac;
+        for v6 in [false, true] {
+            let mode = format!("IPv6 {v6}, overlay {overlay}, host routing {host_routing}");
+            let forged = Expect::Dropped(InvalidSourceIp);
+            for (who, source, expect) in [
+                ("a pod of this node", lab.neighbour(v6), forged),
+                ("the victim", lab.victim(v6), forged),
+                ("a pod of another node", friend(v6), Expect::Delivered),
+            ] {
+                let marker = lab.marker();
+                let packet = datagram((source, lab.victim(v6)), (4000, PORT), &marker);
+                let frame = craft::frame(node_mac, side.mac, &packet);
+                let outcome = lab.send(&side, &[frame], &marker);
+                table.record("G other link", &format!("{who}, {mode}"), expect, &outcome);
             }
         }
     }

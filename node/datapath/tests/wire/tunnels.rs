@@ -1,9 +1,10 @@
 //! Tunnels: who may encapsulate, and for whom.
 
 use crate::{
+    bed::{self, deny_all},
     craft::{VXLAN, datagram, encapsulated, fragments, with_options},
     lab::{FRIEND, Lab, PORT, foe, friend, ip, unassigned},
-    table::{Expect, Table},
+    table::{Expect, Place, Table},
 };
 use heddle_abi::DropReason::{
     EncapsulationTrafficIsProhibited, FirstLogicalDatagramFragmentNotFound,
@@ -378,5 +379,43 @@ fn what_a_node_encapsulates_is_an_ip_packet() {
                 vec![encapsulated(outer, FRIEND, &inner)]
             });
         }
+    });
+}
+
+#[test]
+fn a_nodes_policy_lets_tunnels_in_fragments_pass() {
+    for_each_mode(|lab, table, mode, v6| {
+        let class = "F fragments under host policy";
+        lab.bed.set_node_policy(Some(&deny_all()));
+        // Less than what the overlay's device puts into one packet.
+        let node = lab.bed.node();
+        assert!(bed::sh(&format!("ip -n {node} link set eth0 mtu 1400")));
+        for (by, expect) in [
+            (("172.31.2.2", "172.31.1.2"), Expect::Delivered),
+            (("172.31.2.2", "172.31.1.77"), Expect::Delivered),
+            (("198.51.100.7", "172.31.1.2"), Expect::Nowhere),
+        ] {
+            let outer = (ip(by.0), ip(by.1));
+            let name = format!("into the node, {by:?}, {mode}");
+            lab.outside_case(table, class, &name, expect, |marker| {
+                let packet = datagram((friend(v6), lab.victim(v6)), (4000, PORT), marker);
+                fragments(&encapsulated(outer, FRIEND, &packet), 24, 99).to_vec()
+            });
+        }
+        let name = format!("another datagram of a node, {mode}");
+        let denied = Expect::Dropped(PolicyDenied);
+        lab.outside_case(table, class, &name, denied, |marker| {
+            let ends = (ip("172.31.2.2"), ip("172.31.1.2"));
+            fragments(&datagram(ends, (4000, PORT), marker), 8, 99)[..1].to_vec()
+        });
+        // Only the later fragment bears the marker.
+        let marker = lab.marker();
+        let payload = [&[0; 1340][..], &marker].concat();
+        let packet = datagram((lab.neighbour(v6), friend(v6)), (4000, PORT), &payload);
+        let frame = lab.neighbour_frame(&packet);
+        let outcome = lab.send(&lab.in_neighbour, &[frame], &marker);
+        let right = outcome.places == [Place::Outside] && outcome.drops.is_empty();
+        let name = format!("out of the node, {mode}");
+        table.check(class, &name, right, &format!("{outcome:?}"));
     });
 }

@@ -3,7 +3,7 @@
 use crate::{
     craft::{VXLAN, datagram, encapsulated},
     lab::{FRIEND, Lab, PORT, contains, friend, ip},
-    table::{Expect, Outcome, Table},
+    table::{Expect, Outcome, Place, Table},
 };
 use heddle_abi::DropReason::VlanFiltered;
 
@@ -91,5 +91,71 @@ fn tagged_frames_reach_no_pods_link() {
     for_each_tagged(|_, class, name, outcome, _| {
         table.record(class, name, Expect::Nowhere, outcome);
     });
+    table.finish();
+}
+
+/// Tags that the kernel takes off one after the other, only the outermost of them before the programs.
+const NESTED: [&[[u8; 4]]; 5] = [
+    &[[0x81, 0, 0, 0], [0x81, 0, 0, 0]],
+    &[[0x88, 0xa8, 0, 0], [0x81, 0, 0, 0]],
+    &[[0x81, 0, 0, 0], [0x88, 0xa8, 0, 0]],
+    &[[0x81, 0, 0, 5], [0x81, 0, 0, 0]],
+    &[[0x81, 0, 0, 0], [0x81, 0, 0, 0], [0x81, 0, 0, 0]],
+];
+
+#[test]
+fn tags_within_tags_hide_no_packet() {
+    let mut table = Table::default();
+    for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {
+        let lab = Lab::new(overlay, host_routing);
+        for v6 in [false, true] {
+            let of = |v4: &str, other: &str| ip(if v6 { other } else { v4 });
+            let node = of("172.31.1.2", "fd31:1::2");
+            let router = of("172.31.1.1", "fd31:1::1");
+            let send = |packet: &[u8], tags: &[[u8; 4]], marker: &[u8]| {
+                let frame = lab.outside_frame(packet);
+                let frame = tags
+                    .iter()
+                    .rev()
+                    .fold(frame, |frame, tag| tagged(&frame, *tag));
+                lab.send(&lab.outside, &[frame], marker)
+            };
+            let mode = format!("IPv6 {v6}, overlay {overlay}, host routing {host_routing}");
+            for tags in NESTED {
+                let marker = lab.marker();
+                let packets = [
+                    ("a pod", lab.good_packet(v6, &marker)),
+                    ("the node", datagram((router, node), (4000, PORT), &marker)),
+                    (
+                        "a pod in another's name",
+                        datagram((lab.neighbour(v6), lab.victim(v6)), (4000, PORT), &marker),
+                    ),
+                    (
+                        "a pod in the node's name",
+                        datagram((node, lab.victim(v6)), (4000, PORT), &marker),
+                    ),
+                ];
+                for (to, packet) in packets {
+                    let outcome = send(&packet, tags, &marker);
+                    let name = format!("{tags:02x?} to {to}, {mode}");
+                    let expect = Expect::Dropped(VlanFiltered);
+                    table.record("K nested tags", &name, expect, &outcome);
+                }
+            }
+            // One tag that names no VLAN is none.
+            for tag in [[0x81, 0, 0, 0], [0x81, 0, 0x60, 0]] {
+                let marker = lab.marker();
+                let packet = datagram((router, node), (4000, PORT), &marker);
+                let outcome = send(&packet, &[tag], &marker);
+                let right = outcome.places == [Place::Node] && outcome.drops.is_empty();
+                let name = format!("{tag:02x?} to the node, {mode}");
+                table.check("K priority tag", &name, right, &format!("{outcome:?}"));
+                let marker = lab.marker();
+                let outcome = send(&lab.good_packet(v6, &marker), &[tag], &marker);
+                let name = format!("{tag:02x?} to a pod, {mode}");
+                table.record("K priority tag", &name, Expect::Delivered, &outcome);
+            }
+        }
+    }
     table.finish();
 }
