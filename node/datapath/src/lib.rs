@@ -28,4 +28,6 @@ pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
 pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;
+#[doc(hidden)]
+pub use takeover::OpenStep;
 pub use takeover::{Prepared, prepare_downgrade};

@@ -9,20 +9,30 @@
 
 mod bed;
 
-use aya::programs::{SchedClassifier, tc::TcAttachType};
+use aya::{
+    maps::{Array, HashMap, Map, MapData},
+    programs::{SchedClassifier, tc::TcAttachType},
+};
 use bed::{Bed, Pod, deny_all};
-use heddle_datapath::Datapath;
+use heddle_abi::{ABI_VERSION, ConnectionEntry, ConnectionKey, NodeConfig};
+use heddle_datapath::{Datapath, OpenStep};
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+/// The test version.
+const NEXT: u32 = ABI_VERSION + 1;
+
 /// Builds the node of the test version, unless `scripts/test.sh` did; the dependencies are those of this test.
-fn next_abi_node() -> std::path::PathBuf {
+fn next_abi_node() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
         .args([
@@ -44,14 +54,15 @@ fn next_abi_node() -> std::path::PathBuf {
         .join("examples/next_abi_node")
 }
 
-/// The test version at work, until its input closes.
-fn next_abi(bed: &Bed, program: &std::path::Path, work: &str, hook: &str) -> Child {
+/// The test version at work, and what it says.
+fn start(bed: &Bed, program: &Path, work: &str, hook: &str, options: &[String]) -> (Child, String) {
     // Not by `ip netns exec`, which hides the bpffs.
     let mut child = bed.in_node(|| {
         Command::new(program)
             .arg(work)
             .arg(bed.pin_dir())
             .arg(hook)
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -61,13 +72,106 @@ fn next_abi(bed: &Bed, program: &std::path::Path, work: &str, hook: &str) -> Chi
     BufReader::new(child.stdout.take().expect("output"))
         .read_line(&mut said)
         .expect("read");
-    assert_eq!(said.trim(), "ready", "{work}");
+    (child, said.trim().to_owned())
+}
+
+/// The test version at work, until its input closes.
+fn next_abi(bed: &Bed, program: &Path, work: &str, hook: &str) -> Child {
+    let (child, said) = start(bed, program, work, hook, &[]);
+    assert_eq!(said, "ready", "{work}");
     child
 }
 
 fn end(mut child: Child) {
     drop(child.stdin.take());
     assert!(child.wait().expect("wait").success());
+}
+
+/// A pinned map of a version.
+fn pinned(bed: &Bed, version: u32, map: &str) -> MapData {
+    let pin = bed.pin_dir().join(format!("v{version}/maps/{map}"));
+    MapData::from_pin(&pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()))
+}
+
+/// The connections that are kept apart, and room for how many; V is the layout of the version's entries.
+fn established<V: aya::Pod>(bed: &Bed, version: u32) -> (BTreeSet<ConnectionKey>, u32) {
+    let map = pinned(bed, version, "ESTABLISHED");
+    let room = map.info().unwrap().max_entries();
+    let table: HashMap<_, ConnectionKey, V> = Map::HashMap(map).try_into().unwrap();
+    (table.keys().map(Result::unwrap).collect(), room)
+}
+
+/// Waits until the streams of [`Traffic`] are among the connections that are kept apart.
+fn wait_until_established(bed: &Bed) -> (BTreeSet<ConnectionKey>, u32) {
+    for _ in 0..500 {
+        let found = established::<ConnectionEntry>(bed, ABI_VERSION);
+        if found.0.len() == 2 {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the streams are not established");
+}
+
+/// The steps of an open between two versions; [`OpenStep::LinkMoved`] for the first link and for one of a pod.
+const STEPS: [(OpenStep, u32); 12] = [
+    (OpenStep::MapsShared, 1),
+    (OpenStep::MapsMade, 1),
+    (OpenStep::MapsFilled, 1),
+    (OpenStep::LinkAdopted, 1),
+    (OpenStep::Configured, 1),
+    (OpenStep::LinkMoved, 1),
+    (OpenStep::LinkMoved, 3),
+    (OpenStep::OtherHooksRemoved, 1),
+    (OpenStep::MapsFilledAgain, 1),
+    (OpenStep::LinksRemoved, 1),
+    (OpenStep::OtherRemoved, 1),
+    (OpenStep::Opened, 1),
+];
+
+/// An open that is ended after each of its steps in turn goes on where the one before came to.
+#[test]
+fn a_takeover_that_ends_after_any_step_is_gone_on_with() {
+    let program = next_abi_node();
+    for hook in ["tcx", "clsact"] {
+        let mut bed = Bed::new(|settings| {
+            settings.force_clsact = hook == "clsact";
+            settings.quick_attach = false;
+        });
+        let (a, b, c) = (bed.pod(1, 300), bed.pod(2, 301), bed.pod(3, 302));
+        bed.datapath.set_policy(3, &deny_all()).unwrap();
+        let traffic = Traffic::start(&bed, &a, &b, &c);
+        let before = wait_until_established(&bed);
+        bed.close();
+        for (step, times) in STEPS {
+            // With filters there are no links to adopt.
+            if hook == "clsact" && step == OpenStep::LinkAdopted {
+                continue;
+            }
+            let end_after = format!("end-after={step:?}:{times}");
+            let (child, said) = start(&bed, &program, "open", hook, &[end_after]);
+            end(child);
+            assert_eq!(said, "ended", "{step:?}");
+            // Until every link runs one version's programs, no connection goes to a table of one version alone.
+            let config = pinned(&bed, NEXT, "CONFIG");
+            let config: Array<_, NodeConfig> = Map::Array(config).try_into().unwrap();
+            let share = config.get(&0, 0).unwrap().established_share;
+            match step {
+                OpenStep::MapsShared
+                | OpenStep::MapsMade
+                | OpenStep::MapsFilled
+                | OpenStep::LinkAdopted => {}
+                OpenStep::Opened => assert_eq!(share, 256),
+                _ => assert_eq!(share, 0, "{step:?}"),
+            }
+        }
+        end(next_abi(&bed, &program, "open", hook));
+        only_one_attached(&bed, hook);
+        let (keys, room) = established::<[u8; 96]>(&bed, NEXT);
+        assert!(keys.is_superset(&before.0), "{keys:?}");
+        assert_eq!(room, before.1);
+        traffic.stop();
+    }
 }
 
 /// Pings and a request/response stream in both families, and probes that policy denies.
@@ -152,9 +256,11 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         let (a, b, c) = (bed.pod(1, 300), bed.pod(2, 301), bed.pod(3, 302));
         bed.datapath.set_policy(3, &deny_all()).unwrap();
         let traffic = Traffic::start(&bed, &a, &b, &c);
+        let before = wait_until_established(&bed);
         bed.close();
         end(next_abi(&bed, &program, "open", hook));
         only_one_attached(&bed, hook);
+        assert_eq!(established::<[u8; 96]>(&bed, NEXT), before);
         // Without the newer one's help the older one refuses, and nothing changes.
         let refused = bed.try_open().expect_err("refused").to_string();
         assert!(refused.contains("nothing was touched"), "{refused}");
@@ -163,6 +269,7 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         bed.reopen();
         end(preparing);
         only_one_attached(&bed, hook);
+        assert_eq!(established::<ConnectionEntry>(&bed, ABI_VERSION), before);
         traffic.stop();
     }
 }

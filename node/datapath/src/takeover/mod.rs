@@ -29,6 +29,35 @@ use std::{
 /// What the pin of a map in the making ends with, until it takes the place of the one of another size.
 const IN_THE_MAKING: &str = "-next";
 
+/// What an open of the datapath has just done, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenStep {
+    /// Maps of equal layout have pins of this version.
+    MapsShared,
+    /// The others are made, and the programs are loaded.
+    MapsMade,
+    /// New maps hold what the ones before hold.
+    MapsFilled,
+    /// A link of another version has this one's pin.
+    LinkAdopted,
+    /// The programs know this node.
+    Configured,
+    /// A link runs this version's program, or a pod's links do.
+    LinkMoved,
+    /// What another kind of hook ran is off.
+    OtherHooksRemoved,
+    /// New maps hold what came meanwhile.
+    MapsFilledAgain,
+    /// A map of another size is in its place.
+    MapMoved,
+    /// Links that nobody wants are gone.
+    LinksRemoved,
+    /// What another version left is gone.
+    OtherRemoved,
+    /// All of it.
+    Opened,
+}
+
 /// What is to be taken over, and how.
 pub(crate) struct Takeover {
     pin_dir: PathBuf,
@@ -166,6 +195,11 @@ impl Takeover {
         })
     }
 
+    /// Whether another version left something: its programs decide until the last link has moved.
+    pub(crate) fn is_between_versions(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// Entries that a new map gets room for.
     pub(crate) fn rooms(&self) -> impl Iterator<Item = (&str, u32)> {
         self.rooms.iter().map(|(name, room)| (name.as_str(), *room))
@@ -230,7 +264,11 @@ impl Takeover {
     }
 
     /// Makes the other versions' links this one's; they still run the other version's programs.
-    pub(crate) fn adopt_links(&self, links: &Path) -> Result<(), DatapathError> {
+    pub(crate) fn adopt_links(
+        &self,
+        links: &Path,
+        adopted: &dyn Fn(),
+    ) -> Result<(), DatapathError> {
         for other in &self.others {
             let theirs = version_directory_of(&self.pin_dir, other.number).join("links");
             for name in names(&theirs)? {
@@ -238,6 +276,7 @@ impl Takeover {
                 if !to.exists() {
                     std::fs::rename(&from, &to)
                         .map_err(|error| failed("move link", &from, &error))?;
+                    adopted();
                 }
             }
         }
@@ -250,8 +289,10 @@ impl Takeover {
         &self,
         links: &Path,
         wanted: &BTreeSet<String>,
+        done: &dyn Fn(OpenStep),
     ) -> Result<(), DatapathError> {
         self.fill()?;
+        done(OpenStep::MapsFilledAgain);
         for (map, action) in &self.plan {
             if matches!(action, Action::Fill { from, .. } if *from == ABI_VERSION) {
                 let (from, to) = (
@@ -259,6 +300,7 @@ impl Takeover {
                     map_directory_of(&self.pin_dir, ABI_VERSION).join(map.name),
                 );
                 std::fs::rename(&from, &to).map_err(|error| failed("move map", &from, &error))?;
+                done(OpenStep::MapMoved);
             }
         }
         if self.others.is_empty() {
@@ -269,6 +311,7 @@ impl Takeover {
                 remove(&links.join(name))?;
             }
         }
+        done(OpenStep::LinksRemoved);
         for other in &self.others {
             let directory = version_directory_of(&self.pin_dir, other.number);
             match std::fs::remove_dir_all(&directory) {
@@ -282,6 +325,7 @@ impl Takeover {
                 to = ABI_VERSION,
                 "took the datapath over from another ABI version"
             );
+            done(OpenStep::OtherRemoved);
         }
         Ok(())
     }
