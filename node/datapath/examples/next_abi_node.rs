@@ -2,16 +2,13 @@
 //! back. It says when that is done, and ends when its input does; or it ends at once after a step of the take-over.
 
 use heddle_datapath::{DatapathError, KernelDatapath, Settings, prepare_downgrade};
-use std::{cell::Cell, io::Read as _, time::Duration};
-
-/// How often what came meanwhile is brought over.
-const EVERY: Duration = Duration::from_millis(20);
+use std::{cell::Cell, io::Read as _};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [work, pin_dir, hook, options @ ..] = arguments.as_slice() else {
         return Err(
-            "usage: next_abi_node open|prepare PIN_DIR clsact|tcx [max-connections=N] [end-after=STEP:N]"
+            "usage: next_abi_node open|prepare PIN_DIR clsact|tcx [max-connections=N] [max-policy-entries=N] [end-after=STEP:N]"
                 .into(),
         );
     };
@@ -22,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for option in options {
         match option.split_once('=') {
             Some(("max-connections", number)) => settings.max_connections = number.parse()?,
+            Some(("max-policy-entries", number)) => settings.max_policy_entries = number.parse()?,
             Some(("end-after", step)) => {
                 let (step, times) = step.split_once(':').ok_or("STEP:N")?;
                 end_after = (step.to_owned(), times.parse()?);
@@ -54,8 +52,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn follow(settings: Settings) -> Result<(), DatapathError> {
     let prepared = prepare_downgrade(&settings.pin_dir, heddle_abi::ABI_VERSION - 1)?;
     println!("ready");
-    while !prepared.follow()? {
-        std::thread::sleep(EVERY);
-    }
-    Ok(())
+    prepared.follow_until(|| false).map(drop)
 }
