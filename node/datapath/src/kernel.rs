@@ -165,7 +165,17 @@ impl KernelDatapath {
         };
         let judged = datapath.is_judged()?;
         // Where two versions' programs decide side by side, a connection stays in the table that both know.
-        let share = datapath.settings.established_share;
+        let share = datapath.settings.share_that_fits();
+        let wished = datapath.settings.established_share;
+        if share < wished {
+            tracing::warn!(
+                wished,
+                share,
+                max_connections = datapath.settings.max_connections,
+                "establishedPerEndpoint is lowered, so that the shares of {} endpoints fit into maxConnections",
+                Settings::ENDPOINTS_WITH_SHARES
+            );
+        }
         let share_meanwhile = if takeover.is_between_versions() {
             0
         } else {
@@ -425,10 +435,10 @@ impl Datapath for KernelDatapath {
                 self.policies.set(HOST_ENDPOINT as u16, policy)?;
                 self.attach_program(TO_NETWORK, &self.settings.uplink, false)?;
                 // Last: from now on every hook asks.
-                self.write_config(true, self.settings.established_share)
+                self.write_config(true, self.settings.share_that_fits())
             }
             None => {
-                self.write_config(false, self.settings.established_share)?;
+                self.write_config(false, self.settings.share_that_fits())?;
                 let what = Attachment {
                     program: TO_NETWORK,
                     interface: &self.settings.uplink,
