@@ -8,6 +8,8 @@ mod attach;
 mod connections;
 mod conversion;
 mod events;
+#[cfg(test)]
+mod handover;
 mod keeper;
 mod kernel;
 mod maps;
