@@ -171,3 +171,24 @@ impl Prepared {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::panic, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_takes_over_from_nobody_is_refused_before_anything_is_touched() {
+        let pins = Path::new("/nowhere");
+        for version in 0..=VERSION_WITHOUT_RECORD {
+            match prepare_downgrade(pins, version).map(drop) {
+                Err(DatapathError::OtherVersion { reason, help, .. }) => {
+                    assert!(reason.contains("cannot take over"), "{reason}");
+                    assert!(help.starts_with("drain the node"), "{help}");
+                }
+                outcome => panic!("{outcome:?}"),
+            }
+        }
+        assert!(!pins.exists());
+    }
+}
