@@ -34,6 +34,11 @@ pub(crate) struct Attachment<'a> {
 }
 
 impl Attachment<'_> {
+    /// All pins that there can be.
+    pub(crate) fn pins(&self, links: &Path) -> [PathBuf; 2] {
+        [self.pin_beside(links), self.pin(links)]
+    }
+
     fn direction(&self) -> TcAttachType {
         if self.ingress {
             TcAttachType::Ingress
@@ -173,7 +178,11 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
 /// Takes a program off; where it is not attached nothing is to be done.
 pub(crate) fn detach(hook: Hook, links: &Path, what: Attachment<'_>) -> Result<(), DatapathError> {
     match hook {
-        Hook::Tcx => pinned_link::detach(&what.pin(links)).map_err(|error| what.failed(&error)),
+        Hook::Tcx => what
+            .pins(links)
+            .iter()
+            .try_for_each(|pin| pinned_link::detach(pin))
+            .map_err(|error| what.failed(&error)),
         Hook::Clsact => remove_clsact_filter(what),
     }
 }

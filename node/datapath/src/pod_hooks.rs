@@ -114,7 +114,8 @@ impl PodHooks {
 
     /// Removes the pins of a link that is gone; those that are not there are no error.
     pub(crate) fn remove_pins(&self, interface: &str) -> Result<(), DatapathError> {
-        for pin in programs(interface).map(|what| what.pin(&self.shared.links)) {
+        let links = &self.shared.links;
+        for pin in programs(interface).iter().flat_map(|what| what.pins(links)) {
             match std::fs::remove_file(&pin) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(DatapathError::Failed {

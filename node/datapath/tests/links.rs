@@ -90,6 +90,11 @@ fn a_link_without_its_interface_gives_way() {
         let another = beside.with_file_name("hd2-ingress");
         std::fs::rename(another, &beside).unwrap();
     }
+    // The same where the next run attaches by clsact.
+    bed.change(|settings| settings.force_clsact = true);
+    bed.reopen();
+    assert!(!beside.exists() && !pin(&bed).exists());
+    assert!(on_ingress(&bed).is_empty());
 }
 
 /// A bpffs takes no dot in a name; the link of a VLAN usually has one.

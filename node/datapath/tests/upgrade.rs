@@ -417,9 +417,9 @@ fn policies_outlive_another_size_of_their_maps() {
     let program = next_abi_node();
     let policy = |rows: u16| {
         let mut policy = allow_all();
-        let row = policy.entries[0].clone();
+        let row = policy.entries[0];
         policy.entries.extend((2..rows).map(|port| {
-            let mut row = row.clone();
+            let mut row = row;
             (row.key.protocol, row.key.port, row.key.port_prefix) = (6, port, 16);
             row
         }));

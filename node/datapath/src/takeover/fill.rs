@@ -16,12 +16,15 @@ const EXIST: u64 = 2;
 /// What the kernel answers then: `EEXIST` and `ENOENT`.
 const RACES: [i32; 2] = [17, 2];
 
+/// Fills the second map from the first; the third says whether no program uses the second.
+type Fill = fn(MapData, MapData, &dyn Fn() -> bool) -> Result<(), MapError>;
+
 /// A way from one layout to another.
 struct Filling {
     map: &'static str,
     from: u32,
     to: u32,
-    fill: fn(MapData, MapData, &dyn Fn() -> bool) -> Result<(), MapError>,
+    fill: Fill,
     /// Bytes of a key and of a value of the layout `to`.
     sizes: (usize, usize),
     /// Entries of a map of the layout `from`.
