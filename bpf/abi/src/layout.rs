@@ -125,4 +125,16 @@ pub mod next_abi {
         before.copy_from_slice(&now[8..]);
         before
     }
+
+    /// `last_report` of an entry of the version before, and the sum of its `packets`.
+    pub fn freshness(before: &[u8; 88]) -> (u32, u64) {
+        let mut word = [0; 4];
+        word.copy_from_slice(&before[4..8]);
+        let packets = |at: usize| {
+            let mut long = [0; 8];
+            long.copy_from_slice(&before[at..at + 8]);
+            u64::from_ne_bytes(long)
+        };
+        (u32::from_ne_bytes(word), packets(48) + packets(56))
+    }
 }

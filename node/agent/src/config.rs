@@ -59,7 +59,8 @@ pub struct AgentConfig {
     /// Flows kept for `observe` (2^n - 1, at most 65535; reference 4.3).
     #[serde(default = "default_flows")]
     pub flow_capacity: usize,
-    /// Connections tracked at most, and established TCP connections beside them.
+    /// Connections tracked at most, and established TCP connections beside them. A smaller number takes effect at a
+    /// start that finds at most half as many.
     #[serde(default = "default_connections")]
     pub max_connections: u32,
     /// Rows in an endpoint's policy map at most.
@@ -89,7 +90,7 @@ pub struct AgentConfig {
     #[serde(default = "default_trace_events")]
     pub trace_events_per_second: u32,
     /// Established TCP connections that no others can evict: this many that an endpoint opens, and as many that
-    /// are opened to it.
+    /// are opened to it. Lowered, with a warning, to `maxConnections` / 256, so that the shares of 128 endpoints fit.
     #[serde(default = "default_established")]
     pub established_per_endpoint: u32,
     /// Label keys left out of identities instead of the default list.

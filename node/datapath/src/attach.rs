@@ -34,6 +34,11 @@ pub(crate) struct Attachment<'a> {
 }
 
 impl Attachment<'_> {
+    /// All pins that there can be.
+    pub(crate) fn pins(&self, links: &Path) -> [PathBuf; 2] {
+        [self.pin_beside(links), self.pin(links)]
+    }
+
     fn direction(&self) -> TcAttachType {
         if self.ingress {
             TcAttachType::Ingress
@@ -42,13 +47,20 @@ impl Attachment<'_> {
         }
     }
 
-    /// Where its link is pinned.
+    /// Where its link is pinned. A bpffs takes no dot in a name, and no interface has a colon in its.
     pub(crate) fn pin(&self, links: &Path) -> PathBuf {
         links.join(format!(
             "{}-{}",
-            self.interface,
+            self.interface.replace('.', ":"),
             if self.ingress { "ingress" } else { "egress" }
         ))
+    }
+
+    /// Where a link is pinned that is to take the place of the one at [`Self::pin`].
+    fn pin_beside(&self, links: &Path) -> PathBuf {
+        let mut pin = self.pin(links).into_os_string();
+        pin.push("-next");
+        pin.into()
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> DatapathError {
@@ -99,33 +111,33 @@ fn attach_tcx(
     links: &Path,
     what: Attachment<'_>,
 ) -> Result<(), DatapathError> {
-    let pin = what.pin(links);
+    let failed = |error: &dyn std::error::Error| what.failed(error);
+    let (pin, beside) = (what.pin(links), what.pin_beside(links));
     if let Ok(pinned) = PinnedLink::from_pin(&pin) {
         let link: Result<SchedClassifierLink, _> = FdLink::from(pinned).try_into();
-        // A link whose interface is gone cannot be updated; it gives way to a new one.
         if let Ok(Ok(updated)) = link.map(|link| program.attach_to_link(link)) {
             // The pin stays: the link is the same.
-            return program
-                .take_link(updated)
-                .map(drop)
-                .map_err(|error| what.failed(&error));
+            program.take_link(updated).map_err(|error| failed(&error))?;
+            return pinned_link::detach(&beside).map_err(|error| failed(&error));
         }
-        std::fs::remove_file(&pin).map_err(|error| what.failed(&error))?;
     }
+    // A link that cannot be updated, as one whose interface is gone, gives way to a new one: which is attached
+    // first, behind it, so that whatever fails leaves the old program where it is.
     let attached = program
         .attach_with_options(
             what.interface,
             what.direction(),
             TcAttachOptions::TcxOrder(LinkOrder::default()),
         )
-        .map_err(|error| what.failed(&error))?;
+        .map_err(|error| failed(&error))?;
     let link = program
         .take_link(attached)
-        .map_err(|error| what.failed(&error))?;
-    let link: FdLink = link.try_into().map_err(|error| what.failed(&error))?;
-    link.pin(&pin)
-        .map(drop)
-        .map_err(|error| what.failed(&error))
+        .map_err(|error| failed(&error))?;
+    let link: FdLink = link.try_into().map_err(|error| failed(&error))?;
+    // Left by an end between the two.
+    pinned_link::detach(&beside).map_err(|error| failed(&error))?;
+    link.pin(&beside).map_err(|error| failed(&error))?;
+    pinned_link::replace(&beside, &pin).map_err(|error| failed(&error))
 }
 
 fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<(), DatapathError> {
@@ -166,7 +178,11 @@ fn attach_clsact(program: &mut SchedClassifier, what: Attachment<'_>) -> Result<
 /// Takes a program off; where it is not attached nothing is to be done.
 pub(crate) fn detach(hook: Hook, links: &Path, what: Attachment<'_>) -> Result<(), DatapathError> {
     match hook {
-        Hook::Tcx => pinned_link::detach(&what.pin(links)).map_err(|error| what.failed(&error)),
+        Hook::Tcx => what
+            .pins(links)
+            .iter()
+            .try_for_each(|pin| pinned_link::detach(pin))
+            .map_err(|error| what.failed(&error)),
         Hook::Clsact => remove_clsact_filter(what),
     }
 }

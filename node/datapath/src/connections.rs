@@ -70,7 +70,7 @@ fn sweep_table(
     let mut doomed = Vec::new();
     let mut kept = 0;
     // A key that is evicted under the iteration starts it over in the worst case; the count is then
-    // an estimate, and nothing alive is removed.
+    // an estimate.
     for row in table.iter() {
         match row {
             Ok((key, entry)) if dead(&key, &entry) => doomed.push(key),
@@ -81,10 +81,63 @@ fn sweep_table(
             Err(_) => {}
         }
     }
-    let removed = doomed.len() as u64;
+    let mut removed = 0;
     for key in doomed {
-        // Evicted meanwhile is as good.
-        let _ = table.remove(&key);
+        // Looked at again: packets may have opened it anew since it was read. Only what is opened between these
+        // two calls is lost, and its next packet opens it once more.
+        match table.get(&key, 0) {
+            Ok(entry) if !dead(&key, &entry) => {
+                kept += 1;
+                stays(&entry);
+            }
+            Ok(_) => removed += u64::from(table.remove(&key).is_ok()),
+            // Evicted meanwhile is as good.
+            Err(_) => {}
+        }
     }
     (kept, removed)
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+    use aya::maps::{IterableMap as _, MapData};
+
+    /// Needs root.
+    #[test]
+    fn what_is_opened_again_while_the_table_is_read_stays() {
+        let mut table = Connections::create(16, 0).expect("map");
+        let id = table.map().info().expect("info").id();
+        let packets = MapData::from_id(id).map(aya::maps::Map::HashMap);
+        let mut packets = Connections::try_from(packets.expect("map")).expect("table");
+        let entry = |expires, share| ConnectionEntry {
+            expires,
+            share,
+            ..ConnectionEntry::default()
+        };
+        let key = |low_port| ConnectionKey {
+            low_port,
+            ..ConnectionKey::default()
+        };
+        for (port, expires) in [(1, 5), (2, 5), (3, 20)] {
+            table
+                .insert(key(port), entry(expires, port), 0)
+                .expect("insert");
+        }
+        let reopened = std::cell::RefCell::new(&mut packets);
+        let dead = |key: &ConnectionKey, found: &ConnectionEntry| {
+            let is_dead = found.expires < 10;
+            if is_dead && key.low_port == 2 {
+                let again = reopened.borrow_mut().insert(key, entry(30, 2), 0);
+                again.expect("opened again");
+            }
+            is_dead
+        };
+        let mut stayed = Vec::new();
+        let swept = sweep_table(&mut table, dead, |entry| stayed.push(entry.share));
+        stayed.sort_unstable();
+        assert_eq!((swept, stayed), ((2, 1), vec![2, 3]));
+        assert!(table.get(&key(1), 0).is_err() && table.get(&key(2), 0).is_ok());
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     object::{self, Pins},
     pod_hooks::PodHooks,
     policy::Policies,
-    takeover::Takeover,
+    takeover::{OpenStep, Takeover},
 };
 use aya::{
     Ebpf,
@@ -84,6 +84,19 @@ impl KernelDatapath {
     ///
     /// When the kernel refuses a program (with the verifier's words), a map or a link.
     pub fn open(settings: Settings) -> Result<Self, DatapathError> {
+        Self::open_watched(settings, &|_| {})
+    }
+
+    /// Opens the datapath, and tells of each step of it that is done: for tests that end an open in between.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    #[doc(hidden)]
+    pub fn open_watched(
+        settings: Settings,
+        done: &dyn Fn(OpenStep),
+    ) -> Result<Self, DatapathError> {
         // Refuses, if it does, before anything is touched.
         let wished = [
             (map_names::CONNECTIONS, settings.max_connections),
@@ -118,9 +131,12 @@ impl KernelDatapath {
         };
         let pins = Pins::open(&settings)?;
         takeover.share()?;
+        done(OpenStep::MapsShared);
         let mut object = object::load(&takeover)?;
+        done(OpenStep::MapsMade);
         takeover.fill()?;
-        takeover.adopt_links(&pins.links)?;
+        done(OpenStep::MapsFilled);
+        takeover.adopt_links(&pins.links, &|| done(OpenStep::LinkAdopted))?;
         let maps = Arc::new(Maps::take(&mut object)?);
         let losses = Losses::default();
         losses.start(&maps)?;
@@ -151,16 +167,36 @@ impl KernelDatapath {
             pins,
         };
         let judged = datapath.is_judged()?;
-        datapath.write_config(judged)?;
+        // Where two versions' programs decide side by side, a connection stays in the table that both know.
+        let share = datapath.settings.share_that_fits();
+        let wished = datapath.settings.established_share;
+        if share < wished {
+            tracing::warn!(
+                wished,
+                share,
+                max_connections = datapath.settings.max_connections,
+                "establishedPerEndpoint is lowered, so that the shares of {} endpoints fit into maxConnections",
+                Settings::ENDPOINTS_WITH_SHARES
+            );
+        }
+        let share_meanwhile = if takeover.is_between_versions() {
+            0
+        } else {
+            share
+        };
+        datapath.write_config(judged, share_meanwhile)?;
+        done(OpenStep::Configured);
         for endpoint in datapath.endpoints()? {
             lock(&datapath.known).insert(endpoint.facts.endpoint, endpoint.facts);
         }
-        datapath.attach_node()?;
-        if judged {
-            datapath.attach_program(TO_NETWORK, &datapath.settings.uplink, false)?;
-        }
+        datapath.attach_node(judged, &|| done(OpenStep::LinkMoved))?;
         let wanted = datapath.remove_other_hooks(judged)?;
-        takeover.finish(&datapath.pins.links, &wanted)?;
+        done(OpenStep::OtherHooksRemoved);
+        takeover.finish(&datapath.pins.links, &wanted, done)?;
+        if share != share_meanwhile {
+            datapath.write_config(judged, share)?;
+        }
+        done(OpenStep::Opened);
         Ok(datapath)
     }
 
@@ -227,7 +263,7 @@ impl KernelDatapath {
         Ok(self.policies.read(HOST_ENDPOINT as u16)?.entries.is_some())
     }
 
-    fn write_config(&self, judged: bool) -> Result<(), DatapathError> {
+    fn write_config(&self, judged: bool, established_share: u32) -> Result<(), DatapathError> {
         let mut flags = if judged { NODE_HOST_POLICY } else { 0 };
         if self.settings.host_routing {
             flags |= NODE_HOST_ROUTING;
@@ -244,7 +280,7 @@ impl KernelDatapath {
             gateway_ipv6: self.settings.gateway_ipv6.into(),
             drop_event_rate: self.settings.drop_event_rate,
             trace_event_rate: self.settings.trace_event_rate,
-            established_share: self.settings.established_share,
+            established_share,
             reserved: 0,
         };
         lock(&self.maps.config)
@@ -253,20 +289,28 @@ impl KernelDatapath {
     }
 
     /// Attaches the programs of the uplink and the overlay, and puts the new programs on every pod's
-    /// link that has some.
-    fn attach_node(&self) -> Result<(), DatapathError> {
+    /// link that has some; `moved` is called after each.
+    fn attach_node(&self, judged: bool, moved: &dyn Fn()) -> Result<(), DatapathError> {
         let uplink = self.settings.uplink.clone();
         self.attach_program("from_network", &uplink, true)?;
+        moved();
         if self.overlay.is_some() {
             self.attach_program("from_overlay", OVERLAY, true)?;
+            moved();
             self.attach_program("to_overlay", OVERLAY, false)?;
+            moved();
         }
         let endpoints: Vec<u16> = lock(&self.known).keys().copied().collect();
         for endpoint in endpoints {
             let name = link_name(endpoint);
             if self.netlink.link(&name)?.is_some() {
                 self.pod_hooks.attach(&name)?;
+                moved();
             }
+        }
+        if judged {
+            self.attach_program(TO_NETWORK, &uplink, false)?;
+            moved();
         }
         Ok(())
     }
@@ -394,10 +438,10 @@ impl Datapath for KernelDatapath {
                 self.policies.set(HOST_ENDPOINT as u16, policy)?;
                 self.attach_program(TO_NETWORK, &self.settings.uplink, false)?;
                 // Last: from now on every hook asks.
-                self.write_config(true)
+                self.write_config(true, self.settings.share_that_fits())
             }
             None => {
-                self.write_config(false)?;
+                self.write_config(false, self.settings.share_that_fits())?;
                 let what = Attachment {
                     program: TO_NETWORK,
                     interface: &self.settings.uplink,

@@ -8,6 +8,8 @@ mod attach;
 mod connections;
 mod conversion;
 mod events;
+#[cfg(test)]
+mod handover;
 mod keeper;
 mod kernel;
 mod maps;
@@ -29,4 +31,6 @@ pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
 pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;
+#[doc(hidden)]
+pub use takeover::OpenStep;
 pub use takeover::{Prepared, prepare_downgrade};

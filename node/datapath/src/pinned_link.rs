@@ -50,29 +50,54 @@ fn bpf<T>(command: libc::c_int, attribute: &T) -> io::Result<libc::c_int> {
     libc::c_int::try_from(result).map_err(io::Error::other)
 }
 
-/// Takes the program of a pinned link off its hook, then removes the pin; without a pin nothing is to be done.
-///
-/// # Errors
-///
-/// When the pin is no link, or the kernel refuses.
+/// A pinned link, open; `None` without a pin.
 #[allow(unsafe_code)]
-pub(crate) fn detach(pin: &Path) -> io::Result<()> {
+fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attribute = ObjectAttribute {
         path: path.as_ptr() as u64,
         fd: 0,
         flags: 0,
     };
-    let fd = match bpf(BPF_OBJ_GET, &attribute) {
-        Ok(fd) => fd,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // SAFETY: the kernel just made the descriptor for us.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    match bpf(BPF_OBJ_GET, &attribute) {
+        // SAFETY: the kernel just made the descriptor for us.
+        Ok(fd) => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn take_off(link: &OwnedFd) -> io::Result<()> {
     let attribute = LinkAttribute {
         fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,
     };
-    bpf(BPF_LINK_DETACH, &attribute)?;
+    bpf(BPF_LINK_DETACH, &attribute).map(drop)
+}
+
+/// Takes the program of a pinned link off its hook, then removes the pin; without a pin nothing is to be done.
+///
+/// # Errors
+///
+/// When the pin is no link, or the kernel refuses.
+pub(crate) fn detach(pin: &Path) -> io::Result<()> {
+    let Some(link) = open(pin)? else {
+        return Ok(());
+    };
+    take_off(&link)?;
     std::fs::remove_file(pin)
+}
+
+/// Moves a pin to the place of another, whose program then comes off its hook.
+///
+/// # Errors
+///
+/// When the pin cannot be moved; the other's program then stays.
+pub(crate) fn replace(pin: &Path, other: &Path) -> io::Result<()> {
+    let former = open(other).ok().flatten();
+    std::fs::rename(pin, other)?;
+    // Without a pin it comes off in any case, only later.
+    if let Some(former) = former {
+        let _ = take_off(&former);
+    }
+    Ok(())
 }

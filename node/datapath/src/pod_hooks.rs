@@ -23,6 +23,18 @@ use std::{
 /// How long no pod must have come before links are settled.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// One step from clsact filters to tcx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SettleStep {
+    /// Returns when every packet that met the hook without the program is through.
+    AttachTcx,
+    /// The filter goes, not its qdisc.
+    RemoveClsact,
+}
+
+/// How a link is settled.
+pub(crate) const SETTLE_STEPS: [SettleStep; 2] = [SettleStep::AttachTcx, SettleStep::RemoveClsact];
+
 /// What the callers and the thread share.
 struct Shared {
     object: Arc<Mutex<Ebpf>>,
@@ -102,7 +114,8 @@ impl PodHooks {
 
     /// Removes the pins of a link that is gone; those that are not there are no error.
     pub(crate) fn remove_pins(&self, interface: &str) -> Result<(), DatapathError> {
-        for pin in programs(interface).map(|what| what.pin(&self.shared.links)) {
+        let links = &self.shared.links;
+        for pin in programs(interface).iter().flat_map(|what| what.pins(links)) {
             match std::fs::remove_file(&pin) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(DatapathError::Failed {
@@ -172,9 +185,14 @@ impl Shared {
         if self.netlink.link(interface)?.is_none() {
             return Ok(());
         }
-        self.attach(Hook::Tcx, interface)?;
-        programs(interface)
-            .into_iter()
-            .try_for_each(attach::remove_clsact_filter)
+        for step in SETTLE_STEPS {
+            match step {
+                SettleStep::AttachTcx => self.attach(Hook::Tcx, interface)?,
+                SettleStep::RemoveClsact => programs(interface)
+                    .into_iter()
+                    .try_for_each(attach::remove_clsact_filter)?,
+            }
+        }
+        Ok(())
     }
 }

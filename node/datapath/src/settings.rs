@@ -36,7 +36,8 @@ pub struct Settings {
     /// Verdict and trace events per second at most for an endpoint, a direction and a CPU.
     pub trace_event_rate: u32,
     /// Established TCP connections that no others can evict: this many that an endpoint opens, and as many that
-    /// are opened to it.
+    /// are opened to it. At most what leaves room for [`Self::ENDPOINTS_WITH_SHARES`], see
+    /// [`Self::share_that_fits`].
     pub established_share: u32,
 }
 
@@ -45,6 +46,16 @@ impl Settings {
     pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 23, 1);
     /// Gateway address in pods' IPv6 routes (RFC 4291, 2.5.6).
     pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x23, 1);
+
+    /// Endpoints that can use both of their shares of established connections up before these are full: more than
+    /// the 110 pods that a kubelet runs on a node by default.
+    pub const ENDPOINTS_WITH_SHARES: u32 = 128;
+
+    /// The share of an endpoint, or a smaller one of which as many as promised fit into `max_connections`.
+    pub fn share_that_fits(&self) -> u32 {
+        let most = self.max_connections / (2 * Self::ENDPOINTS_WITH_SHARES);
+        self.established_share.min(most)
+    }
 
     /// Defaults (reference 3.2, 3.3 and 3.7; connections at Cilium's floor) for a node with this uplink.
     pub fn new(pin_dir: impl Into<PathBuf>, uplink: impl Into<String>) -> Self {
@@ -65,6 +76,29 @@ impl Settings {
             trace_event_rate: 1_000,
             // 256 endpoints that use both shares up fill the table.
             established_share: 256,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_promised_number_of_endpoints_finds_room_for_their_shares() {
+        let mut settings = Settings::new("/nowhere", "eth0");
+        assert_eq!(settings.share_that_fits(), settings.established_share);
+        for (max, share, fits) in [
+            (131_072, 256, 256),
+            (131_072, 10_000, 512),
+            (4_096, 256, 16),
+            (4_096, 8, 8),
+            (255, 256, 0),
+        ] {
+            (settings.max_connections, settings.established_share) = (max, share);
+            let found = settings.share_that_fits();
+            assert_eq!(found, fits, "{share} of {max}");
+            assert!(found * 2 * Settings::ENDPOINTS_WITH_SHARES <= max);
         }
     }
 }

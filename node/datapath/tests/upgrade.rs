@@ -9,20 +9,30 @@
 
 mod bed;
 
-use aya::programs::{SchedClassifier, tc::TcAttachType};
-use bed::{Bed, Pod, deny_all};
-use heddle_datapath::Datapath;
+use aya::{
+    maps::{Array, HashMap, Map, MapData},
+    programs::{SchedClassifier, tc::TcAttachType},
+};
+use bed::{Bed, Pod, allow_all, deny_all};
+use heddle_abi::{ABI_VERSION, ConnectionEntry, ConnectionKey, NodeConfig};
+use heddle_datapath::{Datapath, DatapathError, OpenStep};
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+/// The test version.
+const NEXT: u32 = ABI_VERSION + 1;
+
 /// Builds the node of the test version, unless `scripts/test.sh` did; the dependencies are those of this test.
-fn next_abi_node() -> std::path::PathBuf {
+fn next_abi_node() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
         .args([
@@ -44,14 +54,15 @@ fn next_abi_node() -> std::path::PathBuf {
         .join("examples/next_abi_node")
 }
 
-/// The test version at work, until its input closes.
-fn next_abi(bed: &Bed, program: &std::path::Path, work: &str, hook: &str) -> Child {
+/// The test version at work, and what it says.
+fn start(bed: &Bed, program: &Path, work: &str, hook: &str, options: &[String]) -> (Child, String) {
     // Not by `ip netns exec`, which hides the bpffs.
     let mut child = bed.in_node(|| {
         Command::new(program)
             .arg(work)
             .arg(bed.pin_dir())
             .arg(hook)
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -61,13 +72,128 @@ fn next_abi(bed: &Bed, program: &std::path::Path, work: &str, hook: &str) -> Chi
     BufReader::new(child.stdout.take().expect("output"))
         .read_line(&mut said)
         .expect("read");
-    assert_eq!(said.trim(), "ready", "{work}");
+    (child, said.trim().to_owned())
+}
+
+/// The test version at work, until its input closes.
+fn next_abi(bed: &Bed, program: &Path, work: &str, hook: &str) -> Child {
+    let (child, said) = start(bed, program, work, hook, &[]);
+    assert_eq!(said, "ready", "{work}");
     child
 }
 
 fn end(mut child: Child) {
     drop(child.stdin.take());
     assert!(child.wait().expect("wait").success());
+}
+
+/// A pinned map of a version.
+fn pinned(bed: &Bed, version: u32, map: &str) -> MapData {
+    let pin = bed.pin_dir().join(format!("v{version}/maps/{map}"));
+    MapData::from_pin(&pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()))
+}
+
+/// A table of connections of a version; V is the layout of its entries.
+fn table<V: aya::Pod>(bed: &Bed, version: u32, map: &str) -> HashMap<MapData, ConnectionKey, V> {
+    Map::HashMap(pinned(bed, version, map)).try_into().unwrap()
+}
+
+fn key(port: u16) -> ConnectionKey {
+    ConnectionKey {
+        low_port: port,
+        protocol: 6,
+        ..ConnectionKey::default()
+    }
+}
+
+/// An entry in the layout of the test version.
+fn wide(last_report: u32, packets: u64) -> [u8; 96] {
+    let mut raw = [0; 96];
+    raw[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
+    raw[12..16].copy_from_slice(&last_report.to_ne_bytes());
+    raw[56..64].copy_from_slice(&packets.to_ne_bytes());
+    raw
+}
+
+/// The connections that are kept apart, and room for how many; V is the layout of the version's entries.
+fn established<V: aya::Pod>(bed: &Bed, version: u32) -> (BTreeSet<ConnectionKey>, u32) {
+    let room = pinned(bed, version, "ESTABLISHED").info().unwrap();
+    let table = table::<V>(bed, version, "ESTABLISHED");
+    let keys = table.keys().map(Result::unwrap).collect();
+    (keys, room.max_entries())
+}
+
+/// Waits until the streams of [`Traffic`] are among the connections that are kept apart.
+fn wait_until_established(bed: &Bed) -> (BTreeSet<ConnectionKey>, u32) {
+    for _ in 0..500 {
+        let found = established::<ConnectionEntry>(bed, ABI_VERSION);
+        if found.0.len() == 2 {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the streams are not established");
+}
+
+/// The steps of an open between two versions; [`OpenStep::LinkMoved`] for the first link and for one of a pod.
+const STEPS: [(OpenStep, u32); 12] = [
+    (OpenStep::MapsShared, 1),
+    (OpenStep::MapsMade, 1),
+    (OpenStep::MapsFilled, 1),
+    (OpenStep::LinkAdopted, 1),
+    (OpenStep::Configured, 1),
+    (OpenStep::LinkMoved, 1),
+    (OpenStep::LinkMoved, 3),
+    (OpenStep::OtherHooksRemoved, 1),
+    (OpenStep::MapsFilledAgain, 1),
+    (OpenStep::LinksRemoved, 1),
+    (OpenStep::OtherRemoved, 1),
+    (OpenStep::Opened, 1),
+];
+
+/// An open that is ended after each of its steps in turn goes on where the one before came to.
+#[test]
+fn a_takeover_that_ends_after_any_step_is_gone_on_with() {
+    let program = next_abi_node();
+    for hook in ["tcx", "clsact"] {
+        let mut bed = Bed::new(|settings| {
+            settings.force_clsact = hook == "clsact";
+            settings.quick_attach = false;
+        });
+        let (a, b, c) = (bed.pod(1, 300), bed.pod(2, 301), bed.pod(3, 302));
+        bed.datapath.set_policy(3, &deny_all()).unwrap();
+        let traffic = Traffic::start(&bed, &a, &b, &c);
+        let before = wait_until_established(&bed);
+        bed.close();
+        for (step, times) in STEPS {
+            // With filters there are no links to adopt.
+            if hook == "clsact" && step == OpenStep::LinkAdopted {
+                continue;
+            }
+            let end_after = format!("end-after={step:?}:{times}");
+            let (child, said) = start(&bed, &program, "open", hook, &[end_after]);
+            end(child);
+            assert_eq!(said, "ended", "{step:?}");
+            // Until every link runs one version's programs, no connection goes to a table of one version alone.
+            let config = pinned(&bed, NEXT, "CONFIG");
+            let config: Array<_, NodeConfig> = Map::Array(config).try_into().unwrap();
+            let share = config.get(&0, 0).unwrap().established_share;
+            match step {
+                OpenStep::MapsShared
+                | OpenStep::MapsMade
+                | OpenStep::MapsFilled
+                | OpenStep::LinkAdopted => {}
+                OpenStep::Opened => assert_eq!(share, 256),
+                _ => assert_eq!(share, 0, "{step:?}"),
+            }
+        }
+        end(next_abi(&bed, &program, "open", hook));
+        only_one_attached(&bed, hook);
+        let (keys, room) = established::<[u8; 96]>(&bed, NEXT);
+        assert!(keys.is_superset(&before.0), "{keys:?}");
+        assert_eq!(room, before.1);
+        traffic.stop();
+    }
 }
 
 /// Pings and a request/response stream in both families, and probes that policy denies.
@@ -152,9 +278,11 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         let (a, b, c) = (bed.pod(1, 300), bed.pod(2, 301), bed.pod(3, 302));
         bed.datapath.set_policy(3, &deny_all()).unwrap();
         let traffic = Traffic::start(&bed, &a, &b, &c);
+        let before = wait_until_established(&bed);
         bed.close();
         end(next_abi(&bed, &program, "open", hook));
         only_one_attached(&bed, hook);
+        assert_eq!(established::<[u8; 96]>(&bed, NEXT), before);
         // Without the newer one's help the older one refuses, and nothing changes.
         let refused = bed.try_open().expect_err("refused").to_string();
         assert!(refused.contains("nothing was touched"), "{refused}");
@@ -163,6 +291,7 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         bed.reopen();
         end(preparing);
         only_one_attached(&bed, hook);
+        assert_eq!(established::<ConnectionEntry>(&bed, ABI_VERSION), before);
         traffic.stop();
     }
 }
@@ -193,4 +322,149 @@ fn maps_get_their_wished_size_under_traffic() {
     bed.reopen();
     assert_eq!(room(&bed, "CONNECTIONS"), 200_000);
     traffic.stop();
+}
+
+/// Programs that still run fill the map between the look at its size and the next try.
+#[test]
+fn a_takeover_that_began_with_too_small_a_map_is_gone_on_with() {
+    let program = next_abi_node();
+    let small = || "max-connections=64".to_owned();
+    for (before, meanwhile, room) in [(20, 0, 64), (40, 0, 131_072), (20, 200, 131_072)] {
+        let mut bed = Bed::new(|_| {});
+        bed.close();
+        let add = |ports| {
+            let mut table = table(&bed, ABI_VERSION, "ESTABLISHED");
+            for port in ports {
+                let entry = ConnectionEntry {
+                    expires: u32::MAX,
+                    ..ConnectionEntry::default()
+                };
+                table.insert(key(port), entry, 0).unwrap();
+            }
+        };
+        add(0..before);
+        let options = [small(), "end-after=MapsFilled:1".to_owned()];
+        let (child, said) = start(&bed, &program, "open", "tcx", &options);
+        assert_eq!(said, "ended");
+        end(child);
+        add(before..before + meanwhile);
+        let (child, said) = start(&bed, &program, "open", "tcx", &[small()]);
+        assert_eq!(said, "ready", "{before} and {meanwhile} entries");
+        end(child);
+        let (keys, found) = established::<[u8; 96]>(&bed, NEXT);
+        assert_eq!(keys, (0..before + meanwhile).map(key).collect());
+        assert_eq!(found, room, "{before} and {meanwhile} entries");
+    }
+}
+
+#[test]
+fn a_prepared_downgrade_follows_until_the_older_version_starts() {
+    let program = next_abi_node();
+    let mut bed = Bed::new(|_| {});
+    bed.close();
+    end(next_abi(&bed, &program, "open", "tcx"));
+    let mut newer = table::<[u8; 96]>(&bed, NEXT, "CONNECTIONS");
+    for port in 1..=3 {
+        newer.insert(key(port), wide(100, 5), 0).unwrap();
+    }
+    let preparing = next_abi(&bed, &program, "prepare", "tcx");
+    let mut older = table::<ConnectionEntry>(&bed, ABI_VERSION, "CONNECTIONS");
+    let reads = |older: &HashMap<_, _, ConnectionEntry>, expected: [Option<(u32, u64)>; 3]| {
+        let now = || {
+            [1, 2, 3].map(|port| {
+                let entry = older.get(&key(port), 0).ok()?;
+                Some((entry.last_report, entry.packets[0]))
+            })
+        };
+        for _ in 0..100 {
+            if now() == expected {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(now(), expected);
+    };
+    reads(&older, [Some((100, 5)); 3]);
+    // Before the older version starts: one goes on, one goes, one is opened anew.
+    newer.insert(key(1), wide(100, 9), 0).unwrap();
+    newer.remove(&key(2)).unwrap();
+    newer.insert(key(3), wide(200, 1), 0).unwrap();
+    reads(&older, [Some((100, 9)), None, Some((200, 1))]);
+    // The preparation is given up, and done again later.
+    let mut preparing = preparing;
+    preparing.kill().unwrap();
+    preparing.wait().unwrap();
+    newer.insert(key(1), wide(300, 20), 0).unwrap();
+    newer.insert(key(2), wide(300, 1), 0).unwrap();
+    newer.remove(&key(3)).unwrap();
+    let preparing = next_abi(&bed, &program, "prepare", "tcx");
+    reads(&older, [Some((300, 20)), Some((300, 1)), None]);
+    // What the older version's programs wrote later stays, and so does what only they know.
+    let later = ConnectionEntry {
+        expires: u32::MAX,
+        last_report: 400,
+        ..ConnectionEntry::default()
+    };
+    older.insert(key(1), later, 0).unwrap();
+    bed.reopen();
+    end(preparing);
+    reads(&older, [Some((400, 0)), Some((300, 1)), None]);
+}
+
+/// Maps of policies are made one by one: those that are in force keep their size.
+#[test]
+fn policies_outlive_another_size_of_their_maps() {
+    let program = next_abi_node();
+    let policy = |rows: u16| {
+        let mut policy = allow_all();
+        let row = policy.entries[0];
+        policy.entries.extend((2..rows).map(|port| {
+            let mut row = row;
+            (row.key.protocol, row.key.port, row.key.port_prefix) = (6, port, 16);
+            row
+        }));
+        policy
+    };
+    let mut bed = Bed::new(|_| {});
+    let (a, b) = (bed.pod(1, 300), bed.pod(2, 301));
+    bed.datapath.set_policy(2, &policy(40)).unwrap();
+    let check = |bed: &Bed| {
+        let rows = bed.datapath.policy(2).unwrap().entries.unwrap();
+        assert_eq!(rows.len(), 40);
+        assert!(bed.ping(&a, &b.ipv4.to_string()));
+    };
+    let takeover = |bed: &mut Bed, size: u32| {
+        bed.close();
+        let options = [format!("max-policy-entries={size}")];
+        let (child, said) = start(bed, &program, "open", "tcx", &options);
+        assert_eq!(said, "ready");
+        end(child);
+        let preparing = next_abi(bed, &program, "prepare", "tcx");
+        bed.reopen();
+        end(preparing);
+    };
+    for other in [false, true] {
+        bed.change(|settings| settings.max_policy_entries = 16);
+        if other {
+            takeover(&mut bed, 16);
+        }
+        bed.reopen();
+        check(&bed);
+        // What does not fit is refused, and what was in force stays.
+        let refused = bed.datapath.set_policy(2, &policy(20)).unwrap_err();
+        assert!(
+            matches!(refused, DatapathError::MapFull { .. }),
+            "{refused}"
+        );
+        check(&bed);
+        bed.change(|settings| settings.max_policy_entries = 30_000);
+        if other {
+            takeover(&mut bed, 30_000);
+        }
+        bed.reopen();
+        check(&bed);
+        bed.datapath.set_policy(2, &policy(20_000)).unwrap();
+        bed.datapath.set_policy(2, &policy(40)).unwrap();
+        check(&bed);
+    }
 }

@@ -10,6 +10,8 @@ mod rows;
 mod slots;
 
 pub(crate) use rows::read as read_rows;
+#[cfg(test)]
+pub(crate) use slots::{REUSE_STEPS, ReuseStep};
 
 use crate::{
     DatapathError, RealisedPolicy,
@@ -154,17 +156,11 @@ impl Policies {
         Ok(())
     }
 
-    /// Slot first, then generation: the kernel promises no more than that one write follows the other, and
-    /// a packet that takes an answer of the new map for the old one's asks again after the second.
     fn write_binding(&self, endpoint: u16, slot: u32, audit: bool) -> Result<(), DatapathError> {
-        let present = binding(&self.maps, endpoint)?.generation();
-        let next = following(present);
-        let mut bindings = lock(&self.maps.bindings);
-        for generation in [present, next] {
-            let binding = PolicyBinding::new(slot, generation).on_audit(audit);
-            bindings
-                .set(u32::from(endpoint), binding, 0)
-                .map_err(refused("bind policy of endpoint", endpoint.to_string()))?;
+        let mut now = binding(&self.maps, endpoint)?;
+        for step in BINDING_STEPS {
+            now = step.after(now, slot, audit);
+            set_binding(&self.maps, endpoint, now)?;
         }
         Ok(())
     }
@@ -256,25 +252,53 @@ impl Bound {
     }
 }
 
-/// The generation after this one. 0 means "never asked" in a connection's entry.
-fn following(generation: u32) -> u32 {
-    generation.checked_add(1).unwrap_or(1)
+/// One write of a binding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BindingStep {
+    /// It names the slot, under the generation that it had.
+    Slot,
+    /// It has its next generation.
+    Generation,
 }
 
-/// Gives an endpoint's binding its next generation, so that connections ask its policy again.
+/// A change of a binding: the kernel promises no more than that one write follows the other, and a packet that takes
+/// an answer of the new map for the old one's asks again after the second.
+pub(crate) const BINDING_STEPS: [BindingStep; 2] = [BindingStep::Slot, BindingStep::Generation];
+
+impl BindingStep {
+    /// What the binding is after this write.
+    pub(crate) fn after(self, now: PolicyBinding, slot: u32, audit: bool) -> PolicyBinding {
+        match self {
+            Self::Slot => PolicyBinding::new(slot, now.generation()).on_audit(audit),
+            // Generation 0 means "never asked" in a connection's entry.
+            Self::Generation => {
+                let next = now.generation().checked_add(1).unwrap_or(1);
+                PolicyBinding::new(now.slot(), next).on_audit(now.is_on_audit())
+            }
+        }
+    }
+}
+
+/// What a start does to a binding that it finds, so that connections ask its policy again.
 ///
 /// A run that ended between the two writes of a change left the new slot with the old generation: what
 /// connections hold of the former policy would count as the new one's for good.
+pub(crate) fn renewed(present: PolicyBinding) -> PolicyBinding {
+    BindingStep::Generation.after(present, present.slot(), present.is_on_audit())
+}
+
 fn renew_generation(maps: &Maps, endpoint: u16) -> Result<(), DatapathError> {
     let present = binding(maps, endpoint)?;
     // An endpoint id that never had a policy has no connections either.
     if present == PolicyBinding::default() {
         return Ok(());
     }
-    let renewed = PolicyBinding::new(present.slot(), following(present.generation()))
-        .on_audit(present.is_on_audit());
+    set_binding(maps, endpoint, renewed(present))
+}
+
+fn set_binding(maps: &Maps, endpoint: u16, binding: PolicyBinding) -> Result<(), DatapathError> {
     lock(&maps.bindings)
-        .set(u32::from(endpoint), renewed, 0)
+        .set(u32::from(endpoint), binding, 0)
         .map_err(refused("bind policy of endpoint", endpoint.to_string()))
 }
 

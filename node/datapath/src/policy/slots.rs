@@ -15,6 +15,18 @@ use std::{
 /// Empty maps that stand ready: new policies that can come at once without anybody waiting.
 const SPARE: usize = 32;
 
+/// One step from a map that no endpoint has any more to one that another can have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReuseStep {
+    /// Until every program that may still read it has ended.
+    Wait,
+    /// Its rows go.
+    Empty,
+}
+
+/// How a retired map becomes a spare one.
+pub(crate) const REUSE_STEPS: [ReuseStep; 2] = [ReuseStep::Wait, ReuseStep::Empty];
+
 /// A policy map and where it stands.
 pub(super) struct Slot {
     pub(super) number: u32,
@@ -177,19 +189,29 @@ impl Slots {
 
     /// Makes spare what was retired.
     fn recycle(&self) {
-        let retired = std::mem::take(&mut lock(&self.state).retired);
+        let mut retired = std::mem::take(&mut lock(&self.state).retired);
         if retired.is_empty() {
             return;
         }
-        if let Err(error) = self.wait_for_running_programs() {
-            tracing::warn!(%error, "left policy maps stay as they are for now");
-            lock(&self.state).retired.extend(retired);
-            return;
-        }
-        for slot in retired {
-            match self.renew(slot) {
-                Ok(slot) => lock(&self.state).spare.push(slot),
-                Err(error) => tracing::warn!(%error, "a policy map is lost until the next start"),
+        for step in REUSE_STEPS {
+            match step {
+                ReuseStep::Wait => {
+                    if let Err(error) = self.wait_for_running_programs() {
+                        tracing::warn!(%error, "left policy maps stay as they are for now");
+                        lock(&self.state).retired.append(&mut retired);
+                        return;
+                    }
+                }
+                ReuseStep::Empty => {
+                    for slot in retired.drain(..) {
+                        match self.renew(slot) {
+                            Ok(slot) => lock(&self.state).spare.push(slot),
+                            Err(error) => {
+                                tracing::warn!(%error, "a policy map is lost until the next start");
+                            }
+                        }
+                    }
+                }
             }
         }
     }

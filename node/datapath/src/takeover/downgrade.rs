@@ -1,14 +1,20 @@
 //! The way back to an older version, which does not know the layouts of this one: this one prepares its maps.
 
-use super::{fill, names, read_version, record, share};
+use super::{fill, is_unused, names, read_version, record, remove, share};
 use crate::{
     DatapathError,
     maps::refused,
     object::{map_directory_of, version_directory_of},
 };
 use aya::maps::MapData;
-use heddle_abi::{ABI_VERSION, Content, LAYOUTS, former_layout};
-use std::path::{Path, PathBuf};
+use heddle_abi::{ABI_VERSION, Content, LAYOUTS, VERSION_WITHOUT_RECORD, former_layout};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How often what came meanwhile is brought over.
+const EVERY: Duration = Duration::from_millis(20);
 
 /// A map that the older version has in another layout.
 struct Converted {
@@ -22,7 +28,8 @@ struct Converted {
 
 /// An older version's maps, ready for it to start with.
 pub struct Prepared {
-    newer: PathBuf,
+    pin_dir: PathBuf,
+    version: u32,
     converted: Vec<Converted>,
 }
 
@@ -41,6 +48,11 @@ pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, Datap
         help: "drain the node and remove its pin directory before the older version starts"
             .to_owned(),
     };
+    if version <= VERSION_WITHOUT_RECORD {
+        return Err(refusal(format!(
+            "version {version} cannot take over from any other"
+        )));
+    }
     let newer = map_directory_of(pin_dir, ABI_VERSION);
     if names(&newer)?.is_empty() {
         return Err(refusal("nothing is pinned there".to_owned()));
@@ -82,6 +94,12 @@ pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, Datap
         if layout == map.layout {
             share(&from, &to)?;
         } else if fill::is_known(map.name, map.layout, layout) {
+            // From an earlier preparation, before this version's map got another size.
+            if room_in(&to).is_some_and(|room| Some(room) != room_in(&from))
+                && is_unused(pin_dir, version, ABI_VERSION)
+            {
+                remove(&to)?;
+            }
             if !to.exists() {
                 fill::make_like(map.name, map.layout, &from, layout)?
                     .pin(&to)
@@ -98,25 +116,48 @@ pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, Datap
         }
     }
     let prepared = Prepared {
-        newer: version_directory_of(pin_dir, ABI_VERSION),
+        pin_dir: pin_dir.to_owned(),
+        version,
         converted,
     };
     prepared.copy()?;
     Ok(prepared)
 }
 
+/// Entries that a pinned map can hold; `None` without one.
+fn room_in(pin: &Path) -> Option<u32> {
+    let info = MapData::from_pin(pin).and_then(|map| map.info());
+    info.ok().map(|info| info.max_entries())
+}
+
 impl Prepared {
-    /// Brings over what came since the last time; true when the older version has taken over, and nothing more
-    /// is to come. To be called several times a second until then.
+    /// Brings over what came since the last time, and what went as long as the older version has not started; true
+    /// when that has taken over, and nothing more is to come. To be called several times a second until then.
     ///
     /// # Errors
     ///
     /// When the kernel refuses a map.
     pub fn follow(&self) -> Result<bool, DatapathError> {
         // First: what comes after the last link has moved comes to the older version's maps.
-        let done = !self.newer.exists();
+        let done = !version_directory_of(&self.pin_dir, ABI_VERSION).exists();
         self.copy()?;
         Ok(done)
+    }
+
+    /// Follows until the older version has taken over (true), or until `is_enough` (false): a later call, or a later
+    /// preparation, goes on then.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map.
+    pub fn follow_until(&self, is_enough: impl Fn() -> bool) -> Result<bool, DatapathError> {
+        while !self.follow()? {
+            if is_enough() {
+                return Ok(false);
+            }
+            std::thread::sleep(EVERY);
+        }
+        Ok(true)
     }
 
     fn copy(&self) -> Result<(), DatapathError> {
@@ -124,8 +165,30 @@ impl Prepared {
         for it in &self.converted {
             let source = again(&it.source).map_err(refused("open map", it.name))?;
             let target = again(&it.target).map_err(refused("open map", it.name))?;
-            fill::fill(it.name, it.from, source, it.to, target)?;
+            let is_unused = || is_unused(&self.pin_dir, self.version, ABI_VERSION);
+            fill::fill(it.name, it.from, source, it.to, target, &is_unused)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::panic, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_takes_over_from_nobody_is_refused_before_anything_is_touched() {
+        let pins = Path::new("/nowhere");
+        for version in 0..=VERSION_WITHOUT_RECORD {
+            match prepare_downgrade(pins, version).map(drop) {
+                Err(DatapathError::OtherVersion { reason, help, .. }) => {
+                    assert!(reason.contains("cannot take over"), "{reason}");
+                    assert!(help.starts_with("drain the node"), "{help}");
+                }
+                outcome => panic!("{outcome:?}"),
+            }
+        }
+        assert!(!pins.exists());
     }
 }

@@ -5,20 +5,26 @@ use aya::{
     Pod,
     maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
+#[cfg(feature = "next-abi")]
+use heddle_abi::next_abi;
 use heddle_abi::{Address, ConnectionEntry, ConnectionKey, IpcacheValue, layout_of, map_names};
 use std::{collections::HashSet, path::Path};
 
-/// `BPF_NOEXIST`: what the new programs wrote meanwhile is newer.
+/// `BPF_NOEXIST` and `BPF_EXIST`: programs may write the same entry, or remove it.
 const NO_EXIST: u64 = 1;
-/// `EEXIST`.
-const EXISTS: i32 = 17;
+const EXIST: u64 = 2;
+/// What the kernel answers then: `EEXIST` and `ENOENT`.
+const RACES: [i32; 2] = [17, 2];
+
+/// Fills the second map from the first; the third says whether no program uses the second.
+type Fill = fn(MapData, MapData, &dyn Fn() -> bool) -> Result<(), MapError>;
 
 /// A way from one layout to another.
 struct Filling {
     map: &'static str,
     from: u32,
     to: u32,
-    fill: fn(MapData, MapData) -> Result<(), MapError>,
+    fill: Fill,
     /// Bytes of a key and of a value of the layout `to`.
     sizes: (usize, usize),
     /// Entries of a map of the layout `from`.
@@ -32,7 +38,7 @@ fn fillings() -> Vec<Filling> {
         map: map_names::IPCACHE,
         from: now(map_names::IPCACHE),
         to: now(map_names::IPCACHE),
-        fill: mirror::<Address, IpcacheValue>,
+        fill: |from, to, _| mirror::<Address, IpcacheValue>(from, to),
         sizes: (size_of::<Key<Address>>(), size_of::<IpcacheValue>()),
         count: |map| {
             let map: LpmTrie<_, Address, IpcacheValue> = Map::LpmTrie(map).try_into()?;
@@ -44,10 +50,8 @@ fn fillings() -> Vec<Filling> {
             map,
             from: now(map),
             to: now(map),
-            fill: |from, to| {
-                copy(from, to, |key: ConnectionKey, entry: ConnectionEntry| {
-                    (key, entry)
-                })
+            fill: |from, to, is_unused| {
+                copy::<ConnectionKey, _, _>(from, to, is_unused, |it| it, freshness)
             },
             sizes: (size_of::<ConnectionKey>(), size_of::<ConnectionEntry>()),
             count: count::<ConnectionKey, ConnectionEntry>,
@@ -56,24 +60,22 @@ fn fillings() -> Vec<Filling> {
         known.extend([
             Filling {
                 map,
-                from: heddle_abi::next_abi::BEFORE,
-                to: heddle_abi::next_abi::NOW,
-                fill: |from, to| {
-                    copy(from, to, |key: ConnectionKey, entry| {
-                        (key, heddle_abi::next_abi::widen(entry))
-                    })
+                from: next_abi::BEFORE,
+                to: next_abi::NOW,
+                fill: |from, to, is_unused| {
+                    let freshness = |it: &_| next_abi::freshness(&next_abi::narrow(*it));
+                    copy::<ConnectionKey, _, _>(from, to, is_unused, next_abi::widen, freshness)
                 },
                 sizes: (size_of::<ConnectionKey>(), 96),
                 count: count::<ConnectionKey, [u8; 88]>,
             },
             Filling {
                 map,
-                from: heddle_abi::next_abi::NOW,
-                to: heddle_abi::next_abi::BEFORE,
-                fill: |from, to| {
-                    copy(from, to, |key: ConnectionKey, entry| {
-                        (key, heddle_abi::next_abi::narrow(entry))
-                    })
+                from: next_abi::NOW,
+                to: next_abi::BEFORE,
+                fill: |from, to, is_unused| {
+                    let narrow = next_abi::narrow;
+                    copy::<ConnectionKey, _, _>(from, to, is_unused, narrow, next_abi::freshness)
                 },
                 sizes: (size_of::<ConnectionKey>(), 88),
                 count: count::<ConnectionKey, [u8; 96]>,
@@ -92,19 +94,21 @@ pub(super) fn is_known(map: &str, from: u32, to: u32) -> bool {
 
 /// Brings what is in a pinned map of one layout into another pinned map.
 ///
-/// May be done again and again while programs use either: nothing that the second's programs wrote is lost.
+/// May be done again and again while programs use either: of two entries of one key the one that was used last
+/// stays. What the first has no more goes from the second while `is_unused` says that no program uses that.
 pub(super) fn fill(
     map: &str,
     from: u32,
     source: MapData,
     to: u32,
     target: MapData,
+    is_unused: &dyn Fn() -> bool,
 ) -> Result<(), DatapathError> {
     match fillings()
         .iter()
         .find(|it| it.map == map && it.from == from && it.to == to)
     {
-        Some(known) => (known.fill)(source, target).map_err(refused("fill map", map)),
+        Some(known) => (known.fill)(source, target, is_unused).map_err(refused("fill map", map)),
         None => Err(DatapathError::Failed {
             doing: "fill map",
             object: map.to_owned(),
@@ -158,24 +162,63 @@ fn count<K: Pod, V: Pod>(map: MapData) -> Result<u64, MapError> {
     Ok(map.keys().filter_map(Result::ok).count() as u64)
 }
 
-/// Copies a hash that programs write, one that evicts or one that does not, without overwriting.
-fn copy<K1: Pod, V1: Pod, K2: Pod, V2: Pod>(
+/// When an entry was used last: the second of its last event, and packets for what came since.
+fn freshness(entry: &ConnectionEntry) -> (u32, u64) {
+    (entry.last_report, entry.packets.iter().sum())
+}
+
+/// Copies a hash that programs write, one that evicts or one that does not.
+fn copy<K: Pod, V1: Pod, V2: Pod + PartialEq>(
     source: MapData,
     target: MapData,
-    convert: impl Fn(K1, V1) -> (K2, V2),
+    is_unused: &dyn Fn() -> bool,
+    convert: impl Fn(V1) -> V2,
+    freshness: impl Fn(&V2) -> (u32, u64),
 ) -> Result<(), MapError> {
-    let source: HashMap<_, K1, V1> = Map::LruHashMap(source).try_into()?;
-    let mut target: HashMap<_, K2, V2> = Map::LruHashMap(target).try_into()?;
+    let source: HashMap<_, K, V1> = Map::LruHashMap(source).try_into()?;
+    let mut target: HashMap<_, K, V2> = Map::LruHashMap(target).try_into()?;
+    // First, since the target may be full.
+    if is_unused() {
+        remove_stale(&source, &mut target, is_unused);
+    }
     // Entries that go while they are read are no error.
     for (key, value) in source.iter().filter_map(Result::ok) {
-        let (key, value) = convert(key, value);
-        match target.insert(key, value, NO_EXIST) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EXISTS) => {
-            }
+        let value = convert(value);
+        let flags = match target.get(&key, 0) {
+            Ok(present) if freshness(&present) >= freshness(&value) => continue,
+            Ok(_) => EXIST,
+            Err(_) => NO_EXIST,
+        };
+        match target.insert(key, value, flags) {
+            Err(MapError::SyscallError(error))
+                if error
+                    .io_error
+                    .raw_os_error()
+                    .is_some_and(|code| RACES.contains(&code)) => {}
             outcome => outcome?,
         }
     }
     Ok(())
+}
+
+/// Removes what the source has no more.
+fn remove_stale<K: Pod, V1: Pod, V2: Pod + PartialEq>(
+    source: &HashMap<MapData, K, V1>,
+    target: &mut HashMap<MapData, K, V2>,
+    is_unused: &dyn Fn() -> bool,
+) {
+    let is_gone = |key: &K| matches!(source.get(key, 0), Err(MapError::KeyNotFound));
+    let rows = target.iter().filter_map(Result::ok);
+    let stale: Vec<(K, V2)> = rows.filter(|(key, _)| is_gone(key)).collect();
+    // Programs that began to use it meanwhile may have written again what was stale.
+    if !is_unused() {
+        return;
+    }
+    for (key, value) in stale {
+        if is_gone(&key) && target.get(&key, 0).is_ok_and(|it| it == value) {
+            let _ = target.remove(&key);
+        }
+    }
 }
 
 /// Makes a trie equal to another that only user space writes.

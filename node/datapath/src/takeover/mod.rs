@@ -18,7 +18,7 @@ use crate::{
     object::{map_directory_of, version_directory_of},
 };
 use aya::maps::MapData;
-use heddle_abi::{ABI_VERSION, LAYOUTS, MapLayout, VERSION_WITHOUT_RECORD};
+use heddle_abi::{ABI_VERSION, LAYOUTS, MapLayout, VERSION_WITHOUT_RECORD, layout_of};
 use plan::{Action, PinnedMap, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,35 @@ use std::{
 
 /// What the pin of a map in the making ends with, until it takes the place of the one of another size.
 const IN_THE_MAKING: &str = "-next";
+
+/// What an open of the datapath has just done, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenStep {
+    /// Maps of equal layout have pins of this version.
+    MapsShared,
+    /// The others are made, and the programs are loaded.
+    MapsMade,
+    /// New maps hold what the ones before hold.
+    MapsFilled,
+    /// A link of another version has this one's pin.
+    LinkAdopted,
+    /// The programs know this node.
+    Configured,
+    /// A link runs this version's program, or a pod's links do.
+    LinkMoved,
+    /// What another kind of hook ran is off.
+    OtherHooksRemoved,
+    /// New maps hold what came meanwhile.
+    MapsFilledAgain,
+    /// A map of another size is in its place.
+    MapMoved,
+    /// Links that nobody wants are gone.
+    LinksRemoved,
+    /// What another version left is gone.
+    OtherRemoved,
+    /// All of it.
+    Opened,
+}
 
 /// What is to be taken over, and how.
 pub(crate) struct Takeover {
@@ -74,6 +103,20 @@ fn share(from: &Path, to: &Path) -> Result<(), DatapathError> {
         .map_err(|error| failed("pin map", to, &error))
 }
 
+/// Whether no program of a version decides on any packet: another's links are pinned, and not one of this version's.
+/// False where there are no links to tell it by (clsact), unless the version was never opened.
+fn is_unused(pin_dir: &Path, version: u32, another: u32) -> bool {
+    let links = |version| version_directory_of(pin_dir, version).join("links");
+    if !links(version).exists() {
+        return true;
+    }
+    let are_there = |version| names(&links(version)).map(|names| !names.is_empty());
+    matches!(
+        (are_there(version), are_there(another)),
+        (Ok(false), Ok(true))
+    )
+}
+
 /// What a version left.
 fn read_version(pin_dir: &Path, number: u32) -> Result<Version, DatapathError> {
     let directory = map_directory_of(pin_dir, number);
@@ -115,6 +158,38 @@ fn other_versions(pin_dir: &Path) -> Result<Vec<Version>, DatapathError> {
     Ok(found.into_iter().map(|(_, it)| it).collect())
 }
 
+/// Entries that a map gets room for.
+///
+/// A smaller room than the maps have whose content it takes is given only when they are at most half full together:
+/// programs go on writing until the last link has moved, and a map that evicts does so before it is full. So nothing
+/// that is tracked is lost to a smaller size, in a map that evicts as in one that does not.
+fn room_of(
+    pin_dir: &Path,
+    map: &MapLayout,
+    own: &Version,
+    others: &[Version],
+    wished: u32,
+) -> Result<u32, DatapathError> {
+    let (ours, theirs) = plan::sources(map, own, others, fill::is_known);
+    let ours = ours.map(|it| (own.number, it));
+    let (mut entries, mut room) = (0, 0);
+    for (number, it) in ours.into_iter().chain(theirs) {
+        if wished < it.room {
+            let pin = map_directory_of(pin_dir, number).join(map.name);
+            entries += fill::entries(map.name, it.layout, &pin)?;
+            room = room.max(it.room);
+        }
+    }
+    if entries <= u64::from(wished / 2) {
+        return Ok(wished);
+    }
+    tracing::error!(
+        map = %map.name, entries, wished, kept = room,
+        "the map holds more entries than half its wished size: it keeps its size; start again when there are fewer"
+    );
+    Ok(room)
+}
+
 impl Takeover {
     /// Looks at what is pinned and decides, without touching anything.
     pub(crate) fn survey(pin_dir: &Path, wished: &[(&str, u32)]) -> Result<Self, DatapathError> {
@@ -125,23 +200,8 @@ impl Takeover {
             .map(|(name, room)| ((*name).to_owned(), *room))
             .collect();
         for (name, wished) in &mut rooms {
-            let mut versions = std::iter::once(&own).chain(&others);
-            let Some((from, present)) =
-                versions.find_map(|it| Some((it.number, *it.maps.get(name)?)))
-            else {
-                continue;
-            };
-            if *wished >= present.room {
-                continue;
-            }
-            let pin = map_directory_of(pin_dir, from).join(name);
-            let entries = fill::entries(name, present.layout, &pin)?;
-            if entries > u64::from(*wished) {
-                tracing::error!(
-                    map = %name, entries, wished = *wished, kept = present.room,
-                    "the map holds more entries than its wished size: it keeps its size; start again when there are fewer"
-                );
-                *wished = present.room;
+            if let Some(map) = layout_of(name) {
+                *wished = room_of(pin_dir, map, &own, &others, *wished)?;
             }
         }
         let plan = plan::plan(
@@ -166,6 +226,11 @@ impl Takeover {
         })
     }
 
+    /// Whether another version left something: its programs decide until the last link has moved.
+    pub(crate) fn is_between_versions(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// Entries that a new map gets room for.
     pub(crate) fn rooms(&self) -> impl Iterator<Item = (&str, u32)> {
         self.rooms.iter().map(|(name, room)| (name.as_str(), *room))
@@ -175,9 +240,7 @@ impl Takeover {
     pub(crate) fn pin_of(&self, name: &str) -> PathBuf {
         let directory = map_directory_of(&self.pin_dir, ABI_VERSION);
         match self.action(name) {
-            Some(Action::Fill { from, .. }) if from == ABI_VERSION => {
-                directory.join(format!("{name}{IN_THE_MAKING}"))
-            }
+            Some(Action::Resize { .. }) => directory.join(format!("{name}{IN_THE_MAKING}")),
             _ => directory.join(name),
         }
     }
@@ -198,7 +261,7 @@ impl Takeover {
                     let source = map_directory_of(&self.pin_dir, *from).join(map.name);
                     share(&source, &own.join(map.name))?;
                 }
-                Action::Fill { from, .. } if *from == ABI_VERSION => {
+                Action::Resize { .. } => {
                     // Left by an end in the middle, perhaps for another size.
                     let room = MapData::from_pin(&in_the_making)
                         .and_then(|map| map.info())
@@ -216,21 +279,34 @@ impl Takeover {
     /// Fills the new maps. To be done before the links move, and again after.
     pub(crate) fn fill(&self) -> Result<(), DatapathError> {
         for (map, action) in &self.plan {
-            let Action::Fill { from, layout } = action else {
-                continue;
+            let sources = match *action {
+                Action::Fill { from, layout } => [None, Some((from, layout))],
+                Action::Resize { other } => [Some((ABI_VERSION, map.layout)), other],
+                Action::Keep | Action::Share { .. } | Action::Empty => [None, None],
             };
-            let open = |pin: PathBuf| {
-                MapData::from_pin(&pin).map_err(|error| failed("open map", &pin, &error))
-            };
-            let source = open(map_directory_of(&self.pin_dir, *from).join(map.name))?;
-            let target = open(self.pin_of(map.name))?;
-            fill::fill(map.name, *layout, source, map.layout, target)?;
+            for (from, layout) in sources.into_iter().flatten() {
+                let open = |pin: PathBuf| {
+                    MapData::from_pin(&pin).map_err(|error| failed("open map", &pin, &error))
+                };
+                let source = open(map_directory_of(&self.pin_dir, from).join(map.name))?;
+                let target = open(self.pin_of(map.name))?;
+                // What a take-over that was interrupted left may be of long ago.
+                let is_unused = || {
+                    matches!(action, Action::Fill { .. })
+                        && is_unused(&self.pin_dir, ABI_VERSION, from)
+                };
+                fill::fill(map.name, layout, source, map.layout, target, &is_unused)?;
+            }
         }
         Ok(())
     }
 
     /// Makes the other versions' links this one's; they still run the other version's programs.
-    pub(crate) fn adopt_links(&self, links: &Path) -> Result<(), DatapathError> {
+    pub(crate) fn adopt_links(
+        &self,
+        links: &Path,
+        adopted: &dyn Fn(),
+    ) -> Result<(), DatapathError> {
         for other in &self.others {
             let theirs = version_directory_of(&self.pin_dir, other.number).join("links");
             for name in names(&theirs)? {
@@ -238,6 +314,7 @@ impl Takeover {
                 if !to.exists() {
                     std::fs::rename(&from, &to)
                         .map_err(|error| failed("move link", &from, &error))?;
+                    adopted();
                 }
             }
         }
@@ -250,15 +327,18 @@ impl Takeover {
         &self,
         links: &Path,
         wanted: &BTreeSet<String>,
+        done: &dyn Fn(OpenStep),
     ) -> Result<(), DatapathError> {
         self.fill()?;
+        done(OpenStep::MapsFilledAgain);
         for (map, action) in &self.plan {
-            if matches!(action, Action::Fill { from, .. } if *from == ABI_VERSION) {
+            if matches!(action, Action::Resize { .. }) {
                 let (from, to) = (
                     self.pin_of(map.name),
                     map_directory_of(&self.pin_dir, ABI_VERSION).join(map.name),
                 );
                 std::fs::rename(&from, &to).map_err(|error| failed("move map", &from, &error))?;
+                done(OpenStep::MapMoved);
             }
         }
         if self.others.is_empty() {
@@ -269,6 +349,7 @@ impl Takeover {
                 remove(&links.join(name))?;
             }
         }
+        done(OpenStep::LinksRemoved);
         for other in &self.others {
             let directory = version_directory_of(&self.pin_dir, other.number);
             match std::fs::remove_dir_all(&directory) {
@@ -282,6 +363,7 @@ impl Takeover {
                 to = ABI_VERSION,
                 "took the datapath over from another ABI version"
             );
+            done(OpenStep::OtherRemoved);
         }
         Ok(())
     }

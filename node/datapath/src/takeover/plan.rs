@@ -27,8 +27,10 @@ pub(super) enum Action {
     Keep,
     /// The other version's very map is this version's, too.
     Share { from: u32 },
-    /// A new map, filled from the other version's (or this one's, of another size).
+    /// A new map, or one that an end in the middle left, filled from the other version's.
     Fill { from: u32, layout: u32 },
+    /// A new map of another size, filled from this version's, and from the other one's if that was not done with.
+    Resize { other: Option<(u32, u32)> },
     /// A new map.
     Empty,
 }
@@ -55,6 +57,30 @@ pub(super) fn plan(
     layouts.iter().map(one).collect()
 }
 
+/// A map of another version, and which version that is.
+type Theirs = (u32, PinnedMap);
+
+/// The first other version's map of a name.
+fn theirs(map: &str, others: &[Version]) -> Option<Theirs> {
+    let find = |it: &Version| Some((it.number, *it.maps.get(map)?));
+    others.iter().find_map(find)
+}
+
+/// The maps whose content this version's map is to have: its own, and the other version's. The latter also where
+/// there is an own one already: left by a take-over that was interrupted, or prepared by the newer version.
+pub(super) fn sources(
+    map: &MapLayout,
+    own: &Version,
+    others: &[Version],
+    can_fill: impl Fn(&str, u32, u32) -> bool,
+) -> (Option<PinnedMap>, Option<Theirs>) {
+    let ours = own.maps.get(map.name).copied();
+    let theirs = theirs(map.name, others).filter(|(_, it)| {
+        ours.is_none_or(|ours| it.id != ours.id) && can_fill(map.name, it.layout, map.layout)
+    });
+    (ours, theirs)
+}
+
 fn decide(
     map: &MapLayout,
     own: &Version,
@@ -63,9 +89,7 @@ fn decide(
     can_fill: impl Fn(&str, u32, u32) -> bool,
 ) -> Result<Action, Refusal> {
     let fillable = |layout| can_fill(map.name, layout, map.layout);
-    let theirs = others
-        .iter()
-        .find_map(|it| Some((it.number, *it.maps.get(map.name)?)));
+    let theirs = theirs(map.name, others);
     if let Some(ours) = own.maps.get(map.name) {
         if ours.layout != map.layout {
             return Err(Refusal {
@@ -76,21 +100,15 @@ fn decide(
                 ),
             });
         }
-        return Ok(match theirs {
-            // Left by a take-over that was interrupted, or prepared by the newer version.
-            Some((from, theirs)) if theirs.id != ours.id && fillable(theirs.layout) => {
-                Action::Fill {
-                    from,
-                    layout: theirs.layout,
-                }
+        let (_, source) = sources(map, own, others, &can_fill);
+        let source = source.map(|(from, it)| (from, it.layout));
+        let is_of_other_size =
+            wished.is_some_and(|room| room != ours.room) && fillable(ours.layout);
+        return Ok(match source {
+            _ if is_of_other_size && (source.is_some() || theirs.is_none()) => {
+                Action::Resize { other: source }
             }
-            Some(_) => Action::Keep,
-            None if wished.is_some_and(|room| room != ours.room) && fillable(ours.layout) => {
-                Action::Fill {
-                    from: own.number,
-                    layout: ours.layout,
-                }
-            }
+            Some((from, layout)) => Action::Fill { from, layout },
             None => Action::Keep,
         });
     }
@@ -129,9 +147,11 @@ fn decide(
 /// What an operator can do about a version that is not taken over from.
 pub(super) fn help(version: u32) -> String {
     let way = if version > ABI_VERSION {
-        "start the newer version again"
+        format!(
+            "let the newer version prepare it (`heddle agent --config FILE --prepare-downgrade {ABI_VERSION}`), or start that one again"
+        )
     } else {
-        "upgrade by way of a version in between"
+        "upgrade by way of a version in between".to_owned()
     };
     format!("{way}, or drain the node and remove its pin directory")
 }
@@ -218,12 +238,22 @@ mod tests {
         let own = version(3, &all);
         assert_eq!(actions(&own, &[], None, &[]), Ok(vec![Action::Keep; 4]));
         let mut filled = vec![Action::Keep; 4];
-        filled[1] = Action::Fill { from: 3, layout: 2 };
+        filled[1] = Action::Resize { other: None };
         assert_eq!(actions(&own, &[], Some(20), &[(2, 2)]), Ok(filled.clone()));
         // A take-over that was interrupted after B had been made.
         filled[1] = Action::Fill { from: 2, layout: 1 };
         let old = version(2, &[("A", 1, 1), ("B", 1, 9)]);
-        assert_eq!(actions(&own, &[old], None, &[(1, 2)]), Ok(filled));
+        let old = [old];
+        assert_eq!(actions(&own, &old, None, &[(1, 2)]), Ok(filled.clone()));
+        assert_eq!(
+            actions(&own, &old, Some(10), &[(1, 2), (2, 2)]),
+            Ok(filled.clone())
+        );
+        // And now it is to have another size.
+        filled[1] = Action::Resize {
+            other: Some((2, 1)),
+        };
+        assert_eq!(actions(&own, &old, Some(20), &[(1, 2), (2, 2)]), Ok(filled));
         // Prepared by a newer version whose layout nobody here knows.
         let newer = version(4, &[("A", 1, 1), ("B", 7, 9)]);
         assert_eq!(

@@ -263,6 +263,13 @@ impl Bed {
         self.datapath.0 = Some(open(&self.name, self.settings.clone()));
     }
 
+    /// Opens the datapath a second time beside the first; gives the first.
+    pub fn open_another(&mut self) -> KernelDatapath {
+        let first = self.datapath.0.take().expect("an open datapath");
+        self.datapath.0 = Some(open(&self.name, self.settings.clone()));
+        first
+    }
+
     /// Closes the datapath, as an agent that ends does.
     pub fn close(&mut self) {
         self.datapath.0 = None;

@@ -1,9 +1,11 @@
 //! The daemons: the agent of a node, the operator of a cluster, the embedded store.
 
+mod downgrade;
+
 use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_agent::config::{AgentConfig, Fabric};
-use heddle_datapath::{KernelDatapath, Settings};
+use heddle_datapath::{DatapathError, KernelDatapath, Settings};
 use heddle_kube::store::Store;
 use heddle_kube::store::embedded::{self, Client};
 use heddle_operator::OperatorConfig;
@@ -11,6 +13,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -43,6 +46,18 @@ pub enum Command {
         /// Its configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Do not run: prepare the node's datapath for an older version, and keep it prepared until an agent of
+        /// that version has taken over.
+        #[arg(long, value_name = "VERSION")]
+        prepare_downgrade: Option<u32>,
+        /// Seconds after which the older version must have taken over.
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            default_value_t = 600,
+            requires = "prepare_downgrade"
+        )]
+        time_limit: u64,
         #[command(flatten)]
         logging: Logging,
     },
@@ -70,14 +85,23 @@ pub enum Command {
 /// Runs a daemon until it is told to stop.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Agent { config, logging } => {
+        Command::Agent {
+            config,
+            prepare_downgrade: Some(version),
+            time_limit,
+            logging,
+        } => {
             logging.begin()?;
             let config = read_agent(&config)?;
-            let datapath = KernelDatapath::open(settings(&config)).map_err(|error| {
-                Failure::new("datapath/failed", error.to_string())
-                    .object(config.node_name.clone())
-                    .help("the agent needs root, a bpffs at pinDir and Linux 6.1 or newer; see the log lines above")
-            })?;
+            downgrade::run(&config, version, Duration::from_secs(time_limit))
+        }
+        Command::Agent {
+            config, logging, ..
+        } => {
+            logging.begin()?;
+            let config = read_agent(&config)?;
+            let datapath =
+                KernelDatapath::open(settings(&config)).map_err(|error| refusal(&config, error))?;
             on_runtime("agent", |shutdown| async move {
                 let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
                 heddle_agent::run(config, store, Arc::new(datapath), shutdown)
@@ -113,6 +137,21 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             })
         }
     }
+}
+
+/// What the kernel's side refused.
+fn refusal(config: &AgentConfig, error: DatapathError) -> Failure {
+    let message = error.to_string();
+    let (code, help) = match error {
+        DatapathError::OtherVersion { help, .. } => ("datapath/other-version", help),
+        _ => (
+            "datapath/failed",
+            "the agent needs root, a bpffs at pinDir and Linux 6.1 or newer; see the log lines above".to_owned(),
+        ),
+    };
+    Failure::new(code, message)
+        .object(config.node_name.clone())
+        .help(help)
 }
 
 /// What of the agent's configuration the kernel's side needs.
