@@ -10,10 +10,10 @@ put() { cmp -s "$1" "$2" || install -m 0755 "$1" "$2"; }
 
 started=$SECONDS
 if [ "${1:-}" = lab ]; then
-	say "${STEP:-}cargo build --profile lab (results in $CARGO_TARGET_DIR; 'make build' makes the release)"
-	cargo build --profile lab --locked -p heddle -p heddle-cni
-	put "$CARGO_TARGET_DIR/lab/heddle" bin/heddle
-	put "$CARGO_TARGET_DIR/lab/heddle-cni" bin/heddle-cni
+	say "${STEP:-}cargo build (results in $CARGO_TARGET_DIR, for 'make test' too; 'make build' makes the release)"
+	cargo build --locked -p heddle -p heddle-cni
+	put "$CARGO_TARGET_DIR/debug/heddle" bin/heddle
+	put "$CARGO_TARGET_DIR/debug/heddle-cni" bin/heddle-cni
 	say "built in $((SECONDS - started)) s"
 	exit
 fi

@@ -100,7 +100,7 @@ impl Pair {
         std::thread::scope(|scope| {
             let ping = |from: &Pod, to: &str| {
                 let (from, to) = (from.netns.clone(), to.to_owned());
-                scope.spawn(move || Bed::ping_with(&from, &["-c1"], &to))
+                scope.spawn(move || Bed::ping_with(&from, &["-c1", "-W2"], &to))
             };
             let pings = ways.map(|(from, to)| to.addresses().map(|to| ping(from, &to)));
             pings.map(|families| {
@@ -219,7 +219,7 @@ fn a_policy_on_audit_is_told_and_stops_nothing() {
 #[test]
 fn a_host_policy_that_comes_and_goes_is_attached_each_time() {
     let bed = Bed::new(|_| {});
-    let reaches_router = || Bed::ping_with(&bed.as_host().netns, &["-c1"], "172.31.1.1");
+    let reaches_router = || Bed::ping_with(&bed.as_host().netns, &["-c1", "-W2"], "172.31.1.1");
     for _ in 0..10 {
         bed.set_node_policy(None);
         bed.set_node_policy(Some(&policy(vec![])));

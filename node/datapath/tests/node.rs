@@ -56,7 +56,7 @@ fn pods_of_one_node_talk_and_policy_stops_them() {
         bed.datapath.set_policy(2, &deny_all()).unwrap();
         for address in b.addresses() {
             assert!(
-                !bed.ping(&a, &address),
+                bed.is_silent(&a, &address),
                 "denied ping {address}, host routing {host_routing}"
             );
         }
@@ -73,7 +73,7 @@ fn pods_of_one_node_talk_and_policy_stops_them() {
             .set_policy(2, &allow_ingress(300, 6, 8080))
             .unwrap();
         for address in b.addresses() {
-            assert!(!bed.ping(&a, &address));
+            assert!(bed.is_silent(&a, &address));
             assert_eq!(bed.tcp(&a, &b, &address, 8080), "hello");
             assert_eq!(bed.tcp(&a, &b, &address, 8081), "");
         }
@@ -115,7 +115,7 @@ fn a_new_pod_is_guarded_at_once_and_by_tcx_soon_after() {
     bed.datapath.set_policy(2, &deny_all()).unwrap();
     assert!(filters(&bed).iter().all(|said| said.contains("_pod")));
     for address in b.addresses() {
-        assert!(!bed.ping(&a, &address), "{address}");
+        assert!(bed.is_silent(&a, &address), "{address}");
     }
     bed.datapath.set_policy(2, &allow_all()).unwrap();
     wait_for("tcx links, and filters gone", || {
@@ -225,7 +225,7 @@ fn clsact_does_what_tcx_does() {
         }
         bed.in_node(|| bed.datapath.set_policy(2, &deny_all()).unwrap());
         for address in b.addresses() {
-            assert!(!bed.ping(&a, &address), "{round}: {address}");
+            assert!(bed.is_silent(&a, &address), "{round}: {address}");
         }
         bed.in_node(|| bed.datapath.set_policy(2, &allow_all()).unwrap());
         // The filters of the one before are replaced, not added to.

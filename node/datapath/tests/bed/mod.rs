@@ -356,10 +356,10 @@ impl Bed {
         &self.name
     }
 
-    /// Pings from a namespace with options.
+    /// Pings from a namespace with options. On a busy machine an answer may take its time.
     pub fn ping_with(netns: &str, options: &[&str], address: &str) -> bool {
         Command::new("ip")
-            .args(["netns", "exec", netns, "ping", "-n", "-W1"])
+            .args(["netns", "exec", netns, "ping", "-n", "-W10"])
             .args(options)
             .arg(address)
             .stdout(Stdio::null())
@@ -371,6 +371,11 @@ impl Bed {
 
     pub fn ping(&self, from: &Pod, address: &str) -> bool {
         Self::ping_with(&from.netns, &["-c1"], address)
+    }
+
+    /// Whether nothing answers within a second.
+    pub fn is_silent(&self, from: &Pod, address: &str) -> bool {
+        !Self::ping_with(&from.netns, &["-c1", "-W1"], address)
     }
 
     pub fn ping_from_node(&self, address: &str) -> bool {
