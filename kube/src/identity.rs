@@ -225,6 +225,15 @@ impl IdentityAllocator {
         }
     }
 
+    /// The same without limits, for labels that the pods' own writers did not choose.
+    #[must_use]
+    pub fn unlimited(&self) -> Self {
+        Self {
+            quota: None,
+            ..self.clone()
+        }
+    }
+
     /// The same, with limits for each namespace. It has to be told what exists ([`Self::observe`]).
     #[must_use]
     pub fn limited(mut self, limits: IdentityLimits) -> Self {

@@ -143,6 +143,19 @@ impl LabelSet {
         self.get(Self::NAMESPACE)
     }
 
+    /// These labels with the namespace's labels of others.
+    #[must_use]
+    pub fn with_namespace_of(&self, other: &Self) -> Self {
+        let is_of_namespace = |key: &str| key.starts_with(Self::NAMESPACE_LABELS);
+        let mine = self.iter().filter(|(_, key, _)| !is_of_namespace(key));
+        let others = other.iter().filter(|(_, key, _)| is_of_namespace(key));
+        let mut labels = Self::new();
+        for (source, key, value) in mine.chain(others) {
+            labels.insert(source, key, value);
+        }
+        labels
+    }
+
     /// Every label in order.
     pub fn iter(&self) -> impl Iterator<Item = (Source, &str, &str)> {
         self.0

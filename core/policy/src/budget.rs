@@ -13,10 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What a rule that names addresses costs beside its prefixes: it may tell apart addresses that others' rules
 /// do not, which gives others a row more, however few prefixes it has.
 const RULE_COST: usize = 16;
+/// What a term that names Services costs: their addresses are not known to the policy.
+const SERVICES_COST: usize = 256;
 
 impl Policy {
     /// What its addresses cost in a [`CidrBudget`]: each prefix and each exception of each rule, and 16 for
-    /// each rule that names any. The addresses that CIDR groups list are not part of it.
+    /// each rule that names any; 256 for each term that names Services. The addresses that CIDR groups list are not part
+    /// of it.
     pub fn cidr_cost(&self) -> usize {
         let rules = self.specs.iter().flat_map(|spec| &spec.rules);
         rules.map(rule_cost).sum()
@@ -30,7 +33,8 @@ fn rule_cost(rule: &Rule) -> usize {
     let costs = terms.iter().map(|term| match term {
         Peer::Cidr(block) => 1 + block.except.len(),
         Peer::CidrGroup { except, .. } => 1 + except.len(),
-        Peer::Endpoints(_) | Peer::Services(_) | Peer::Nodes(_) | Peer::Entity(_) => 0,
+        Peer::Services(_) => SERVICES_COST,
+        Peer::Endpoints(_) | Peer::Nodes(_) | Peer::Entity(_) => 0,
     });
     match costs.sum() {
         0 => 0,

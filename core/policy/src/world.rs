@@ -96,6 +96,12 @@ impl Engine {
         self.groups_changed(name, &either)
     }
 
+    /// The labels and prefixes of a CIDR group.
+    pub fn cidr_group(&self, name: &str) -> Option<(&BTreeMap<String, String>, Vec<IpNet>)> {
+        let group = self.named_addresses.groups.get(name)?;
+        Some((&group.labels, group.prefixes.iter().collect()))
+    }
+
     /// Forgets a CIDR group: what refers to it selects nothing. Returns the identities to compile again.
     pub fn remove_cidr_group(&mut self, name: &str) -> BTreeSet<Identity> {
         match self.named_addresses.groups.remove(name) {

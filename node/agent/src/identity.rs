@@ -2,7 +2,7 @@
 
 use crate::agent::{Agent, store_failure, within};
 use heddle_cni::protocol::{ApiError, error_codes};
-use heddle_kube::identity::IdentityError;
+use heddle_kube::identity::{IdentityAllocator, IdentityError};
 use heddle_kube::pod;
 use heddle_kube::store::{Kind, StoreError};
 use heddle_model::{Identity, LabelSet, NamespacedName};
@@ -99,21 +99,7 @@ impl Agent {
         labels: &LabelSet,
         deadline: Instant,
     ) -> Result<Identity, ApiError> {
-        let allocation = tokio::time::timeout_at(deadline.into(), self.identities.resolve(labels));
-        match allocation.await {
-            Ok(Ok(identity)) => Ok(identity),
-            Ok(Err(IdentityError::Store { source, .. })) => {
-                Err(store_failure(&source, &format!("labels {labels}")))
-            }
-            Ok(Err(error)) => {
-                Err(ApiError::new(error.code(), error.to_string()).help(error.help()))
-            }
-            Err(_) => Err(ApiError::new(
-                error_codes::TRY_AGAIN,
-                format!("no identity for the labels {labels}: the store did not answer in time"),
-            )
-            .help("see that the store runs; pods that run keep their network meanwhile")),
-        }
+        allocate(&self.identities, labels, deadline).await
     }
 
     /// Makes identities again that local endpoints have and the store has lost. A number that went to others
@@ -195,38 +181,11 @@ impl Agent {
                 self.identities.forget(former);
             }
             let outcome = match self.allocate_identity(&labels, deadline).await {
-                Ok(identity) => {
-                    tracing::info!(endpoint = id, %identity, "labels changed");
-                    let labels = std::sync::Arc::new(labels);
-                    let moved = self
-                        .on_ledger(move |ledger| {
-                            if ledger.stands_for_others(identity, &labels) {
-                                return Err(());
-                            }
-                            ledger.relabel_endpoint(id, identity, labels);
-                            ledger.reconcile();
-                            let endpoint = ledger.endpoints.get(&id);
-                            let attached = endpoint.filter(|it| it.attached && !it.leaving);
-                            Ok(attached.map(|it| it.record.clone()))
-                        })
-                        .await;
-                    match moved {
-                        Ok(record) => {
-                            if let Some(record) = record
-                                && let Err(error) = self.save(&record).await
-                            {
-                                tracing::warn!(endpoint = id, "{}", error.message);
-                            }
-                            self.on_ledger(move |ledger| ledger.republish.insert(id))
-                                .await;
-                            Ok(())
-                        }
-                        Err(()) => {
-                            self.identities.forget(identity);
-                            Err(other_labels(identity))
-                        }
-                    }
-                }
+                Ok(identity) => self.move_endpoint(id, identity, labels).await,
+                Err(error) if is_limit(&error) => self
+                    .follow_namespace(id, &kept, &labels, deadline)
+                    .await
+                    .and(Err(error)),
                 Err(error) => Err(error),
             };
             let Err(error) = outcome else {
@@ -251,6 +210,58 @@ impl Agent {
         self.republish().await && done
     }
 
+    /// Gives an endpoint the identity of other labels.
+    async fn move_endpoint(
+        &self,
+        id: u16,
+        identity: Identity,
+        labels: LabelSet,
+    ) -> Result<(), ApiError> {
+        tracing::info!(endpoint = id, %identity, "labels changed");
+        let labels = std::sync::Arc::new(labels);
+        let moved = self
+            .on_ledger(move |ledger| {
+                if ledger.stands_for_others(identity, &labels) {
+                    return Err(());
+                }
+                ledger.relabel_endpoint(id, identity, labels);
+                ledger.republish.insert(id);
+                ledger.reconcile();
+                let endpoint = ledger.endpoints.get(&id);
+                let attached = endpoint.filter(|it| it.attached && !it.leaving);
+                Ok(attached.map(|it| it.record.clone()))
+            })
+            .await;
+        let Ok(record) = moved else {
+            self.identities.forget(identity);
+            return Err(other_labels(identity));
+        };
+        if let Some(record) = record
+            && let Err(error) = self.save(&record).await
+        {
+            tracing::warn!(endpoint = id, "{}", error.message);
+        }
+        Ok(())
+    }
+
+    /// The limits are about the labels that a pod's own writers choose. What the administrator of its namespace says
+    /// of the namespace counts at once, with the pod's labels as they were.
+    async fn follow_namespace(
+        &self,
+        id: u16,
+        kept: &LabelSet,
+        wanted: &LabelSet,
+        deadline: Instant,
+    ) -> Result<(), ApiError> {
+        let labels = kept.with_namespace_of(wanted);
+        if labels == *kept {
+            return Ok(());
+        }
+        let unlimited = self.identities.unlimited();
+        let identity = allocate(&unlimited, &labels, deadline).await?;
+        self.move_endpoint(id, identity, labels).await
+    }
+
     /// Writes endpoints to the store whose identity changed. False when some could not be written; they stay marked.
     async fn republish(&self) -> bool {
         let due = self.on_ledger(|ledger| ledger.republish.clone()).await;
@@ -268,6 +279,26 @@ impl Agent {
             }
         }
         done
+    }
+}
+
+async fn allocate(
+    identities: &IdentityAllocator,
+    labels: &LabelSet,
+    deadline: Instant,
+) -> Result<Identity, ApiError> {
+    let allocation = tokio::time::timeout_at(deadline.into(), identities.resolve(labels));
+    match allocation.await {
+        Ok(Ok(identity)) => Ok(identity),
+        Ok(Err(IdentityError::Store { source, .. })) => {
+            Err(store_failure(&source, &format!("labels {labels}")))
+        }
+        Ok(Err(error)) => Err(ApiError::new(error.code(), error.to_string()).help(error.help())),
+        Err(_) => Err(ApiError::new(
+            error_codes::TRY_AGAIN,
+            format!("no identity for the labels {labels}: the store did not answer in time"),
+        )
+        .help("see that the store runs; pods that run keep their network meanwhile")),
     }
 }
 

@@ -20,6 +20,7 @@ fn reduce(rule: &mut Rule) {
     let Peers::Terms(terms) = &mut rule.peers else {
         return;
     };
+    let allows = rule.action == Action::Allow;
     let mut named = false;
     let mut in_cluster = false;
     terms.retain(|term| match term {
@@ -32,7 +33,12 @@ fn reduce(rule: &mut Rule) {
             named = true;
             false
         }
-        Peer::Endpoints(_) | Peer::Services(_) | Peer::Nodes(_) | Peer::Entity(_) => true,
+        // One that allows keeps the Services' pods out, too; one that denies goes on denying them.
+        Peer::Services(_) => {
+            named = true;
+            !allows
+        }
+        Peer::Endpoints(_) | Peer::Nodes(_) | Peer::Entity(_) => true,
     });
     if named && rule.action != Action::Allow {
         rule.action = Action::Deny;

@@ -8,7 +8,7 @@ use heddle_policy::{CidrBudget, CidrLimits};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What has addresses: policies, groups, and the EndpointSlices of services without a selector.
+/// What has addresses: policies and groups.
 pub(super) type Budget = CidrBudget<(Kind, NamespacedName)>;
 
 /// A budget with the configured limits. Pods and nodes have half of the ipcache for themselves.
@@ -33,7 +33,6 @@ impl Ledger {
         for key in changed {
             match key.0 {
                 Kind::CiliumCIDRGroup => self.group_budget_changed(&key.1.name),
-                Kind::EndpointSlice => self.slice_budget_changed(&key.1),
                 _ => self.policy_budget_changed(&key),
             }
         }
@@ -46,9 +45,6 @@ impl Ledger {
             Kind::CiliumCIDRGroup => format!(
                 "{kind} {} lists more addresses than fit beside those of other cluster-wide objects (maxPolicyCidrs): what it listed before still counts",
                 name.name
-            ),
-            Kind::EndpointSlice => format!(
-                "{kind} {name} has more addresses than its namespace may name (maxCidrsPerNamespace): policies see none of them"
             ),
             _ => format!("{kind} {name}: {}", super::policies::TOO_MANY_CIDRS),
         });

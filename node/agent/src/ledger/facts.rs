@@ -2,6 +2,7 @@
 
 use super::Ledger;
 use super::budget::made;
+use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{CidrGroup, Problem, parse_cidr_group};
 use heddle_kube::service;
 use heddle_kube::store::{Kind, Object};
@@ -9,27 +10,24 @@ use heddle_model::NamespacedName;
 use heddle_policy::ServiceFacts;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// Addresses of a service that policies see at most, in the order of the addresses.
+const MOST_ADDRESSES: usize = 4_096;
 
 /// Groups, services and their endpoints as the store has them.
 #[derive(Debug, Default)]
 pub(crate) struct NamedFacts {
     /// Services, without addresses.
     services: BTreeMap<NamespacedName, ServiceFacts>,
-    /// EndpointSlices of services.
-    slices: BTreeMap<NamespacedName, Slice>,
+    /// The addresses of the EndpointSlices of each service.
+    slices: BTreeMap<NamespacedName, BTreeMap<NamespacedName, Vec<IpNet>>>,
+    /// The service that each EndpointSlice belongs to.
+    service_of: BTreeMap<NamespacedName, NamespacedName>,
     /// Groups whose present content is refused; what they listed before still counts.
     refused: BTreeMap<String, Problem>,
     /// Groups that list more than fits; what they listed before still counts.
     too_large: BTreeMap<String, CidrGroup>,
-}
-
-/// An EndpointSlice of a service.
-#[derive(Debug)]
-struct Slice {
-    of: NamespacedName,
-    addresses: Vec<IpNet>,
-    /// When it was made.
-    made: String,
 }
 
 impl NamedFacts {
@@ -39,20 +37,15 @@ impl NamedFacts {
         self.refused.iter().map(named)
     }
 
-    /// What is known of a service with the addresses of its slices, as far as these fit.
-    fn service(
-        &self,
-        name: &NamespacedName,
-        fits: impl Fn(&NamespacedName) -> bool,
-    ) -> Option<ServiceFacts> {
+    /// What is known of a service with the addresses of its slices.
+    fn service(&self, name: &NamespacedName) -> Option<ServiceFacts> {
         let mut facts = self.services.get(name)?.clone();
-        let mine = self.slices.iter().filter(|(_, slice)| slice.of == *name);
-        let mine = mine.filter(|(slice, _)| fits(slice));
-        let addresses: BTreeSet<IpNet> = mine
-            .flat_map(|(_, slice)| &slice.addresses)
+        let slices = self.slices.get(name).into_iter().flatten();
+        let addresses: BTreeSet<IpNet> = slices
+            .flat_map(|(_, addresses)| addresses)
             .copied()
             .collect();
-        facts.addresses = addresses.into_iter().collect();
+        facts.addresses = addresses.into_iter().take(MOST_ADDRESSES).collect();
         Some(facts)
     }
 }
@@ -70,7 +63,10 @@ impl Ledger {
                     .cidr_budget
                     .set(key.clone(), "", &made(&object.value), cost);
                 self.group_budget_changed(name);
-                if !self.cidr_budget.admits(&key) {
+                if self.cidr_budget.admits(&key) {
+                    let _ = std::fs::remove_file(self.kept_group(name));
+                } else {
+                    self.keep_group(name);
                     tracing::error!(group = %name, "CIDR group not taken in, what it listed before still counts: all groups and cluster-wide policies name more addresses than fit (maxPolicyCidrs)");
                 }
                 self.budget_changed(changed);
@@ -83,6 +79,7 @@ impl Ledger {
                     );
                     self.named.refused.insert(name.clone(), problem);
                 }
+                self.keep_group(name);
             }
         }
         self.policy_revision = self.policy_revision.max(object.revision);
@@ -99,9 +96,37 @@ impl Ledger {
         }
     }
 
+    fn kept_group(&self, name: &str) -> PathBuf {
+        let groups = self.config.state_dir.join("groups");
+        groups.join(format!("{}.json", file_stem(name, "accepted")))
+    }
+
+    /// What a group lists that is not taken in stays as it was, also over a restart of the agent.
+    fn keep_group(&mut self, name: &str) {
+        let path = self.kept_group(name);
+        if let Some(group) = self.engine.cidr_group(name) {
+            let kept = serde_json::to_vec(&group)
+                .map_err(std::io::Error::from)
+                .and_then(|content| {
+                    make_private_directory(&self.config.state_dir.join("groups"))?;
+                    write_durably(&path, &content)
+                });
+            if let Err(error) = kept {
+                tracing::error!(group = %name, %error, "what it listed before cannot be kept over a restart");
+            }
+            return;
+        }
+        let kept = std::fs::read(&path).ok();
+        if let Some((labels, cidrs)) = kept.and_then(|kept| serde_json::from_slice(&kept).ok()) {
+            let touched = self.engine.set_cidr_group(name, labels, cidrs);
+            self.touched.extend(touched);
+        }
+    }
+
     pub(super) fn remove_cidr_group(&mut self, name: &str, revision: u64) {
         self.named.refused.remove(name);
         self.named.too_large.remove(name);
+        let _ = std::fs::remove_file(self.kept_group(name));
         let key = (Kind::CiliumCIDRGroup, NamespacedName::new("", name));
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
@@ -129,65 +154,34 @@ impl Ledger {
         self.remove_slice(&object.name, object.revision);
         if let Some(of) = service::of_slice(&object.value) {
             let addresses = service::slice_addresses(&object.value).into_iter();
-            let slice = Slice {
-                of: of.clone(),
-                addresses: addresses.map(IpNet::from).collect(),
-                made: made(&object.value),
-            };
-            self.named.slices.insert(object.name.clone(), slice);
+            let addresses = addresses.map(IpNet::from).collect();
+            let slices = self.named.slices.entry(of.clone()).or_default();
+            slices.insert(object.name.clone(), addresses);
+            self.named
+                .service_of
+                .insert(object.name.clone(), of.clone());
             self.service_changed(&of, object.revision);
         }
     }
 
     pub(super) fn remove_slice(&mut self, name: &NamespacedName, revision: u64) {
-        if let Some(slice) = self.named.slices.remove(name) {
-            let changed = self
-                .cidr_budget
-                .remove(&(Kind::EndpointSlice, name.clone()));
-            self.budget_changed(changed);
-            self.service_changed(&slice.of, revision);
-        }
-    }
-
-    /// The addresses of a slice fit now, or do not any more: then its service is as if it had them not.
-    pub(super) fn slice_budget_changed(&mut self, name: &NamespacedName) {
-        if let Some(of) = self.named.slices.get(name).map(|slice| slice.of.clone()) {
-            self.tell_engine_of_service(&of);
+        if let Some(of) = self.named.service_of.remove(name) {
+            if let Some(slices) = self.named.slices.get_mut(&of) {
+                slices.remove(name);
+                if slices.is_empty() {
+                    self.named.slices.remove(&of);
+                }
+            }
+            self.service_changed(&of, revision);
         }
     }
 
     fn service_changed(&mut self, name: &NamespacedName, revision: u64) {
-        // Addresses count where there is no selector.
-        let facts = self.named.services.get(name);
-        let counts =
-            facts.is_some_and(|facts| facts.selector.as_ref().is_none_or(BTreeMap::is_empty));
-        let slices = self.named.slices.iter();
-        let costs: Vec<_> = slices
-            .filter(|(_, slice)| slice.of == *name)
-            .map(|(slice, it)| {
-                let cost = if counts { it.addresses.len() } else { 0 };
-                (slice.clone(), it.made.clone(), cost)
-            })
-            .collect();
-        let mut changed = BTreeSet::new();
-        for (slice, made, cost) in costs {
-            let key = (Kind::EndpointSlice, slice);
-            changed.extend(self.cidr_budget.set(key, &name.namespace, &made, cost));
-        }
-        self.tell_engine_of_service(name);
-        self.budget_changed(changed);
-        self.policy_revision = self.policy_revision.max(revision);
-    }
-
-    fn tell_engine_of_service(&mut self, name: &NamespacedName) {
-        let fits = |slice: &NamespacedName| {
-            let key = (Kind::EndpointSlice, slice.clone());
-            self.cidr_budget.admits(&key)
-        };
-        let touched = match self.named.service(name, fits) {
+        let touched = match self.named.service(name) {
             Some(facts) => self.engine.set_service(name.clone(), facts),
             None => self.engine.remove_service(name),
         };
         self.touched.extend(touched);
+        self.policy_revision = self.policy_revision.max(revision);
     }
 }

@@ -1,5 +1,6 @@
 //! The node's own policy: what host policies say of this node, and what they must not cut.
 
+use super::transition::truncated;
 use super::{Ledger, Shortfall};
 use crate::directory::PolicyListing;
 use crate::endpoint::as_compiled;
@@ -153,13 +154,19 @@ impl Ledger {
         }
     }
 
-    /// Replaces the node's policy in force by one with other rows for some addresses. Where that does not fit,
-    /// addresses stay as they are: a node that is cut off is out of reach for those who could mend it.
-    pub(super) fn replace_node_policy(&mut self, policy: CompiledPolicy) {
+    /// Replaces the node's policy in force by one with other rows for some addresses, or as much of it as fits.
+    pub(super) fn replace_node_policy(
+        &mut self,
+        policy: CompiledPolicy,
+        last: &BTreeSet<Identity>,
+    ) {
+        let most = self.config.max_policy_entries as usize;
+        let policy = if policy.entries.len() > most {
+            truncated(&policy, most, last)
+        } else {
+            policy
+        };
         self.put_node_policy(Some(Arc::new(policy)));
-        if let Some(shortfall) = self.shortfalls.remove(NODE) {
-            self.failures.insert(NODE.to_owned(), shortfall.reason);
-        }
     }
 
     /// Writes the node's policy if the kernel has another.
@@ -175,7 +182,10 @@ impl Ledger {
             // It was not begun: what was in force is in force.
             Err(error @ DatapathError::MapFull { .. }) => {
                 let shortfall = Shortfall {
-                    reason: format!("{error}{}", self.largest_policies(Identity::OWN_NODE)),
+                    reason: format!(
+                        "{error}; the former policy stays, without what it can no longer tell apart; {}",
+                        self.largest_policies(Identity::OWN_NODE)
+                    ),
                     pod: None,
                     identity: Some(Identity::OWN_NODE),
                 };

@@ -108,7 +108,16 @@ pub(crate) struct LocalEndpoint {
     /// Why its policy could not be brought into force.
     pub(crate) failure: Option<String>,
     /// A policy that did not fit.
-    too_large: Option<Arc<CompiledPolicy>>,
+    too_large: Option<TooLarge>,
+}
+
+/// A policy that does not fit.
+#[derive(Clone, Debug)]
+struct TooLarge {
+    whole: Arc<CompiledPolicy>,
+    /// As much of it as fits.
+    part: Arc<CompiledPolicy>,
+    reason: String,
 }
 
 /// What is wished and does not fit: nobody but the endpoint waits for it.
@@ -138,6 +147,15 @@ impl LocalEndpoint {
             failure: None,
             too_large: None,
         }
+    }
+
+    /// Whether of its wished policy, which does not fit, as much is in force as fits.
+    pub(crate) fn has_part_of_wished(&self) -> bool {
+        let too_large = self.too_large.as_ref();
+        too_large.is_some_and(|too_large| {
+            self.wished.as_ref() == Some(&too_large.whole)
+                && self.policy.as_ref() == Some(&too_large.part)
+        })
     }
 
     pub(crate) const fn state(&self) -> &'static str {

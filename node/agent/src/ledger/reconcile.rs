@@ -1,7 +1,7 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
-use super::transition::{closed, with_fresh, with_joined};
-use super::{CIDRS_FILE, Ledger, Shortfall};
+use super::transition::{truncated, with_fresh, with_joined};
+use super::{CIDRS_FILE, Ledger, Shortfall, TooLarge};
 use crate::directory::{PolicyListing, Shapes};
 use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
@@ -132,12 +132,14 @@ impl Ledger {
                 Some((*id, with_fresh(present, &self.cidr_changes)?))
             })
             .collect();
+        let fresh = self.cidr_changes.iter().filter(|change| change.fresh);
+        let fresh: BTreeSet<Identity> = fresh.map(|change| change.after).collect();
         for (id, policy) in extended {
-            self.replace_policy(id, policy);
+            self.write_policy(id, Arc::new(policy), &fresh);
         }
         let node = self.host.in_force();
         if let Some(policy) = node.and_then(|present| with_fresh(present, &self.cidr_changes)) {
-            self.replace_node_policy(policy);
+            self.replace_node_policy(policy, &fresh);
         }
     }
 
@@ -151,13 +153,16 @@ impl Ledger {
         let reduced: Vec<_> = self
             .staying()
             .filter(|(_, endpoint)| endpoint.policy != endpoint.wished)
+            // A part of the wished one says of no address more than that.
+            .filter(|(_, endpoint)| !endpoint.has_part_of_wished())
             .filter_map(|(id, endpoint)| {
                 let stale = endpoint.policy.as_ref()?;
                 Some((*id, with_joined(stale, &self.cidr_changes, cookie)?))
             })
             .collect();
+        let none = BTreeSet::new();
         for (id, policy) in reduced {
-            self.replace_policy(id, policy);
+            self.write_policy(id, Arc::new(policy), &none);
         }
         let stale = self
             .host
@@ -165,15 +170,7 @@ impl Ledger {
             .filter(|policy| self.host.wished() != Some(*policy));
         if let Some(policy) = stale.and_then(|stale| with_joined(stale, &self.cidr_changes, cookie))
         {
-            self.replace_node_policy(policy);
-        }
-    }
-
-    /// Replaces the policy in force by one with other rows for some addresses; where that does not fit, nothing
-    /// passes until something fits again.
-    fn replace_policy(&mut self, id: u16, policy: CompiledPolicy) {
-        if !self.write_policy(id, Arc::new(policy)) {
-            self.write_policy(id, Arc::new(closed()));
+            self.replace_node_policy(policy, &none);
         }
     }
 
@@ -287,7 +284,7 @@ impl Ledger {
             if let Some(listing) = self.endpoints.get(&id).and_then(|it| it.listing.as_ref()) {
                 self.directory.add_cookies(listing);
             }
-            self.write_policy(id, policy);
+            self.write_policy(id, policy, &BTreeSet::new());
         }
         self.list_policies();
         self.write_node_policy();
@@ -297,23 +294,21 @@ impl Ledger {
     /// not fit, they are not told.
     fn list_policies(&mut self) {
         for (id, endpoint) in &mut self.endpoints {
-            if endpoint.policy.is_some()
-                && endpoint.policy == endpoint.wished
-                && let Some(listing) = endpoint.listing.take()
-            {
+            let in_force = endpoint.policy.is_some()
+                && (endpoint.policy == endpoint.wished || endpoint.has_part_of_wished());
+            if in_force && let Some(listing) = endpoint.listing.take() {
                 self.directory.add_cookies(&listing);
                 self.directory.set_policy(*id, listing);
             }
         }
     }
 
-    /// True unless it does not fit.
-    fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>) -> bool {
+    /// Puts a policy in force, or as much of it as fits. `last` are the identities whose entries have to wait for room.
+    fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>, last: &BTreeSet<Identity>) {
         let outcome = self.datapath.set_policy(id, &policy);
         let Some(endpoint) = self.endpoints.get_mut(&id) else {
-            return true;
+            return;
         };
-        let object = format!("endpoint {id} ({})", endpoint.record.pod);
         match outcome {
             Ok(()) => {
                 if endpoint.wished.as_ref() == Some(&policy) {
@@ -321,42 +316,69 @@ impl Ledger {
                     endpoint.too_large = None;
                 }
                 endpoint.policy = Some(policy);
-                true
             }
-            // It was not begun: what was in force is in force.
-            Err(error @ DatapathError::MapFull { .. }) => {
-                let known = endpoint.failure.clone().filter(|_| {
-                    let before = endpoint.too_large.as_ref();
-                    before.is_some_and(|before| Arc::ptr_eq(before, &policy))
-                });
+            Err(DatapathError::MapFull { entries, max, map }) => {
                 let identity = endpoint.identity;
-                let pod = endpoint.record.pod.clone();
-                let reason =
-                    known.unwrap_or_else(|| format!("{error}{}", self.largest_policies(identity)));
-                if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                    endpoint.too_large = Some(policy);
-                    endpoint.failure = Some(reason.clone());
-                }
-                let shortfall = Shortfall {
-                    reason,
-                    pod: Some(pod),
-                    identity: Some(identity),
-                };
-                self.shortfalls.insert(object, shortfall);
-                false
+                let known = endpoint.too_large.clone();
+                let known = known.filter(|known| Arc::ptr_eq(&known.whole, &policy));
+                let too_large = known.unwrap_or_else(|| {
+                    let error = DatapathError::MapFull { entries, max, map };
+                    let most = usize::try_from(max).unwrap_or(usize::MAX);
+                    TooLarge {
+                        part: Arc::new(truncated(&policy, most, last)),
+                        reason: format!(
+                            "{error}; only a part of what it allows is in force; {}",
+                            self.largest_policies(identity)
+                        ),
+                        whole: policy,
+                    }
+                });
+                self.write_part(id, too_large);
             }
-            Err(error) => {
-                // The kernel may have the old one or the new one.
-                endpoint.policy = None;
-                let reason = error.to_string();
-                if endpoint.failure.as_ref() != Some(&reason) {
-                    tracing::error!(endpoint = id, %object, %reason, "policy not in force");
-                    endpoint.failure = Some(reason.clone());
-                }
-                self.failures.insert(object, reason);
-                true
-            }
+            Err(error) => self.policy_in_doubt(id, &error),
         }
+    }
+
+    fn write_part(&mut self, id: u16, too_large: TooLarge) {
+        let in_force = self.endpoints.get(&id).and_then(|it| it.policy.clone());
+        let outcome = if in_force.as_ref() == Some(&too_large.part) {
+            Ok(())
+        } else {
+            self.datapath.set_policy(id, &too_large.part)
+        };
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return;
+        };
+        match outcome {
+            Ok(()) => endpoint.policy = Some(Arc::clone(&too_large.part)),
+            // There is no room for another map: what was in force is in force.
+            Err(DatapathError::MapFull { .. }) => {}
+            Err(error) => return self.policy_in_doubt(id, &error),
+        }
+        endpoint.failure = Some(too_large.reason.clone());
+        let shortfall = Shortfall {
+            reason: too_large.reason.clone(),
+            pod: Some(endpoint.record.pod.clone()),
+            identity: Some(endpoint.identity),
+        };
+        endpoint.too_large = Some(too_large);
+        let object = format!("endpoint {id} ({})", endpoint.record.pod);
+        self.shortfalls.insert(object, shortfall);
+    }
+
+    /// The kernel may have the old one or the new one.
+    fn policy_in_doubt(&mut self, id: u16, error: &DatapathError) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+            return;
+        };
+        endpoint.policy = None;
+        let object = format!("endpoint {id} ({})", endpoint.record.pod);
+        let reason = error.to_string();
+        if endpoint.failure.as_ref() != Some(&reason) {
+            tracing::error!(endpoint = id, %object, %reason, "policy not in force");
+            endpoint.failure = Some(reason.clone());
+        }
+        self.failures.insert(object, reason);
     }
 
     /// Who makes the policy of an identity large.
@@ -367,10 +389,7 @@ impl Ledger {
         let named: Vec<String> = named
             .map(|(policy, rows)| format!("{policy} ({rows} rows)"))
             .collect();
-        format!(
-            "; the former policy stays, without what it can no longer tell apart; the largest parts are {}",
-            named.join(", ")
-        )
+        format!("its largest parts are {}", named.join(", "))
     }
 
     fn write_facts(&mut self) {

@@ -178,16 +178,23 @@ async fn a_policy_that_does_not_fit_stops_nobody_else_and_is_never_wider_than_be
         .await;
     node.settled().await;
     assert!(reaches(&node, 2, "198.51.100.9") && reaches(&node, 2, "203.0.113.9"));
-    // Nobody tells the two addresses apart any more, but for the former policy: it denies both.
-    assert!(!reaches(&node, 1, "203.0.113.9"));
-    assert!(!reaches(&node, 1, "20.0.0.1"));
+    // As much of it is in force as fits, and nothing of the former version.
+    assert!(!reaches(&node, 1, "203.0.113.9") && !reaches(&node, 1, "198.51.100.9"));
+    let allowed = |node: &Node| {
+        let all = (0..20).map(|at| format!("20.0.{at}.1"));
+        all.filter(|address| reaches(node, 1, address)).count()
+    };
+    assert!((1..20).contains(&allowed(&node)), "{}", allowed(&node));
+    // Its pods start all the same.
+    node.pod("shop", "big2", &[("app", "big")]).await;
+    node.add("c3", "shop", "big2").await.unwrap();
     let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
     assert_eq!(told[0]["pod"], "big");
     assert_eq!(told[0]["policies"], json!(["NetworkPolicy shop/big"]));
 
     node.datapath.limit_rows(None);
     eventually("healed", || async {
-        reaches(&node, 1, "20.0.0.1") && !reaches(&node, 1, "198.51.100.9")
+        allowed(&node) == 20 && !reaches(&node, 1, "198.51.100.9")
     })
     .await;
     assert!(node.differences().await.is_empty());
@@ -233,4 +240,137 @@ async fn one_namespaces_identities_are_bounded_and_nobody_waits_for_them() {
             .await
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_namespaces_label_counts_whatever_its_pods_do_with_theirs() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| config.new_identities_per_minute = 1)
+        .await;
+    node.pod("shop", "web", &[("n", "first")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    // The pod changes its labels until it may not any more.
+    for at in 0..6 {
+        node.pod("shop", "web", &[("n", &format!("n{at}"))]).await;
+        node.settled().await;
+    }
+    assert_eq!(
+        node.agent()
+            .on_ledger(|ledger| ledger.not_in_force().len())
+            .await,
+        1
+    );
+    node.put(json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": "shop", "labels": { "quarantine": "true" } },
+    }))
+    .await;
+    node.settled().await;
+    let identity = node.datapath.kernel().facts[&1].identity;
+    let labels = node
+        .agent()
+        .on_ledger(move |ledger| ledger.engine.labels(identity).cloned())
+        .await
+        .unwrap();
+    let quarantine = "io.cilium.k8s.namespace.labels.quarantine";
+    assert_eq!(labels.get(quarantine), Some("true"), "{labels}");
+}
+
+#[tokio::test]
+async fn nobody_pads_its_policies_until_those_above_them_do_not_fit() {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let mut padding = to_addresses("shop", "padding", "web", &[]);
+    let rules = addresses(20, 20).into_iter();
+    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
+    padding["spec"]["egress"] = rules.chain([json!({})]).collect();
+    node.put(padding).await;
+    node.settled().await;
+    let rows = node.datapath.kernel().policies[&1].1.entries.len();
+    node.datapath.limit_rows(Some(rows));
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "above" },
+        "spec": { "endpointSelector": {}, "egressDeny": [{ "toCIDR": ["203.0.113.0/24"] }] },
+    }))
+    .await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, "203.0.113.9"));
+}
+
+#[tokio::test]
+async fn a_host_policy_that_has_no_room_for_more_addresses_holds_nobody_back() {
+    let node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let own = NamespacedName::new("", "n1");
+    let mut object = node.store.get(Kind::Node, &own).await.unwrap().value;
+    object["metadata"]["labels"] = json!({ "role": "edge" });
+    node.store.update(Kind::Node, object).await.unwrap();
+    let ports: Vec<Value> = (1..10)
+        .map(|port| json!({ "ports": [{ "port": port.to_string(), "protocol": "TCP" }] }))
+        .collect();
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "edge" },
+        "spec": { "nodeSelector": { "matchLabels": { "role": "edge" } },
+                  "ingress": [{ "fromCIDR": ["0.0.0.0/0"], "toPorts": ports }] },
+    }))
+    .await;
+    node.settled().await;
+    let rows = node.datapath.kernel().node_policy.unwrap().entries.len();
+    node.datapath.limit_rows(Some(rows + 20));
+    let mut many = to_addresses("shop", "many", "nobody", &[]);
+    let rules = addresses(20, 50).into_iter();
+    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
+    many["spec"]["egress"] = rules.collect();
+    node.put(many).await;
+    let web = to_addresses("shop", "web", "web", &["203.0.113.0/24".to_owned()]);
+    node.put(web).await;
+    node.settled().await;
+    assert!(reaches(&node, 1, "203.0.113.9") && !reaches(&node, 1, "198.51.100.9"));
+    let many = NamespacedName::new("shop", "many");
+    node.store
+        .delete(Kind::NetworkPolicy, &many, None)
+        .await
+        .unwrap();
+    node.settled().await;
+    eventually("healed", || async {
+        node.agent()
+            .on_ledger(|ledger| ledger.not_in_force().is_empty())
+            .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_group_listed_before_it_grew_too_large_counts_over_a_restart() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| config.max_policy_cidrs = 100)
+        .await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let group = |count: usize| {
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": { "name": "feed" },
+            "spec": { "externalCIDRs": addresses(20, count) },
+        })
+    };
+    node.put(group(10)).await;
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "deny" },
+        "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["all"] }],
+                  "egressDeny": [{ "toCIDRSet": [{ "cidrGroupRef": "feed" }] }] },
+    }))
+    .await;
+    node.put(group(200)).await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, "20.0.0.1") && reaches(&node, 1, "20.0.50.1"));
+    node.restart().await;
+    assert!(!reaches(&node, 1, "20.0.0.1"));
+    node.put(group(50)).await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, "20.0.40.1"));
 }

@@ -91,6 +91,31 @@ pub(super) fn with_joined(
     Some(reduced)
 }
 
+/// A policy with as many entries as fit: all that deny, and of those that allow the ones for reserved identities, pods and
+/// then addresses, as far as there is room; those for the identities in `last` go first. It allows nothing that
+/// the whole policy does not: of the entries for one peer, a wider one is never stronger than a narrower one.
+pub(super) fn truncated(
+    policy: &CompiledPolicy,
+    most: usize,
+    last: &BTreeSet<Identity>,
+) -> CompiledPolicy {
+    let (mut entries, mut allowing): (Vec<Entry>, Vec<Entry>) = policy
+        .entries
+        .iter()
+        .partition(|entry| entry.verdict == EntryVerdict::Deny);
+    if entries.len() > most {
+        return closed();
+    }
+    allowing.sort_by_key(|entry| (last.contains(&entry.key.identity), entry.key.identity));
+    allowing.truncate(most - entries.len());
+    entries.append(&mut allowing);
+    entries.sort_unstable_by_key(|entry| entry.key);
+    CompiledPolicy {
+        entries,
+        ..policy.clone()
+    }
+}
+
 /// A policy that lets nothing pass.
 pub(super) const fn closed() -> CompiledPolicy {
     CompiledPolicy {
@@ -183,5 +208,31 @@ mod tests {
             closed().lookup(Direction::Ingress, Identity::HOST, Identity(0), 6, 80),
             None
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_of_what_is_allowed_and_never_of_what_is_denied() {
+        let mut policy = allowing(&[0, 300, 301, 1 << 24]);
+        policy.entries[1].verdict = EntryVerdict::Deny;
+        let identities = |policy: &CompiledPolicy| -> Vec<u32> {
+            policy
+                .entries
+                .iter()
+                .map(|entry| entry.key.identity.0)
+                .collect()
+        };
+        let none = BTreeSet::new();
+        assert_eq!(
+            identities(&truncated(&policy, 4, &none)),
+            [0, 300, 301, 1 << 24]
+        );
+        assert_eq!(identities(&truncated(&policy, 3, &none)), [0, 300, 301]);
+        let last = BTreeSet::from([Identity(0)]);
+        assert_eq!(
+            identities(&truncated(&policy, 3, &last)),
+            [300, 301, 1 << 24]
+        );
+        assert_eq!(identities(&truncated(&policy, 1, &none)), [300]);
+        assert_eq!(truncated(&policy, 0, &none), closed());
     }
 }

@@ -48,6 +48,19 @@ struct State {
     node_addresses: BTreeSet<IpNet>,
 }
 
+impl State {
+    fn check_rows(&self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
+        match self.row_limit {
+            Some(max) if policy.entries.len() > max => Err(DatapathError::MapFull {
+                map: "POLICIES",
+                entries: policy.entries.len() as u64,
+                max: max as u64,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A datapath in memory.
 #[derive(Default)]
 pub(crate) struct FakeDatapath {
@@ -143,15 +156,7 @@ impl Datapath for FakeDatapath {
 
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         self.change_by("set_policy", endpoint.to_string(), |state| {
-            if let Some(max) = state.row_limit
-                && policy.entries.len() > max
-            {
-                return Err(DatapathError::MapFull {
-                    map: "POLICIES",
-                    entries: policy.entries.len() as u64,
-                    max: max as u64,
-                });
-            }
+            state.check_rows(policy)?;
             let held = state
                 .kernel
                 .policies
@@ -262,7 +267,11 @@ impl Datapath for FakeDatapath {
     }
 
     fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError> {
-        self.state.lock().unwrap().kernel.node_policy = policy.cloned();
+        let mut state = self.state.lock().unwrap();
+        if let Some(policy) = policy {
+            state.check_rows(policy)?;
+        }
+        state.kernel.node_policy = policy.cloned();
         Ok(())
     }
 
