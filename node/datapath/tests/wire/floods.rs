@@ -28,10 +28,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A node with a victim that may only begin something towards its server, the server, towards which only the
 /// victim may begin something, and a pod that may do everything.
-struct Node {
-    bed: Bed,
-    victim: Pod,
-    server: Pod,
+pub struct Node {
+    pub bed: Bed,
+    pub victim: Pod,
+    pub server: Pod,
     flooder: Pod,
     wire: Wire,
 }
@@ -49,7 +49,7 @@ fn only(direction: Direction, identity: u32) -> CompiledPolicy {
 }
 
 impl Node {
-    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn new(change: impl FnOnce(&mut Settings)) -> Self {
         keep_to_one_cpu();
         let bed = Bed::new(change);
         let victim = bed.pod(1, VICTIM);
@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// A frame of an endpoint.
-    fn frame(&self, endpoint: u16, packet: &[u8]) -> Vec<u8> {
+    pub fn frame(&self, endpoint: u16, packet: &[u8]) -> Vec<u8> {
         let endpoints = self.bed.datapath.endpoints().expect("endpoints");
         let facts = endpoints
             .into_iter()
@@ -90,11 +90,11 @@ impl Node {
             .entries
     }
 
-    fn established(&self) -> u64 {
+    pub fn established(&self) -> u64 {
         self.entries(map_names::ESTABLISHED)
     }
 
-    fn connect(&self, v6: bool) -> Connection {
+    pub fn connect(&self, v6: bool) -> Connection {
         let listener = in_netns(&self.server.netns, || {
             TcpListener::bind(("::", 0)).expect("bind")
         });
@@ -127,9 +127,9 @@ impl Node {
     }
 }
 
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
 }
 
 impl Connection {
@@ -138,12 +138,12 @@ impl Connection {
         from.write_all(b"data").is_ok() && to.read_exact(&mut heard).is_ok() && heard == *b"data"
     }
 
-    fn echoes(&mut self) -> bool {
+    pub fn echoes(&mut self) -> bool {
         Self::carries(&mut self.client, &mut self.server) && self.answers()
     }
 
     /// The server speaks first.
-    fn answers(&mut self) -> bool {
+    pub fn answers(&mut self) -> bool {
         Self::carries(&mut self.server, &mut self.client)
     }
 }
