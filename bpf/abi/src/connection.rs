@@ -6,7 +6,7 @@ use crate::Address;
 pub const CT_INITIATOR_IS_LOW: u8 = 1;
 /// A packet in the reply direction was seen.
 pub const CT_SEEN_REPLY: u8 = 2;
-/// A FIN from both sides, or an RST, was seen.
+/// A FIN from both sides was seen, or an RST before the connection was established.
 pub const CT_CLOSING: u8 = 4;
 /// The node's own stack forwarded its first packet to a pod: it may have translated addresses, and only it can
 /// turn answers back.
@@ -89,7 +89,7 @@ pub struct ConnectionEntry {
     pub packets: [u64; 2],
     /// Bytes from the initiator, and from the responder.
     pub bytes: [u64; 2],
-    /// TCP flags seen from the initiator, and from the responder.
+    /// TCP flags seen from the initiator, and from the responder; RST only until a later segment speaks against it.
     pub tcp_flags: [u8; 2],
     /// `CT_*` bits.
     pub flags: u8,

@@ -80,7 +80,8 @@ pub struct NodeConfig {
     pub gateway_ipv4: Address,
     /// The gateway address that pods use for IPv6.
     pub gateway_ipv6: Address,
-    /// Drop events per second that are sent at most for an endpoint, a direction and a CPU.
+    /// Drop events per second that are sent at most from one token bucket: see [`crate::departure_sampler`] and
+    /// [`crate::arrival_sampler`].
     pub drop_event_rate: u32,
     /// Verdict and trace events per second that are sent at most for an endpoint, a direction and a CPU.
     pub trace_event_rate: u32,

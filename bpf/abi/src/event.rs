@@ -129,14 +129,32 @@ pub struct Sampler {
     pub tokens: u64,
 }
 
-/// Token buckets: four an endpoint.
-pub const SAMPLERS: u32 = crate::MAX_ENDPOINTS * 4;
+/// Token buckets for what is dropped on its way to one endpoint from elsewhere.
+pub const ARRIVAL_SAMPLERS: u32 = 4;
 
-/// The token bucket of an endpoint's events (0 means the node): drops apart from what is forwarded, and each
-/// direction apart, so that what one pod sends or provokes does not hide what happens to another.
+/// Token buckets: eight an endpoint, of which one is not used.
+pub const SAMPLERS: u32 = crate::MAX_ENDPOINTS * 8;
+
+/// The token bucket for what an endpoint (0 means the node) tells of forwarded packets, each direction apart.
 #[inline(always)]
-pub const fn sampler_index(endpoint: u32, direction: u8, is_drop: bool) -> u32 {
-    (endpoint << 2) | ((direction as u32 & 1) << 1) | is_drop as u32
+pub const fn trace_sampler(endpoint: u32, direction: u8) -> u32 {
+    (endpoint << 3) | (direction as u32 & 1)
+}
+
+/// The token bucket for the drops of what an endpoint of this node sends, wherever they happen: what one pod sends
+/// does not hide what happens to others, also not at the same receiver.
+#[inline(always)]
+pub const fn departure_sampler(sender: u32) -> u32 {
+    (sender << 3) | 2
+}
+
+/// The token bucket for the drops of what comes to an endpoint from elsewhere: one of a few, by its source.
+#[inline(always)]
+pub const fn arrival_sampler(receiver: u32, source: &Address) -> u32 {
+    let [a, b, c, d] = source.words;
+    // Only the highest bits of the product depend on all bits (Fibonacci hashing).
+    let part = (a ^ b ^ c ^ d).wrapping_mul(0x9e37_79b1) >> (u32::BITS - ARRIVAL_SAMPLERS.ilog2());
+    (receiver << 3) | ARRIVAL_SAMPLERS | part
 }
 
 /// The ring buffer was full.

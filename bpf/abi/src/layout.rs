@@ -64,7 +64,7 @@ pub const LAYOUTS: [MapLayout; 14] = [
     kept(name::METRICS, 1),
     transient(name::EVENTS, 1),
     kept(name::LOSSES, 1),
-    transient(name::SAMPLERS, 2),
+    transient(name::SAMPLERS, 3),
 ];
 
 // Version 3 gave a meaning to bytes of the key that were zero: entries of ICMP messages from before are not found

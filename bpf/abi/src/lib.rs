@@ -25,9 +25,10 @@ pub use endpoint::{
     Endpoint, MacAddress, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig,
 };
 pub use event::{
-    CAPTURE_LENGTH, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6, EVENT_RELATED, EVENT_REPLY, EVENT_TRACE,
-    EVENT_VERDICT, Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED, METRIC_SLOTS, MetricSlot,
-    SAMPLERS, Sampler, TracePoint, metric_index, sampler_index,
+    ARRIVAL_SAMPLERS, CAPTURE_LENGTH, EVENT_AUDIT, EVENT_DROP, EVENT_IPV6, EVENT_RELATED,
+    EVENT_REPLY, EVENT_TRACE, EVENT_VERDICT, Event, LOSS_CAUSES, LOSS_RING_FULL, LOSS_SAMPLED,
+    METRIC_SLOTS, MetricSlot, SAMPLERS, Sampler, TracePoint, arrival_sampler, departure_sampler,
+    metric_index, trace_sampler,
 };
 #[cfg(feature = "next-abi")]
 pub use layout::next_abi;

@@ -22,6 +22,9 @@ use heddle_abi::{
 const LIFETIME_TCP: u32 = 8000;
 const LIFETIME_SYN: u32 = 60;
 const LIFETIME_CLOSING: u32 = 10;
+/// After an RST on an established connection: nobody here knows whether its receiver accepts it, so the connection
+/// gets the time that RFC 6146, 3.5.2.2, gives it for the same reason, and RFC 5382, 5, demands at least.
+const LIFETIME_RESET: u32 = 240;
 const LIFETIME_OTHER: u32 = 60;
 
 /// Who stands at the two ends of a packet.
@@ -424,6 +427,62 @@ pub fn is_established(entry: &ConnectionEntry) -> bool {
     entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && entry.tcp_flags[0] & TCP_ACK != 0
 }
 
+/// Whether an RST was seen since the last segment that speaks against it.
+#[inline(always)]
+pub fn is_reset(entry: &ConnectionEntry) -> bool {
+    (entry.tcp_flags[0] | entry.tcp_flags[1]) & TCP_RST != 0
+}
+
+/// Notes a TCP segment; gives the connection's lifetime, and whether it is to be told.
+///
+/// Whoever can put an address into a packet can send an RST in its name, which the receiver ignores unless its
+/// sequence number and checksum are right. So an RST marks an established connection only, which stays what it is
+/// for [`LIFETIME_RESET`]; a later segment of either end takes the mark away: no end sends one after it accepted an
+/// RST. One that did so answers what the other still sends with an RST, which marks the connection again.
+#[inline(always)]
+fn note_segment(entry: &mut ConnectionEntry, flags: u8, is_reply: bool) -> (u32, bool) {
+    let side = usize::from(is_reply);
+    let (was_reset, was_closing) = (is_reset(entry), entry.flags & CT_CLOSING != 0);
+    if flags & TCP_RST != 0 {
+        // Whatever else it says, it answers and acknowledges nothing.
+        entry.tcp_flags[side] |= TCP_RST;
+    } else {
+        if is_reply {
+            entry.flags |= CT_SEEN_REPLY;
+        }
+        let kept = match flags & (TCP_SYN | TCP_FIN | TCP_ACK) {
+            TCP_ACK => !TCP_RST,
+            // After a reset the initiator may use its port for the next connection, which has not ended yet.
+            TCP_SYN if was_reset && !is_reply => !TCP_FIN,
+            _ => !0,
+        };
+        entry.tcp_flags[0] &= kept;
+        entry.tcp_flags[1] &= kept;
+        entry.tcp_flags[side] |= flags;
+    }
+    let is_reset = is_reset(entry);
+    entry.flags &= !CT_CLOSING;
+    if entry.tcp_flags[0] & entry.tcp_flags[1] & TCP_FIN != 0
+        || (is_reset && !is_established(entry))
+    {
+        entry.flags |= CT_CLOSING;
+    }
+    let is_closing = entry.flags & CT_CLOSING != 0;
+    let lifetime = if is_closing {
+        LIFETIME_CLOSING
+    } else if is_reset {
+        LIFETIME_RESET
+    } else if is_established(entry) {
+        LIFETIME_TCP
+    } else {
+        LIFETIME_SYN
+    };
+    (
+        lifetime,
+        (is_closing && !was_closing) || (is_reset && !was_reset),
+    )
+}
+
 /// Moves a connection's state on by one packet.
 #[inline(always)]
 fn advance(
@@ -440,26 +499,17 @@ fn advance(
         // SAFETY: the context is the kernel's.
         entry.bytes[side] += u64::from(unsafe { (*skb).len });
     }
-    if is_reply {
-        entry.flags |= CT_SEEN_REPLY;
-    }
     let mut report = Report::Nothing;
     let lifetime = if packet.protocol == TCP {
-        let seen = &mut entry.tcp_flags;
-        seen[side] |= packet.tcp_flags_or_icmp_type;
-        let was_closing = entry.flags & CT_CLOSING != 0;
-        if (seen[0] | seen[1]) & TCP_RST != 0 || seen[0] & seen[1] & TCP_FIN != 0 {
-            entry.flags |= CT_CLOSING;
-            if !was_closing {
-                report = Report::Trace;
-            }
-            LIFETIME_CLOSING
-        } else if is_established(entry) {
-            LIFETIME_TCP
-        } else {
-            LIFETIME_SYN
+        let (lifetime, is_told) = note_segment(entry, packet.tcp_flags_or_icmp_type, is_reply);
+        if is_told {
+            report = Report::Trace;
         }
+        lifetime
     } else {
+        if is_reply {
+            entry.flags |= CT_SEEN_REPLY;
+        }
         LIFETIME_OTHER
     };
     entry.expires = now + lifetime;

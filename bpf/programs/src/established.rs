@@ -11,7 +11,7 @@
 //! them moved only if they are used for longer than a second.
 
 use crate::{
-    connection::{Ends, is_established},
+    connection::{Ends, is_established, is_reset},
     maps::{CONFIG, CONNECTIONS, ESTABLISHED, PROMOTIONS, SHARES},
     packet::TCP,
 };
@@ -59,7 +59,7 @@ pub fn settle(
         if entry.flags & CT_CLOSING != 0 {
             demote(key, entry);
         }
-    } else if is_established(entry) {
+    } else if is_established(entry) && !is_reset(entry) {
         promote(key, entry, owner(ends, is_reply), moment);
     }
 }

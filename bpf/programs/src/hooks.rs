@@ -23,8 +23,8 @@ use aya_ebpf::{
 };
 use heddle_abi::{
     Address, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_TRACE, EVENT_VERDICT, Endpoint,
-    IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE, IpcacheValue, NODE_HOST_ROUTING,
-    NODE_OVERLAY, NodeConfig, OVERLAY_PORT, TracePoint,
+    HOST_ENDPOINT, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE, IpcacheValue,
+    NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, TracePoint,
 };
 
 const UNMANAGED: u32 = 3;
@@ -110,6 +110,7 @@ fn pod_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropReas
     let skb = context.skb.skb;
     let device = device(context)?;
     flow.endpoint = device.id;
+    flow.sender = device.id as u16;
     flow.source_identity = device.identity;
     // SAFETY: the context is the kernel's.
     if unsafe { (*skb).vlan_present } != 0 {
@@ -317,6 +318,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
     let destination = peer::of_endpoint(endpoint, v6);
     let mut elsewhere = 0;
     let source = if from_here {
+        flow.sender = HOST_ENDPOINT as u16;
         let row = peer::row(&flow.packet.source);
         Peer {
             identity: HOST,
@@ -328,6 +330,7 @@ fn stack_sends(context: &TcContext, scratch: &mut Scratch) -> Result<i32, DropRe
             return Err(DropReason::InvalidSourceIp);
         }
         elsewhere = sender.id;
+        flow.sender = sender.id as u16;
         peer::of_endpoint(sender, v6)
     } else {
         peer::of_row(peer::row(&flow.packet.source), v6)

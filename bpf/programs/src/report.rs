@@ -10,8 +10,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use heddle_abi::{
-    CAPTURE_LENGTH, ConnectionEntry, ConnectionKey, DropReason, EVENT_DROP, EVENT_IPV6, Event,
-    LOSS_RING_FULL, LOSS_SAMPLED, NodeConfig, TracePoint, metric_index, sampler_index,
+    CAPTURE_LENGTH, ConnectionEntry, ConnectionKey, DIRECTION_EGRESS, DropReason, EVENT_DROP,
+    EVENT_IPV6, Event, LOSS_RING_FULL, LOSS_SAMPLED, NodeConfig, TracePoint, arrival_sampler,
+    departure_sampler, metric_index, trace_sampler,
 };
 
 /// `BPF_RB_NO_WAKEUP`: the agent looks by itself several times a second.
@@ -40,7 +41,10 @@ pub struct Flow {
     pub audited: u8,
     /// 1 where the node's stack forwards the packet to a pod; and in an answer to such a connection.
     pub by_stack: u8,
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Endpoint of this node that is known to have sent the packet; [`heddle_abi::HOST_ENDPOINT`] for a process of the
+    /// node, 0 where it came from elsewhere.
+    pub sender: u16,
 }
 
 /// Words of a [`Flow`].
@@ -130,7 +134,8 @@ pub fn trace(skb: *mut __sk_buff, flow: &Flow, kind: u8) {
     }
 }
 
-/// Takes a token from the bucket of an endpoint and direction, one second's worth deep.
+/// Takes a token from the bucket that an event is charged to, one second's worth deep. A drop is charged to whoever
+/// sent the packet, where that is known.
 #[inline(always)]
 fn has_token(flow: &Flow, is_drop: bool) -> bool {
     let rate = CONFIG.get(0).map_or(0, |config: &NodeConfig| {
@@ -140,7 +145,15 @@ fn has_token(flow: &Flow, is_drop: bool) -> bool {
             config.trace_event_rate
         })
     });
-    let index = sampler_index(flow.endpoint, flow.direction, is_drop);
+    let index = if !is_drop {
+        trace_sampler(flow.endpoint, flow.direction)
+    } else if flow.sender != 0 {
+        departure_sampler(u32::from(flow.sender))
+    } else if flow.direction == DIRECTION_EGRESS {
+        departure_sampler(flow.endpoint)
+    } else {
+        arrival_sampler(flow.endpoint, &flow.packet.source)
+    };
     let Some(bucket) = SAMPLERS.get_ptr_mut(index) else {
         return false;
     };

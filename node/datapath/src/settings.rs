@@ -31,7 +31,7 @@ pub struct Settings {
     pub max_ipcache_entries: u32,
     /// Seconds between two events of one connection.
     pub report_interval: u32,
-    /// Drop events per second at most for an endpoint, a direction and a CPU.
+    /// Drop events per second at most for a local sender, or a part of what comes to an endpoint, and a CPU.
     pub drop_event_rate: u32,
     /// Verdict and trace events per second at most for an endpoint, a direction and a CPU.
     pub trace_event_rate: u32,

@@ -252,6 +252,21 @@ fn tcp_states_set_lifetimes() {
         assert!((9..=10).contains(&remaining()), "reset: {}", remaining());
         // The responder cannot turn a closed connection round.
         assert_eq!(two.tcp(2, v6, (server, client), SYN), DROP);
+        // An established one is only marked, and may stand again.
+        two.tcp(1, v6, (client, server), SYN);
+        two.tcp(2, v6, (server, client), SYN | ACK);
+        two.tcp(1, v6, (client, server), ACK);
+        two.tcp(1, v6, (client, server), FIN | ACK);
+        two.tcp(2, v6, (server, client), RST);
+        assert!((239..=240).contains(&remaining()), "reset: {}", remaining());
+        assert_eq!(two.connection(client).entry.flags & CT_CLOSING, 0);
+        assert_eq!(two.tcp(2, v6, (server, client), SYN), DROP);
+        assert_eq!(two.tcp(1, v6, (client, server), SYN), PASS);
+        two.tcp(2, v6, (server, client), SYN | ACK);
+        two.tcp(1, v6, (client, server), ACK);
+        assert!(remaining() > 7000, "stands: {}", remaining());
+        two.tcp(2, v6, (server, client), FIN | ACK);
+        assert!(remaining() > 7000, "half closed: {}", remaining());
     }
 }
 

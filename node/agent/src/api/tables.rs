@@ -133,8 +133,10 @@ pub(super) fn connection(row: &ConnectionRow) -> Value {
             })
         })
     };
+    const TCP_RST: u8 = 4;
+    let is_reset = (entry.tcp_flags[0] | entry.tcp_flags[1]) & TCP_RST != 0;
     let state = match (
-        entry.flags & CT_CLOSING != 0,
+        entry.flags & CT_CLOSING != 0 || is_reset,
         entry.flags & CT_SEEN_REPLY != 0,
     ) {
         (true, _) => "closing",

@@ -83,10 +83,23 @@ pub fn datagram(ends: (IpAddr, IpAddr), ports: (u16, u16), payload: &[u8]) -> Ve
 
 /// A TCP segment in its IP packet.
 pub fn segment(ends: (IpAddr, IpAddr), ports: (u16, u16), flags: u8, payload: &[u8]) -> Vec<u8> {
+    numbered(ends, ports, (1, 1), flags, payload)
+}
+
+/// The same with its sequence and acknowledgment numbers.
+pub fn numbered(
+    ends: (IpAddr, IpAddr),
+    ports: (u16, u16),
+    numbers: (u32, u32),
+    flags: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let bytes = [
         &ports.0.to_be_bytes()[..],
         &ports.1.to_be_bytes(),
-        &[0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0],
+        &numbers.0.to_be_bytes(),
+        &numbers.1.to_be_bytes(),
+        &[0x50, flags, 0xff, 0xff, 0, 0, 0, 0],
         payload,
     ]
     .concat();

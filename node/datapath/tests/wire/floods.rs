@@ -28,10 +28,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A node with a victim that may only begin something towards its server, the server, towards which only the
 /// victim may begin something, and a pod that may do everything.
-struct Node {
-    bed: Bed,
-    victim: Pod,
-    server: Pod,
+pub struct Node {
+    pub bed: Bed,
+    pub victim: Pod,
+    pub server: Pod,
     flooder: Pod,
     wire: Wire,
 }
@@ -49,7 +49,7 @@ fn only(direction: Direction, identity: u32) -> CompiledPolicy {
 }
 
 impl Node {
-    fn new(change: impl FnOnce(&mut Settings)) -> Self {
+    pub fn new(change: impl FnOnce(&mut Settings)) -> Self {
         keep_to_one_cpu();
         let bed = Bed::new(change);
         let victim = bed.pod(1, VICTIM);
@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// A frame of an endpoint.
-    fn frame(&self, endpoint: u16, packet: &[u8]) -> Vec<u8> {
+    pub fn frame(&self, endpoint: u16, packet: &[u8]) -> Vec<u8> {
         let endpoints = self.bed.datapath.endpoints().expect("endpoints");
         let facts = endpoints
             .into_iter()
@@ -90,11 +90,11 @@ impl Node {
             .entries
     }
 
-    fn established(&self) -> u64 {
+    pub fn established(&self) -> u64 {
         self.entries(map_names::ESTABLISHED)
     }
 
-    fn connect(&self, v6: bool) -> Connection {
+    pub fn connect(&self, v6: bool) -> Connection {
         let listener = in_netns(&self.server.netns, || {
             TcpListener::bind(("::", 0)).expect("bind")
         });
@@ -127,9 +127,9 @@ impl Node {
     }
 }
 
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
 }
 
 impl Connection {
@@ -138,12 +138,12 @@ impl Connection {
         from.write_all(b"data").is_ok() && to.read_exact(&mut heard).is_ok() && heard == *b"data"
     }
 
-    fn echoes(&mut self) -> bool {
+    pub fn echoes(&mut self) -> bool {
         Self::carries(&mut self.client, &mut self.server) && self.answers()
     }
 
     /// The server speaks first.
-    fn answers(&mut self) -> bool {
+    pub fn answers(&mut self) -> bool {
         Self::carries(&mut self.server, &mut self.client)
     }
 }
@@ -604,6 +604,92 @@ fn a_drop_is_told_beside_a_flood_of_drops() {
             told >= 1 && told <= u64::from(rate) * seconds,
         );
         check("the rest is counted", told + sampled == 5000 && full == 0);
+    }
+    table.finish();
+}
+
+/// Waits for the drops that are told at the server, and gives those from these sources.
+fn told_of(node: &Node, sources: &[IpAddr]) -> usize {
+    let mut told = std::collections::BTreeSet::new();
+    let end = Instant::now() + Duration::from_secs(2);
+    while told.len() < sources.len() && Instant::now() < end {
+        let mut events = Vec::new();
+        node.bed
+            .datapath
+            .poll_events(Duration::from_millis(50), &mut events)
+            .expect("events");
+        let drops = events
+            .iter()
+            .filter(|event| event.kind == EVENT_DROP && event.endpoint == 2);
+        told.extend(drops.map(|event| IpAddr::from(event.source)));
+    }
+    sources
+        .iter()
+        .filter(|source| told.contains(source))
+        .count()
+}
+
+#[test]
+fn a_drop_is_told_beside_a_flood_of_drops_at_the_same_pod() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        let node = Node::new(|settings| {
+            settings.drop_event_rate = 20;
+            settings.host_routing = host_routing;
+        });
+        node.bed.tell_router();
+        let neighbour = node.bed.pod(4, 503);
+        let neighbours = Wire::open(&neighbour.netns, "eth0");
+        let outside = Wire::open(node.bed.outside(), "n1");
+        let uplink = Wire::open(node.bed.node(), "eth0");
+        for v6 in [false, true] {
+            let server = address(&node.server, v6);
+            let denied = |source| datagram((source, server), (1, 9), b"denied");
+            let world = |number: u8| {
+                ip(&if v6 {
+                    format!("2001:db8::{number:x}")
+                } else {
+                    format!("203.0.113.{number}")
+                })
+            };
+            let from_outside =
+                |number| craft::frame(uplink.mac, outside.mac, &denied(world(number)));
+            let (flooder, other) = (address(&node.flooder, v6), address(&neighbour, v6));
+            let by_pod = node.frame(3, &denied(flooder));
+            let by_world = from_outside(1);
+            let mut check = |flood: &str, heard: &str, right: bool, found: usize| {
+                let name =
+                    format!("{heard} beside {flood}, IPv6 {v6}, host routing {host_routing}");
+                table.check(
+                    "J events at one pod",
+                    &name,
+                    right,
+                    &format!("{found} told"),
+                );
+            };
+            for (flood, wire, frame) in [
+                ("a pod's flood", &node.wire, &by_pod),
+                ("a flood from outside", &outside, &by_world),
+            ] {
+                node.bed.events();
+                for _ in 0..3000 {
+                    wire.send(frame);
+                }
+                neighbours.send(&node.frame(4, &denied(other)));
+                let told = told_of(&node, &[other]);
+                check(flood, "a pod's drop", told == 1, told);
+                for _ in 0..3000 {
+                    wire.send(frame);
+                }
+                let sources: Vec<_> = (10..26).map(world).collect();
+                for number in 10..26 {
+                    outside.send(&from_outside(number));
+                }
+                let told = told_of(&node, &sources);
+                // Some of them share the flood's bucket.
+                check(flood, "drops from outside", told >= 8, told);
+            }
+        }
     }
     table.finish();
 }

@@ -19,6 +19,7 @@ mod lab;
 mod martians;
 mod raw;
 mod reflection;
+mod resets;
 mod reuse;
 mod table;
 mod tunnels;
