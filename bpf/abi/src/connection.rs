@@ -11,6 +11,9 @@ pub const CT_CLOSING: u8 = 4;
 /// The node's own stack forwarded its first packet to a pod: it may have translated addresses, and only it can
 /// turn answers back.
 pub const CT_BY_STACK: u8 = 8;
+/// The responder's answer to the SYN was seen, and the entry holds its sequence number until the initiator has
+/// acknowledged it: see [`ConnectionEntry::set_answer`].
+pub const CT_ANSWERED: u8 = 16;
 
 /// A connection, the same key for both directions: the side with the smaller (address, port) is `low`.
 ///
@@ -89,17 +92,34 @@ pub struct ConnectionEntry {
     pub packets: [u64; 2],
     /// Bytes from the initiator, and from the responder.
     pub bytes: [u64; 2],
-    /// TCP flags seen from the initiator, and from the responder; RST only until a later segment speaks against it.
+    /// TCP flags seen from the initiator, and from the responder; RST only until a later segment speaks against it, and
+    /// the initiator's ACK only if it acknowledges the answer, where that was seen.
     pub tcp_flags: [u8; 2],
     /// `CT_*` bits.
     pub flags: u8,
     /// Zero.
     pub reserved: u8,
-    /// For an entry of `ESTABLISHED`: whose share it counts in, see [`share_index`]. In `CONNECTIONS` it means
-    /// nothing.
+    /// For an entry of `ESTABLISHED`: whose share it counts in, see [`share_index`]. In `CONNECTIONS` the lower half
+    /// of [`ConnectionEntry::answer`], or nothing.
     pub share: u16,
-    /// Zero.
-    pub padding: [u8; 2],
+    /// Zero; in `CONNECTIONS` the upper half of [`ConnectionEntry::answer`], or nothing.
+    pub answer_high: u16,
+}
+
+impl ConnectionEntry {
+    /// Of an entry with [`CT_ANSWERED`] whose answer was not acknowledged yet: the answer's sequence number.
+    #[inline(always)]
+    pub const fn answer(&self) -> u32 {
+        ((self.answer_high as u32) << 16) | self.share as u32
+    }
+
+    /// Keeps the sequence number of the responder's answer. Only for an entry of `CONNECTIONS`.
+    #[inline(always)]
+    pub const fn set_answer(&mut self, sequence: u32) {
+        self.flags |= CT_ANSWERED;
+        self.share = sequence as u16;
+        self.answer_high = (sequence >> 16) as u16;
+    }
 }
 
 #[cfg(not(feature = "next-abi"))]

@@ -16,9 +16,9 @@ mod route;
 
 pub use address::Address;
 pub use connection::{
-    CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
-    ConnectionVerdict, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, ICMP_BY_HIGH, ICMP_BY_LOW,
-    SHARES, share_index,
+    CT_ANSWERED, CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry,
+    ConnectionKey, ConnectionVerdict, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, ICMP_BY_HIGH,
+    ICMP_BY_LOW, SHARES, share_index,
 };
 pub use drop_reason::DropReason;
 pub use endpoint::{

@@ -13,9 +13,9 @@ use crate::{
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use heddle_abi::{
-    CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry, ConnectionKey,
-    ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_REPLY,
-    HOST_ENDPOINT, ICMP_BY_HIGH, ICMP_BY_LOW, NodeConfig,
+    CT_ANSWERED, CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry,
+    ConnectionKey, ConnectionVerdict, DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT,
+    EVENT_REPLY, HOST_ENDPOINT, ICMP_BY_HIGH, ICMP_BY_LOW, NodeConfig,
 };
 
 /// Lifetimes in seconds (reference 3.3).
@@ -420,8 +420,9 @@ fn is_reply_of_old(skb: *mut __sk_buff, packet: &Packet, ends: &Ends) -> bool {
 
 /// Whether both ends of a TCP connection say that there is one: the responder has answered, and the initiator
 /// has acknowledged. An answer alone goes to whoever stands in a SYN as its source; a host that sent none
-/// resets the connection or says nothing, and who acknowledges in its name without having read the answer is reset by
-/// the responder.
+/// resets the connection or says nothing, and who acknowledges in its name without having read the answer does not
+/// know its sequence number. Of a connection whose answer was not seen, since it is older than its entry, any
+/// acknowledgment counts.
 #[inline(always)]
 pub fn is_established(entry: &ConnectionEntry) -> bool {
     entry.flags & (CT_SEEN_REPLY | CT_CLOSING) == CT_SEEN_REPLY && entry.tcp_flags[0] & TCP_ACK != 0
@@ -440,16 +441,28 @@ pub fn is_reset(entry: &ConnectionEntry) -> bool {
 /// for [`LIFETIME_RESET`]; a later segment of either end takes the mark away: no end sends one after it accepted an
 /// RST. One that did so answers what the other still sends with an RST, which marks the connection again.
 #[inline(always)]
-fn note_segment(entry: &mut ConnectionEntry, flags: u8, is_reply: bool) -> (u32, bool) {
+fn note_segment(entry: &mut ConnectionEntry, packet: &Packet, is_reply: bool) -> (u32, bool) {
+    let flags = packet.tcp_flags_or_icmp_type;
     let side = usize::from(is_reply);
     let (was_reset, was_closing) = (is_reset(entry), entry.flags & CT_CLOSING != 0);
     if flags & TCP_RST != 0 {
         // Whatever else it says, it answers and acknowledges nothing.
         entry.tcp_flags[side] |= TCP_RST;
     } else {
+        let has_acknowledged =
+            entry.flags & CT_SEEN_REPLY != 0 && entry.tcp_flags[0] & TCP_ACK != 0;
         if is_reply {
+            if !has_acknowledged && flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK {
+                entry.set_answer(packet.sequence);
+                // It cannot have been this answer.
+                entry.tcp_flags[0] &= !TCP_ACK;
+            }
             entry.flags |= CT_SEEN_REPLY;
         }
+        let proves_nothing = !is_reply
+            && !has_acknowledged
+            && entry.flags & CT_ANSWERED != 0
+            && packet.acknowledgment != entry.answer().wrapping_add(1);
         let kept = match flags & (TCP_SYN | TCP_FIN | TCP_ACK) {
             TCP_ACK => !TCP_RST,
             // After a reset the initiator may use its port for the next connection, which has not ended yet.
@@ -458,7 +471,11 @@ fn note_segment(entry: &mut ConnectionEntry, flags: u8, is_reply: bool) -> (u32,
         };
         entry.tcp_flags[0] &= kept;
         entry.tcp_flags[1] &= kept;
-        entry.tcp_flags[side] |= flags;
+        entry.tcp_flags[side] |= if proves_nothing {
+            flags & !TCP_ACK
+        } else {
+            flags
+        };
     }
     let is_reset = is_reset(entry);
     entry.flags &= !CT_CLOSING;
@@ -501,7 +518,7 @@ fn advance(
     }
     let mut report = Report::Nothing;
     let lifetime = if packet.protocol == TCP {
-        let (lifetime, is_told) = note_segment(entry, packet.tcp_flags_or_icmp_type, is_reply);
+        let (lifetime, is_told) = note_segment(entry, packet, is_reply);
         if is_told {
             report = Report::Trace;
         }

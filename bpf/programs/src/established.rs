@@ -94,6 +94,7 @@ fn promote(key: &ConnectionKey, entry: &mut ConnectionEntry, share: u32, moment:
         return;
     }
     entry.share = share as u16;
+    entry.answer_high = 0;
     if ESTABLISHED.insert(key, &*entry, 0).is_ok() {
         // SAFETY: as above. Two CPUs may lose one of their changes; user space counts anew when it collects dead
         // entries.

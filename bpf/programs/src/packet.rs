@@ -74,6 +74,10 @@ pub struct Packet {
     pub end: u32,
     /// Of a fragment: its datagram's identification, network byte order.
     pub identification: u32,
+    /// Of a TCP segment: its sequence number.
+    pub sequence: u32,
+    /// Of a TCP segment: its acknowledgment number.
+    pub acknowledgment: u32,
 }
 
 impl Packet {
@@ -336,6 +340,11 @@ pub fn parse_transport(skb: *mut __sk_buff, packet: &mut Packet) -> Result<(), D
                 return Err(truncated);
             }
             packet.tcp_flags_or_icmp_type = flags;
+            let number = |at: usize| {
+                u32::from(u16::from_be(header[at])) << 16 | u32::from(u16::from_be(header[at + 1]))
+            };
+            packet.sequence = number(2);
+            packet.acknowledgment = number(4);
         }
         UDP => {
             let header: [u16; 4] = load_transport(skb, packet.transport).ok_or(truncated)?;

@@ -112,7 +112,7 @@ impl Two {
 
     fn tcp(&self, from: u16, v6: bool, ports: (u16, u16), flags: u8) -> u32 {
         let mut transport = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
-        transport.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        transport.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
         self.send(
             from,
             &Frame {

@@ -65,7 +65,7 @@ pub fn fragment(
 /// A TCP segment without data.
 pub fn tcp(ports: (u16, u16), flags: u8) -> Vec<u8> {
     let mut header = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
-    header.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    header.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     header
 }
 

@@ -1,18 +1,19 @@
 //! Connections whose state hostile segments try to change: only the ends know what is right.
 
 use crate::{
-    craft,
+    bed, craft,
     floods::{Connection, Node},
-    lab::address,
+    lab::{address, ip},
     raw::Wire,
     table::Table,
 };
 use heddle_datapath::{ConnectionRow, Datapath};
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
+const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 /// Longer than a connection lives that both ends have closed.
@@ -156,6 +157,114 @@ fn a_reset_that_is_accepted_stays() {
                 "a later segment is answered, and it is marked again",
                 answers() > 0 && left <= 240,
                 format!("{} answers, {left} seconds", answers()),
+            );
+        }
+    }
+    table.finish();
+}
+
+/// The sequence number of the answer to a SYN from this port.
+fn answer(outside: &Wire, v6: bool, port: u16) -> Option<u32> {
+    let transport = if v6 { 14 + 40 } else { 14 + 20 };
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        for frame in outside.arrived() {
+            let Some(header) = frame.get(transport..transport + 20) else {
+                continue;
+            };
+            if header[2..4] == port.to_be_bytes() && header[13] == SYN | ACK {
+                return header[4..8].try_into().ok().map(u32::from_be_bytes);
+            }
+        }
+        std::thread::yield_now();
+    }
+    None
+}
+
+#[test]
+fn only_who_read_the_answer_establishes_a_connection() {
+    let mut table = Table::default();
+    for host_routing in [true, false] {
+        let node = Node::new(|settings| settings.host_routing = host_routing);
+        let datapath = &node.bed.datapath;
+        datapath.set_policy(2, &bed::allow_all()).expect("policy");
+        node.bed.tell_router();
+        let router = node.bed.outside();
+        assert!(bed::sh(&format!(
+            "ip -n {router} route add blackhole 203.0.113.0/24
+             ip -n {router} route add blackhole 2001:db8::/64"
+        )));
+        let outside = Wire::open(router, "n1");
+        let uplink = Wire::open(node.bed.node(), "eth0");
+        let listener = bed::in_netns(&node.server.netns, || {
+            TcpListener::bind(("::", 0)).expect("bind")
+        });
+        let port = listener.local_addr().expect("port").port();
+        for v6 in [false, true] {
+            let mut check = |name: &str, right: bool, found: String| {
+                let name = format!("{name}, IPv6 {v6}, host routing {host_routing}");
+                table.check("K acknowledgments", &name, right, &found);
+            };
+            let before = node.established();
+            let source = ip(if v6 { "2001:db8::66" } else { "203.0.113.66" });
+            let (ends, ports) = (
+                (source, address(&node.server, v6)),
+                (20_000 + u16::from(v6), port),
+            );
+            let send = |numbers, flags, is_sealed: bool| {
+                let mut packet = craft::numbered(ends, ports, numbers, flags, &[]);
+                if !is_sealed {
+                    let at = packet.len() - 4;
+                    packet[at] ^= 0x55;
+                }
+                outside.send(&craft::frame(uplink.mac, outside.mac, &packet));
+            };
+            let packets = || row(&node, ports).map_or(0, |row| row.entry.packets[0]);
+            let has_seen = |count| {
+                let end = Instant::now() + Duration::from_secs(3);
+                while packets() < count && Instant::now() < end {
+                    std::thread::yield_now();
+                }
+                packets() >= count
+            };
+            outside.arrived();
+            // An acknowledgment before the answer proves nothing either.
+            send((1, 1), ACK, false);
+            send((1, 0), SYN, true);
+            let sequence = answer(&outside, v6, ports.0);
+            check("it is answered", sequence.is_some(), String::new());
+            let next = sequence.unwrap_or(0).wrapping_add(1);
+            for (count, name, number, is_sealed) in [
+                (
+                    3,
+                    "with a wrong checksum and number",
+                    next ^ 0x0100_0000,
+                    false,
+                ),
+                (
+                    4,
+                    "with the number of the answer itself",
+                    next.wrapping_sub(1),
+                    false,
+                ),
+                (5, "with a wrong number", next ^ 0x0001_0000, true),
+            ] {
+                send((2, number), ACK, is_sealed);
+                let (seen, kept) = (has_seen(count), node.established());
+                let left = remaining(&node, ports);
+                check(
+                    name,
+                    seen && kept == before && left <= 60,
+                    format!("seen: {seen}, places: {kept}, {left} seconds"),
+                );
+            }
+            send((2, next), ACK, true);
+            let (seen, kept) = (has_seen(6), node.established());
+            let left = remaining(&node, ports);
+            check(
+                "with the right number",
+                seen && kept == before + 1 && left > 7000,
+                format!("seen: {seen}, places: {kept}, {left} seconds"),
             );
         }
     }
