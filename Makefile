@@ -43,7 +43,7 @@ down: ## Remove the lab that `make lab` made
 	@scripts/down.sh
 
 test: ## Everything CI runs (root for the tests with real packets)
-	@STEP="step 1 of 5: " scripts/setup.sh test
+	@STEP="step 1 of 6: " scripts/setup.sh test
 	@scripts/test.sh
 
 test-policy-live: ## Real connections against policy sets drawn by seed: 100 of them, or SETS=number (root)

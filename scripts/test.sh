@@ -83,26 +83,21 @@ policy-live)
 	scripts/run-tests.sh "$list" --nocapture
 	;;
 all)
-	format "step 2 of 5: "
+	format "step 2 of 6: "
 	if [ -x "$HEDDLE_CACHE/bin/cargo-deny" ]; then
 		deny
 	else
 		say "cargo deny is not installed, so it is left out here; 'make deny' installs and runs it. tests/house checks the banned and duplicate crates."
 	fi
-	build_tests "step 3 of 5: "
-	say "step 4 of 5: $(wc -l <"$list") test programs, and clippy while they wait"
+	build_tests "step 3 of 6: "
+	# After the build, whose compiler output for dependencies it does not share, and not beside the tests, which have
+	# deadlines.
+	clippy "step 4 of 6: "
+	fuzz_targets "and "
+	say "step 5 of 6: $(wc -l <"$list") test programs"
 	scripts/selftest.sh
-	lints=$(mktemp)
-	nice -n 19 scripts/test.sh lint >"$lints" 2>&1 &
-	linting=$!
-	trap 'kill "$linting" 2>/dev/null || true; rm -f "$list" "$lints"' EXIT
-	tested=0 linted=0
-	scripts/run-tests.sh "$list" || tested=$?
-	[ "$tested" = 0 ] || exit "$tested"
-	wait "$linting" || linted=$?
-	cat "$lints" >&2
-	[ "$linted" = 0 ] || exit "$linted"
-	document_tests "step 5 of 5: "
+	scripts/run-tests.sh "$list"
+	document_tests "step 6 of 6: "
 	;;
 *) fail setup/usage "test.sh does not know '$1'" "use lint, deny, packets, policy-live, or nothing for all" ;;
 esac

@@ -22,8 +22,13 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 const CHANGES: u64 = 1_500;
 const PER_SECOND: u64 = 167;
 /// Memory that the agents may take in the last third of the changes, in bytes: what a heap grows by for other reasons
-/// than a leak of 500 changes. What is remembered of rules is there before.
-const GROWTH: u64 = 2 << 20;
+/// than a leak. What is remembered of rules is there before. Agents that are not optimized fall behind on a busy
+/// machine, and what waits takes memory, too; the benchmark of 10,000 changes has the tight bound.
+const GROWTH: u64 = if cfg!(debug_assertions) {
+    8 << 20
+} else {
+    2 << 20
+};
 
 fn place(lab: &Lab, pod: &str) -> Place {
     Place {
