@@ -90,8 +90,7 @@ all)
 		say "cargo deny is not installed, so it is left out here; 'make deny' installs and runs it. tests/house checks the banned and duplicate crates."
 	fi
 	build_tests "step 3 of 6: "
-	# After the build, whose compiler output for dependencies it does not share, and not beside the tests, which have
-	# deadlines.
+	# Not beside the tests, which have deadlines.
 	clippy "step 4 of 6: "
 	fuzz_targets "and "
 	say "step 5 of 6: $(wc -l <"$list") test programs"

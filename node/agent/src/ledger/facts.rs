@@ -30,6 +30,11 @@ pub(crate) struct NamedFacts {
     too_large: BTreeMap<String, CidrGroup>,
 }
 
+/// A group in the budget of addresses.
+fn group_key(name: &str) -> (Kind, NamespacedName) {
+    (Kind::CiliumCIDRGroup, NamespacedName::new("", name))
+}
+
 impl NamedFacts {
     /// Refused groups, each with its first error.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (String, &Problem)> {
@@ -56,7 +61,7 @@ impl Ledger {
         match parse_cidr_group(&object.value) {
             Ok(group) => {
                 self.named.refused.remove(name);
-                let key = (Kind::CiliumCIDRGroup, object.name.clone());
+                let key = group_key(name);
                 let cost = group.cidrs.len();
                 self.named.too_large.insert(name.clone(), group);
                 let changed = self
@@ -87,7 +92,7 @@ impl Ledger {
 
     /// The addresses of a group fit now, or do not any more: then what is in force stays.
     pub(super) fn group_budget_changed(&mut self, name: &str) {
-        let key = (Kind::CiliumCIDRGroup, NamespacedName::new("", name));
+        let key = group_key(name);
         if self.cidr_budget.admits(&key)
             && let Some(group) = self.named.too_large.remove(name)
         {
@@ -127,7 +132,7 @@ impl Ledger {
         self.named.refused.remove(name);
         self.named.too_large.remove(name);
         let _ = std::fs::remove_file(self.kept_group(name));
-        let key = (Kind::CiliumCIDRGroup, NamespacedName::new("", name));
+        let key = group_key(name);
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
         self.touched.extend(self.engine.remove_cidr_group(name));

@@ -117,7 +117,7 @@ pub(super) fn truncated(
 }
 
 /// A policy that lets nothing pass.
-pub(super) const fn closed() -> CompiledPolicy {
+const fn closed() -> CompiledPolicy {
     CompiledPolicy {
         ingress_enforced: true,
         egress_enforced: true,
