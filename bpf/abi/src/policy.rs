@@ -9,6 +9,13 @@ pub const DIRECTION_EGRESS: u8 = 1;
 pub const POLICY_VERDICT_ALLOW: u8 = 1;
 /// Traffic is denied by an explicit deny.
 pub const POLICY_VERDICT_DENY: u8 = 2;
+/// The rows of another identity count; the cookie is its number. Only in a row for every protocol, and only for the one
+/// row of an identity other than 0; the identity that it leads to has rows of its own.
+pub const POLICY_VERDICT_ALIAS: u8 = 3;
+
+/// Room in a policy map beside what `maxPolicyEntries` is about: a first row of each identity and direction, or an alias.
+/// Larger than twice the identities (65,535) and twice the classes of addresses that there can be.
+pub const POLICY_PEER_ROWS: u32 = 1 << 19;
 
 /// Prefix bits of a row for every protocol.
 pub const POLICY_ANY_PROTOCOL_PREFIX: u32 = 40;
@@ -97,7 +104,7 @@ const _: () = assert!(size_of::<PolicyBinding>() == 8);
 pub struct PolicyValue {
     /// The row of the higher precedence wins between the rows that the peer's keys find.
     pub precedence: u32,
-    /// Names the rules behind the row; user space keeps the meaning.
+    /// Names the rules behind the row; user space keeps the meaning. For an alias the identity whose rows count.
     pub cookie: u32,
     /// `POLICY_VERDICT_*`.
     pub verdict: u8,

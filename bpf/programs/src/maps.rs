@@ -21,11 +21,11 @@ pub static ENDPOINTS: HashMap<Address, Endpoint, { MAX_ENDPOINTS as usize * 2 }>
 #[btf_map]
 pub static DEVICES: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
 
+/// An endpoint's policy. User space makes the maps, each with the room that the settings give it.
+pub type PolicyMap = LpmTrie<PolicyKey, PolicyValue, 16384>;
+
 #[btf_map]
-pub static POLICIES: ArrayOfMaps<
-    LpmTrie<PolicyKey, PolicyValue, 16384>,
-    { MAX_POLICY_SLOTS as usize },
-> = ArrayOfMaps::new();
+pub static POLICIES: ArrayOfMaps<PolicyMap, { MAX_POLICY_SLOTS as usize }> = ArrayOfMaps::new();
 
 #[btf_map]
 pub static BINDINGS: Array<PolicyBinding, { MAX_ENDPOINTS as usize }> = Array::new();

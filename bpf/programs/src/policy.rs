@@ -1,13 +1,13 @@
 //! Asking an endpoint's policy.
 
 use crate::{
-    maps::{BINDINGS, POLICIES},
+    maps::{BINDINGS, POLICIES, PolicyMap},
     peer::Peer,
 };
-use aya_ebpf::btf_maps::{LpmTrie, lpm_trie::Key};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use heddle_abi::{
-    ConnectionVerdict, DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALLOW,
-    PolicyBinding, PolicyKey, PolicyValue,
+    ConnectionVerdict, DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALIAS,
+    POLICY_VERDICT_ALLOW, PolicyBinding, PolicyKey, PolicyValue,
 };
 
 /// Which policy an endpoint has, and since which change.
@@ -59,13 +59,13 @@ pub fn ask(
     );
     let mut precedence = 0;
     let mut verdict = 0;
-    consider(map, &key, &mut precedence, &mut verdict, cookie);
+    consider(map, &mut key, &mut precedence, &mut verdict, cookie);
     if peer.cidr != 0 {
         key.data.identity = peer.cidr;
-        consider(map, &key, &mut precedence, &mut verdict, cookie);
+        consider(map, &mut key, &mut precedence, &mut verdict, cookie);
     }
     key.data.identity = 0;
-    consider(map, &key, &mut precedence, &mut verdict, cookie);
+    consider(map, &mut key, &mut precedence, &mut verdict, cookie);
     match verdict {
         0 => Err(DropReason::PolicyDenied),
         POLICY_VERDICT_ALLOW => Ok(()),
@@ -73,21 +73,30 @@ pub fn ask(
     }
 }
 
-/// Keeps a key's row if its precedence is the highest so far.
+/// Keeps a key's row if its precedence is the highest so far. Where the key's row is an alias, the key is changed to the
+/// identity that it leads to.
 #[inline(always)]
 fn consider(
-    map: &LpmTrie<PolicyKey, PolicyValue, 16384>,
-    key: &Key<PolicyKey>,
+    map: &PolicyMap,
+    key: &mut Key<PolicyKey>,
     precedence: &mut u32,
     verdict: &mut u8,
     cookie: &mut u32,
 ) {
-    if let Some(row) = map.get(key) {
-        // At a tie the narrower key, asked first, gives the rules to name.
-        if *verdict == 0 || row.precedence > *precedence {
-            *precedence = row.precedence;
-            *verdict = row.verdict;
-            *cookie = row.cookie;
-        }
+    let Some(mut row) = map.get(&*key) else {
+        return;
+    };
+    if row.verdict == POLICY_VERDICT_ALIAS {
+        key.data.identity = row.cookie;
+        row = match map.get(&*key) {
+            Some(row) => row,
+            None => return,
+        };
+    }
+    // At a tie the narrower key, asked first, gives the rules to name.
+    if *verdict == 0 || row.precedence > *precedence {
+        *precedence = row.precedence;
+        *verdict = row.verdict;
+        *cookie = row.cookie;
     }
 }

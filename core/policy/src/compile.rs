@@ -1,7 +1,7 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef, Tier,
+    Alias, Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef, Tier,
     cidr::Class,
     compiled::{PRECEDENCE_ALLOW, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
@@ -53,6 +53,7 @@ impl Engine {
     /// (reference D4), other reserved identities never (reference D5).
     pub fn compile(&mut self, subject: Identity) -> CompiledPolicy {
         let mut entries = Vec::new();
+        let mut aliases = Vec::new();
         let mut enforced = [false; 2];
         // Only the cookies change; everything else is read.
         let mut cookies = std::mem::take(&mut self.cookies);
@@ -60,16 +61,19 @@ impl Engine {
             .into_iter()
             .zip(&mut enforced)
         {
-            let draft = self.draft(subject, direction);
+            let mut draft = self.draft(subject, direction);
             *enforced = draft.isolated;
+            aliases.extend(draft.take_aliases());
             draft.finish(&mut cookies, &mut entries);
         }
         self.cookies = cookies;
         entries.sort_unstable_by_key(|entry| entry.key);
+        aliases.sort_unstable();
         CompiledPolicy {
             ingress_enforced: enforced[0],
             egress_enforced: enforced[1],
             entries,
+            aliases,
             audit: false,
         }
     }
@@ -333,6 +337,31 @@ fn complete(keys: &mut BTreeMap<Identity, Key>, isolated: bool) {
 }
 
 impl Draft<'_> {
+    /// Takes out the keys whose several rows another key has, too. A single row is no larger than the alias in its
+    /// place, and is found sooner.
+    fn take_aliases(&mut self) -> Vec<Alias> {
+        let direction = self.direction;
+        let mut first_with: HashMap<*const Row, Identity> = HashMap::new();
+        let mut aliases = Vec::new();
+        self.keys.retain(|(identity, rows)| {
+            if *identity == Identity::UNKNOWN || rows.len() < 2 {
+                return true;
+            }
+            // Keys with equal rows share them.
+            let like = *first_with.entry(rows.as_ptr()).or_insert(*identity);
+            if like == *identity {
+                return true;
+            }
+            aliases.push(Alias {
+                direction,
+                identity: *identity,
+                like,
+            });
+            false
+        });
+        aliases
+    }
+
     /// Gives the rows their cookies.
     fn finish(self, cookies: &mut crate::cookie::CookieTable, entries: &mut Vec<Entry>) {
         let mut given: HashMap<Label, u32> = HashMap::new();

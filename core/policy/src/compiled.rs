@@ -67,10 +67,32 @@ pub struct Entry {
     pub cookie: u32,
 }
 
+/// How many of these entries (sorted) are beyond the first of each identity and direction; see
+/// [`CompiledPolicy::size`].
+pub fn size(entries: &[Entry]) -> usize {
+    let peers = entries
+        .chunk_by(|a, b| (a.key.direction, a.key.identity) == (b.key.direction, b.key.identity));
+    entries.len() - peers.count()
+}
+
+/// An identity of which an endpoint's policy says the same as of another.
+///
+/// Whether a policy has few entries must not depend on how many identities there are, nor on how finely other
+/// policies divide addresses: the entries of a rule stand once, however many peers it selects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct Alias {
+    /// Direction.
+    pub direction: Direction,
+    /// An identity without entries of its own; never 0.
+    pub identity: Identity,
+    /// The identity whose entries it has: one with entries of its own; never 0.
+    pub like: Identity,
+}
+
 /// Everything the datapath needs to enforce an endpoint's policy.
 ///
-/// A direction that is not enforced has one entry that allows everything with cookie 0; so the entries
-/// alone are the whole truth and can be swapped in one step.
+/// A direction that is not enforced has one entry that allows everything with cookie 0; so the entries and
+/// aliases alone are the whole truth and can be swapped in one step.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct CompiledPolicy {
     /// Whether some policy isolates the endpoint for ingress.
@@ -79,68 +101,10 @@ pub struct CompiledPolicy {
     pub egress_enforced: bool,
     /// The entries, sorted by key, keys unique.
     pub entries: Vec<Entry>,
+    /// The identities that have another's entries, sorted, unique by direction and identity.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<Alias>,
     /// On audit: what the entries deny is told and passes. Never so as the engine compiles it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub audit: bool,
-}
-
-impl CompiledPolicy {
-    /// The entry that decides, found as the datapath finds it: for the peer's identity, its CIDR identity
-    /// (if not 0) and anybody the longest prefix each, then the highest precedence. `None` drops.
-    ///
-    /// For ICMP the port is the message type.
-    pub fn lookup(
-        &self,
-        direction: Direction,
-        peer: Identity,
-        cidr: Identity,
-        protocol: u8,
-        port: u16,
-    ) -> Option<&Entry> {
-        let mut found: Option<&Entry> = None;
-        let keys = [
-            Some(peer),
-            Some(cidr).filter(|c| c.0 != 0),
-            Some(Identity::UNKNOWN),
-        ];
-        for key in keys.into_iter().flatten() {
-            let Some(entry) = self.longest(direction, key, protocol, port) else {
-                continue;
-            };
-            if found.is_none_or(|best| entry.precedence > best.precedence) {
-                found = Some(entry);
-            }
-        }
-        found
-    }
-
-    /// The entry with the longest prefix for one key.
-    fn longest(
-        &self,
-        direction: Direction,
-        identity: Identity,
-        protocol: u8,
-        port: u16,
-    ) -> Option<&Entry> {
-        let find = |protocol: u8, port: u16, port_prefix: u8| {
-            let key = EntryKey {
-                direction,
-                identity,
-                protocol,
-                port,
-                port_prefix,
-            };
-            self.entries
-                .binary_search_by(|entry| entry.key.cmp(&key))
-                .ok()
-                .map(|at| &self.entries[at])
-        };
-        (0..=16u8)
-            .rev()
-            .find_map(|bits| {
-                let mask = u16::MAX.checked_shl(16 - u32::from(bits)).unwrap_or(0);
-                find(protocol, port & mask, bits)
-            })
-            .or_else(|| find(0, 0, 0))
-    }
 }

@@ -5,6 +5,7 @@
 //! says why. A property test holds the two together.
 #![forbid(unsafe_code)]
 
+mod alias;
 mod budget;
 mod case;
 mod cidr;
@@ -29,7 +30,7 @@ mod world;
 
 pub use budget::{CidrBudget, CidrLimits};
 pub use cidr::{CidrAssignment, CidrChange, CidrScope};
-pub use compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
+pub use compiled::{Alias, CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 pub use decide::{Because, Decision, DirectionDecision, Nearest, Party, Term, Traffic};
 pub use engine::Engine;
 pub use facts::{EnforcementMode, NodeFacts, ServiceFacts};

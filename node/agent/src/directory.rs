@@ -437,6 +437,7 @@ mod tests {
                     ingress_enforced: true,
                     egress_enforced: false,
                     entries,
+                    aliases: Vec::new(),
                     audit: false,
                 }),
                 ..PolicyListing::default()

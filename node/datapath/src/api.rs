@@ -157,6 +157,8 @@ pub struct RealisedPolicy {
     pub audit: bool,
     /// Rows, sorted; `None` when the endpoint has no policy map (then everything is dropped).
     pub entries: Option<Vec<heddle_policy::compiled::Entry>>,
+    /// The identities that have another's rows, sorted.
+    pub aliases: Vec<heddle_policy::compiled::Alias>,
 }
 
 /// How full a map is.

@@ -78,7 +78,7 @@ impl Pinned {
     /// When a map cannot be read.
     pub fn policy(&self, endpoint: u16) -> Result<RealisedPolicy, DatapathError> {
         let binding = self.bindings()?.of(endpoint)?;
-        let entries = match binding.slot() {
+        let rows = match binding.slot() {
             POLICY_SLOT_NONE => None,
             slot => {
                 let name = map_names::POLICIES;
@@ -97,7 +97,11 @@ impl Pinned {
         Ok(RealisedPolicy {
             generation: binding.generation(),
             audit: binding.is_on_audit(),
-            entries,
+            aliases: rows
+                .as_ref()
+                .map(|it| it.aliases.clone())
+                .unwrap_or_default(),
+            entries: rows.map(|it| it.entries),
         })
     }
 

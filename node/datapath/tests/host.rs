@@ -74,6 +74,7 @@ fn policy(mut entries: Vec<Entry>) -> CompiledPolicy {
         ingress_enforced: true,
         egress_enforced: true,
         entries,
+        aliases: Vec::new(),
         audit: false,
     }
 }

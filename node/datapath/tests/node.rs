@@ -87,6 +87,43 @@ fn pods_of_one_node_talk_and_policy_stops_them() {
     }
 }
 
+#[test]
+fn an_identity_with_anothers_rows_is_treated_as_the_other() {
+    for host_routing in [true, false] {
+        let bed = Bed::new(|settings| settings.host_routing = host_routing);
+        let a = bed.pod(1, 300);
+        let b = bed.pod(2, 301);
+        let mut policy = allow_ingress(999, 6, 8080);
+        let mut other = policy.entries.clone();
+        other.retain(|row| row.key.direction == Direction::Ingress);
+        other[0].key.port = 8082;
+        policy.entries.append(&mut other);
+        policy.entries.sort_unstable();
+        bed.datapath.set_policy(2, &policy).unwrap();
+        for address in b.addresses() {
+            assert_eq!(bed.tcp(&a, &b, &address, 8080), "", "{address}");
+        }
+        let own = policy.clone();
+        policy.give(Identity(300), Identity(999));
+        assert_eq!(policy.aliases.len(), 1);
+        bed.datapath.set_policy(2, &policy).unwrap();
+        for address in b.addresses() {
+            assert_eq!(bed.tcp(&a, &b, &address, 8080), "hello", "{address}");
+            assert_eq!(bed.tcp(&a, &b, &address, 8081), "", "{address}");
+            assert_eq!(bed.tcp(&a, &b, &address, 8082), "hello", "{address}");
+            assert!(bed.is_silent(&a, &address), "{address}");
+        }
+        let realised = bed.datapath.policy(2).unwrap();
+        assert_eq!(realised.entries.as_ref(), Some(&policy.entries));
+        assert_eq!(realised.aliases, policy.aliases);
+        // Policies that differ in nothing else are not taken for the same.
+        bed.datapath.set_policy(2, &own).unwrap();
+        for address in b.addresses() {
+            assert_eq!(bed.tcp(&a, &b, &address, 8080), "", "{address}");
+        }
+    }
+}
+
 /// Waits for a condition, 20 s at most.
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);

@@ -21,6 +21,8 @@ const QUESTIONS: &[(u8, u16)] = &[(6, 80), (6, 8080), (17, 80), (1, 8)];
 #[derive(Clone, Default)]
 struct Kernel {
     policies: BTreeMap<Identity, CompiledPolicy>,
+    /// What was compiled last: an agent puts it in force wherever another policy is.
+    wished: BTreeMap<Identity, CompiledPolicy>,
     ipcache: BTreeMap<(CidrScope, IpNet), Identity>,
 }
 
@@ -34,6 +36,12 @@ impl Kernel {
             at = candidate.supernet();
         }
         Identity::UNKNOWN
+    }
+
+    fn compile(&mut self, engine: &mut Engine, identity: Identity) {
+        let wished = engine.compile(identity);
+        self.policies.insert(identity, wished.clone());
+        self.wished.insert(identity, wished);
     }
 
     /// Every packet's verdict.
@@ -99,11 +107,12 @@ fn bring(
     }
     for (fresh, origin) in &origins {
         for compiled in kernel.policies.values_mut() {
-            compiled
-                .entries
-                .retain(|entry| entry.key.identity != *fresh);
-            let mut copies: Vec<_> = compiled
-                .entries
+            // Written out: every identity has entries of its own here.
+            let mut entries: Vec<_> = compiled
+                .expanded()
+                .filter(|entry| entry.key.identity != *fresh)
+                .collect();
+            let mut copies: Vec<_> = entries
                 .iter()
                 .filter(|entry| origin.0 != 0 && entry.key.identity == *origin)
                 .copied()
@@ -111,8 +120,10 @@ fn bring(
             copies
                 .iter_mut()
                 .for_each(|copy| copy.key.identity = *fresh);
-            compiled.entries.extend(copies);
-            compiled.entries.sort_unstable_by_key(|entry| entry.key);
+            entries.extend(copies);
+            entries.sort_unstable_by_key(|entry| entry.key);
+            compiled.entries = entries;
+            compiled.aliases.clear();
         }
         check(kernel, "rows for a fresh number")?;
     }
@@ -122,9 +133,11 @@ fn bring(
         .filter(|it| kernel.policies.contains_key(it))
         .collect::<Vec<_>>()
     {
-        kernel.policies.insert(identity, engine.compile(identity));
+        kernel.compile(engine, identity);
         check(kernel, "a policy")?;
     }
+    kernel.policies.clone_from(&kernel.wished);
+    check(kernel, "what was wished")?;
     let touched = engine.settle_cidrs();
     let changes = engine.take_cidr_changes();
     prop_assert!(changes.iter().all(|change| !change.fresh));
@@ -134,7 +147,7 @@ fn bring(
         .filter(|it| kernel.policies.contains_key(it))
         .collect::<Vec<_>>()
     {
-        kernel.policies.insert(identity, engine.compile(identity));
+        kernel.compile(engine, identity);
         check(kernel, "a settled policy")?;
     }
     // What is in the kernel is all there is to know.
@@ -147,7 +160,14 @@ fn bring(
     prop_assert!(kernel.ipcache.is_empty(), "left over: {:?}", kernel.ipcache);
     kernel.ipcache = ipcache(engine);
     for (identity, compiled) in &kernel.policies {
-        prop_assert_eq!(compiled, &engine.compile(*identity), "nobody was forgotten");
+        let written_out = |policy: &CompiledPolicy| {
+            let mut entries: Vec<_> = policy.expanded().collect();
+            entries.sort_unstable_by_key(|entry| entry.key);
+            entries
+        };
+        let compiled = written_out(compiled);
+        let now = written_out(&engine.compile(*identity));
+        prop_assert_eq!(compiled, now, "nobody was forgotten");
     }
     Ok(())
 }
@@ -239,7 +259,7 @@ fn in_force(world: &World) -> Result<(Engine, Kernel), TestCaseError> {
     crate::fill(&mut engine, world);
     let mut kernel = Kernel::default();
     for number in numbers(world) {
-        kernel.policies.insert(number, engine.compile(number));
+        kernel.compile(&mut engine, number);
     }
     bring(&mut engine, &mut kernel, numbers(world), &mut |_, _| Ok(()))?;
     prop_assert_eq!(kernel.verdicts(world), expected(world));

@@ -1,7 +1,7 @@
 //! Rows of 2.1, 2.2, 2.4 and 2.5 beside the first ones.
 
 use super::{
-    CLIENT, PING, TCP80, WEB, app, ask, cidr, client, engine, entity, from_client, from_world,
+    CLIENT, PING, TCP80, WEB, app, ask, cidr, client, engine, entity, from_client, from_world, pod,
     policy, tcp,
 };
 use heddle_model::{Entity, Identity, LabelSet, Selector};
@@ -323,4 +323,55 @@ fn rows_by_policy_says_who_makes_a_map_large() {
     assert_eq!(rows[1], (name("small"), 1));
     let total = engine.compile(WEB).entries.len();
     assert!(rows.iter().map(|(_, rows)| rows).sum::<usize>() <= total);
+}
+
+/// The entries of a rule stand once, whatever the number of identities and of classes of addresses that it selects.
+#[test]
+fn what_a_rule_says_stands_once_however_many_it_selects() {
+    let mut engine = engine();
+    let ports = || {
+        let ports = (0..10u16).map(|n| n * 100 + 1);
+        let ports =
+            ports.map(|port| PortTerm::Transport(Transport::Tcp, PortMatch::Range(port, port)));
+        Ports::Only(ports.collect())
+    };
+    let cluster = entity(Entity::Cluster);
+    engine.set_policy(policy(
+        "wide",
+        vec![
+            (Section::Ingress, cluster, ports()),
+            (Section::Ingress, cidr("0.0.0.0/1", &[]), ports()),
+        ],
+    ));
+    let before = engine.compile(WEB);
+    for number in 0..2_000u32 {
+        engine.set_identity(
+            Identity(20_000 + number),
+            pod(&format!("many-{number}"), ""),
+        );
+    }
+    let many = (0..500).map(|at| {
+        let block = cidr(&format!("20.{}.{}.0/24", at / 250, at % 250), &[]);
+        (Section::Ingress, block, Ports::All)
+    });
+    let mut many = policy("many", many.collect());
+    many.specs[0].subject = app("client");
+    engine.set_policy(many);
+    let now = engine.compile(WEB);
+    assert_eq!(now.size(), before.size());
+    assert!(
+        now.entries.len() < before.entries.len() + 10,
+        "{}",
+        now.entries.len()
+    );
+    assert!(now.aliases.len() >= 2_500);
+    for identity in [20_000, 21_999] {
+        let found = now.lookup(Direction::Ingress, Identity(identity), Identity(0), 6, 901);
+        assert_eq!(
+            found.map(|entry| entry.key.identity),
+            Some(Identity(identity))
+        );
+        let none = now.lookup(Direction::Ingress, Identity(identity), Identity(0), 6, 902);
+        assert_eq!(none, None);
+    }
 }

@@ -5,7 +5,7 @@ use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy};
-use heddle_policy::Entry;
+use heddle_policy::{Alias, CompiledPolicy, Entry};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -86,7 +86,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
             }
         }
         // Compiled afresh: what was remembered could be wrong itself.
-        let wished = ledger.engine.compile(identity).entries;
+        let wished = ledger.engine.compile(identity);
         let audit = ledger
             .endpoints
             .get(&id)
@@ -105,8 +105,13 @@ fn node(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathErro
         ledger.datapath.node_policy()?,
     ) {
         (Some(wished), Some(in_kernel)) => {
-            let wished = (wished.entries.as_slice(), wished.audit);
-            policy("node", &object, wished, &in_kernel, findings);
+            policy(
+                "node",
+                &object,
+                (&wished, wished.audit),
+                &in_kernel,
+                findings,
+            );
         }
         (Some(_), None) => findings.add("node", &object, "policy", &"a map", &"none"),
         (None, Some(_)) => findings.add("node", &object, "policy", &"none", &"a map"),
@@ -118,7 +123,7 @@ fn node(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathErro
 fn policy(
     kind: &str,
     object: &str,
-    (wished, audit): (&[Entry], bool),
+    (wished, audit): (&CompiledPolicy, bool),
     realised: &RealisedPolicy,
     findings: &mut Findings,
 ) {
@@ -129,11 +134,21 @@ fn policy(
     if realised.audit != audit {
         findings.add(kind, object, "policy audit", &audit, &realised.audit);
     }
-    for entry in wished.iter().filter(|entry| !in_kernel.contains(entry)) {
+    let missing = |entry: &&Entry| in_kernel.binary_search(entry).is_err();
+    for entry in wished.entries.iter().filter(missing) {
         findings.add(kind, object, "policy entry", entry, &"missing");
     }
-    for entry in in_kernel.iter().filter(|entry| !wished.contains(entry)) {
+    let unwanted = |entry: &&Entry| wished.entries.binary_search(entry).is_err();
+    for entry in in_kernel.iter().filter(unwanted) {
         findings.add(kind, object, "policy entry", &"none", entry);
+    }
+    let missing = |alias: &&Alias| realised.aliases.binary_search(alias).is_err();
+    for alias in wished.aliases.iter().filter(missing) {
+        findings.add(kind, object, "policy alias", alias, &"missing");
+    }
+    let unwanted = |alias: &&Alias| wished.aliases.binary_search(alias).is_err();
+    for alias in realised.aliases.iter().filter(unwanted) {
+        findings.add(kind, object, "policy alias", &"none", alias);
     }
 }
 

@@ -166,17 +166,16 @@ pub fn look_up<E>(
         ingress_enforced: true,
         egress_enforced: true,
         entries,
+        aliases: realised.aliases,
     };
     if let Some(peer) = peer {
-        standing.row = rows
-            .lookup(
-                question.direction,
-                peer.identity,
-                peer.cidr,
-                question.protocol,
-                question.port,
-            )
-            .copied();
+        standing.row = rows.lookup(
+            question.direction,
+            peer.identity,
+            peer.cidr,
+            question.protocol,
+            question.port,
+        );
     }
     standing.verdict = standing.row.map_or(EntryVerdict::Deny, |row| row.verdict);
     Ok(standing)
@@ -386,6 +385,7 @@ mod tests {
                 generation: 3,
                 audit: false,
                 entries: policy,
+                aliases: Vec::new(),
             })
         })
         .unwrap()
@@ -470,6 +470,7 @@ mod tests {
                     generation: 1,
                     audit: false,
                     entries,
+                    aliases: Vec::new(),
                 })
             })
             .unwrap();

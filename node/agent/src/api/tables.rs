@@ -2,11 +2,11 @@
 
 use super::answers::find_endpoint;
 use crate::agent::Agent;
-use crate::endpoint::{blocking, kernel_failure};
+use crate::endpoint::{as_compiled, blocking, kernel_failure};
 use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY};
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::ConnectionRow;
-use heddle_policy::protocol::describe;
+use heddle_policy::{Entry, protocol::describe};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,7 +44,14 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
     .map_err(|error| kernel_failure(&error))?;
     let mut rows = Vec::new();
     for (id, pod, policy) in policies {
-        for entry in policy.entries.unwrap_or_default() {
+        let generation = policy.generation;
+        let Some(policy) = as_compiled(policy) else {
+            continue;
+        };
+        // As if each identity had rows of its own: that is what people ask about.
+        let mut entries: Vec<Entry> = policy.expanded().collect();
+        entries.sort_unstable_by_key(|entry| entry.key);
+        for entry in entries {
             let key = entry.key;
             rows.push(json!({
                 "endpoint": id,
@@ -57,7 +64,7 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
                 "verdict": entry.verdict,
                 "precedence": entry.precedence,
                 "cookie": entry.cookie,
-                "generation": policy.generation,
+                "generation": generation,
                 "rules": agent.directory.rules_of(entry.cookie),
             }));
         }

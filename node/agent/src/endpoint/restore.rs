@@ -414,6 +414,7 @@ pub(crate) fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
         ingress_enforced: !is_open(Direction::Ingress),
         egress_enforced: !is_open(Direction::Egress),
         entries,
+        aliases: policy.aliases,
         audit,
     })
 }

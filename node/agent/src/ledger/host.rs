@@ -161,7 +161,7 @@ impl Ledger {
         last: &BTreeSet<Identity>,
     ) {
         let most = self.config.max_policy_entries as usize;
-        let policy = if policy.entries.len() > most {
+        let policy = if policy.size() > most {
             truncated(&policy, most, last)
         } else {
             policy

@@ -27,6 +27,15 @@ fn addresses(first: u8, count: usize) -> Vec<String> {
         .collect()
 }
 
+/// A rule for each address, all with the same two ports: rules that are told apart have entries of their own.
+fn rules_of_two_ports(cidrs: Vec<String>) -> Vec<Value> {
+    let ports = json!([{ "port": 80 }, { "port": 443 }]);
+    let rules = cidrs.into_iter();
+    rules
+        .map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }], "ports": ports }))
+        .collect()
+}
+
 async fn namespace(node: &Node, name: &str) {
     node.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
         .await;
@@ -166,12 +175,10 @@ async fn a_policy_that_does_not_fit_stops_nobody_else_and_is_never_wider_than_be
     node.settled().await;
     assert!(reaches(&node, 1, "198.51.100.9") && !reaches(&node, 1, "203.0.113.9"));
 
-    // Its next version does not fit: twenty rules with an address each.
+    // Its next version does not fit: twenty addresses have an entry more than the one that does not count.
     node.datapath.limit_rows(Some(15));
     let mut large = to_addresses("shop", "big", "big", &[]);
-    let rules = addresses(20, 20).into_iter();
-    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
-    large["spec"]["egress"] = rules.collect();
+    large["spec"]["egress"] = rules_of_two_ports(addresses(20, 20)).into();
     node.put(large).await;
     // Others go on, and wait for nothing.
     node.put(to_addresses("shop", "small", "small", &[x, y]))
@@ -282,25 +289,60 @@ async fn nobody_pads_its_policies_until_those_above_them_do_not_fit() {
     node.pod("shop", "web", &[("app", "web")]).await;
     node.add("c1", "shop", "web").await.unwrap();
     let mut padding = to_addresses("shop", "padding", "web", &[]);
-    let rules = addresses(20, 20).into_iter();
-    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
+    let rules = rules_of_two_ports(addresses(20, 20)).into_iter();
     padding["spec"]["egress"] = rules.chain([json!({})]).collect();
     node.put(padding).await;
     node.settled().await;
-    let rows = node.datapath.kernel().policies[&1].1.entries.len();
-    node.datapath.limit_rows(Some(rows));
+    let size = node.datapath.kernel().policies[&1].1.size();
+    assert!(size > 0);
+    node.datapath.limit_rows(Some(size));
     node.put(json!({
         "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
         "metadata": { "name": "above" },
-        "spec": { "endpointSelector": {}, "egressDeny": [{ "toCIDR": ["203.0.113.0/24"] }] },
+        "spec": { "endpointSelector": {}, "egressDeny": [{ "toCIDR": ["203.0.113.0/24"], "toPorts": [{ "ports": [
+                      { "port": "22", "protocol": "TCP" }, { "port": "443", "protocol": "TCP" }] }] }] },
     }))
     .await;
     node.settled().await;
     assert!(!reaches(&node, 1, "203.0.113.9"));
+    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    assert_eq!(told[0]["pod"], "web");
+}
+
+/// Ten ports of half the IPv4 addresses, and a neighbour with a rule for each of 300 addresses among them.
+#[tokio::test]
+async fn how_finely_others_tell_addresses_apart_takes_no_room_in_ones_policy() {
+    let mut node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let mut wide = to_addresses("shop", "wide", "web", &["0.0.0.0/1".to_owned()]);
+    let ports = (440..450).map(|port| json!({ "port": port * 7, "protocol": "TCP" }));
+    let ports: Vec<Value> = ports.chain([json!({ "port": 443 })]).collect();
+    wide["spec"]["egress"][0]["ports"] = ports.into();
+    node.put(wide).await;
+    node.settled().await;
+    let size = |node: &Node| node.datapath.kernel().policies[&1].1.size();
+    let alone = size(&node);
+    node.datapath.limit_rows(Some(alone));
+    let mut many = to_addresses("evil", "many", "nobody", &[]);
+    many["spec"]["egress"] = rules_of_two_ports(addresses(20, 300)).into();
+    namespace(&node, "evil").await;
+    node.put(many).await;
+    node.settled().await;
+    assert_eq!(size(&node), alone);
+    for address in ["20.0.7.1", "20.1.49.1", "21.0.0.1"] {
+        assert!(reaches(&node, 1, address), "{address}");
+    }
+    assert!(!reaches(&node, 1, "203.0.113.9"));
+    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    assert_eq!(told, Vec::<Value>::new());
+    assert!(node.differences().await.is_empty());
+    node.restart().await;
+    assert!(reaches(&node, 1, "20.0.7.1"));
 }
 
 #[tokio::test]
-async fn a_host_policy_that_has_no_room_for_more_addresses_holds_nobody_back() {
+async fn a_host_policy_that_does_not_fit_holds_nobody_back() {
     let node = Node::start().await;
     node.pod("shop", "web", &[("app", "web")]).await;
     node.add("c1", "shop", "web").await.unwrap();
@@ -308,40 +350,39 @@ async fn a_host_policy_that_has_no_room_for_more_addresses_holds_nobody_back() {
     let mut object = node.store.get(Kind::Node, &own).await.unwrap().value;
     object["metadata"]["labels"] = json!({ "role": "edge" });
     node.store.update(Kind::Node, object).await.unwrap();
-    let ports: Vec<Value> = (1..10)
-        .map(|port| json!({ "ports": [{ "port": port.to_string(), "protocol": "TCP" }] }))
-        .collect();
-    node.put(json!({
-        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
-        "metadata": { "name": "edge" },
-        "spec": { "nodeSelector": { "matchLabels": { "role": "edge" } },
-                  "ingress": [{ "fromCIDR": ["0.0.0.0/0"], "toPorts": ports }] },
-    }))
-    .await;
+    let edge = |ports: u16| {
+        let ports: Vec<Value> = (1..ports)
+            .map(|port| json!({ "ports": [{ "port": port.to_string(), "protocol": "TCP" }] }))
+            .collect();
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": { "name": "edge" },
+            "spec": { "nodeSelector": { "matchLabels": { "role": "edge" } },
+                      "ingress": [{ "fromCIDR": ["0.0.0.0/0"], "toPorts": ports }] },
+        })
+    };
+    node.put(edge(10)).await;
     node.settled().await;
-    let rows = node.datapath.kernel().node_policy.unwrap().entries.len();
-    node.datapath.limit_rows(Some(rows + 20));
+    let size = node.datapath.kernel().node_policy.unwrap().size();
+    node.datapath.limit_rows(Some(size));
+    // How finely others tell addresses apart costs it nothing.
     let mut many = to_addresses("shop", "many", "nobody", &[]);
-    let rules = addresses(20, 50).into_iter();
-    let rules = rules.map(|cidr| json!({ "to": [{ "ipBlock": { "cidr": cidr } }] }));
-    many["spec"]["egress"] = rules.collect();
+    many["spec"]["egress"] = rules_of_two_ports(addresses(20, 50)).into();
     node.put(many).await;
+    node.settled().await;
+    let not_in_force = async || node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    assert_eq!(not_in_force().await, Vec::<Value>::new());
+    node.put(edge(20)).await;
+    node.settled().await;
+    assert_eq!(not_in_force().await.len(), 1);
+    assert_eq!(node.datapath.kernel().node_policy.unwrap().size(), size);
     let web = to_addresses("shop", "web", "web", &["203.0.113.0/24".to_owned()]);
     node.put(web).await;
     node.settled().await;
     assert!(reaches(&node, 1, "203.0.113.9") && !reaches(&node, 1, "198.51.100.9"));
-    let many = NamespacedName::new("shop", "many");
-    node.store
-        .delete(Kind::NetworkPolicy, &many, None)
-        .await
-        .unwrap();
+    node.put(edge(10)).await;
     node.settled().await;
-    eventually("healed", || async {
-        node.agent()
-            .on_ledger(|ledger| ledger.not_in_force().is_empty())
-            .await
-    })
-    .await;
+    eventually("healed", async || not_in_force().await.is_empty()).await;
 }
 
 #[tokio::test]
@@ -373,4 +414,35 @@ async fn what_a_group_listed_before_it_grew_too_large_counts_over_a_restart() {
     node.put(group(50)).await;
     node.settled().await;
     assert!(!reaches(&node, 1, "20.0.40.1"));
+}
+
+#[tokio::test]
+async fn a_group_that_shrinks_to_a_part_of_what_it_listed_still_counts() {
+    let mut node = Node::start().await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let group = |cidr: &str| {
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": { "name": "feed" },
+            "spec": { "externalCIDRs": [cidr] },
+        })
+    };
+    node.put(group("0.0.0.0/0")).await;
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+        "metadata": { "namespace": "shop", "name": "to-feed" },
+        "spec": { "endpointSelector": {}, "egress": [{ "toCIDRSet": [{ "cidrGroupRef": "feed" }] }] },
+    }))
+    .await;
+    node.settled().await;
+    assert!(reaches(&node, 1, "20.0.0.1"));
+    for cidr in ["20.0.0.0/8", "20.0.0.0/16", "20.0.0.0/8", "0.0.0.0/0"] {
+        node.put(group(cidr)).await;
+        node.settled().await;
+        assert!(reaches(&node, 1, "20.0.0.1"), "{cidr}");
+        assert_eq!(reaches(&node, 1, "198.51.100.1"), cidr == "0.0.0.0/0");
+        assert!(node.differences().await.is_empty(), "{cidr}");
+    }
+    node.restart().await;
+    assert!(reaches(&node, 1, "20.0.0.1"));
 }

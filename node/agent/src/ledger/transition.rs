@@ -1,7 +1,7 @@
 //! What becomes of a policy in force when addresses get other CIDR identities.
 
 use heddle_model::Identity;
-use heddle_policy::compiled::PRECEDENCE_CLOSED;
+use heddle_policy::compiled::{PRECEDENCE_CLOSED, size};
 use heddle_policy::{CidrChange, CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 use std::collections::BTreeSet;
 
@@ -20,24 +20,11 @@ pub(super) fn with_fresh(
             continue;
         }
         done.push(change.after);
-        extended
-            .entries
-            .retain(|entry| entry.key.identity != change.after);
-        if change.before == Identity::UNKNOWN {
-            continue;
+        extended.forget(change.after);
+        if change.before != Identity::UNKNOWN {
+            extended.give(change.after, change.before);
         }
-        let mut copies: Vec<_> = extended
-            .entries
-            .iter()
-            .filter(|entry| entry.key.identity == change.before)
-            .copied()
-            .collect();
-        for copy in &mut copies {
-            copy.key.identity = change.after;
-        }
-        extended.entries.extend(copies);
     }
-    extended.entries.sort_unstable_by_key(|entry| entry.key);
     (extended != *policy).then_some(extended)
 }
 
@@ -54,9 +41,10 @@ pub(super) fn with_joined(
         ..row.key
     };
     let rows = |identity: Identity| -> Vec<_> {
-        let rows = policy.entries.iter();
-        let rows = rows.filter(|entry| entry.key.identity == identity);
-        rows.map(|row| (without_peer(row), row.verdict, row.precedence))
+        [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .flat_map(|direction| policy.entries_of(direction, identity))
+            .map(|row| (without_peer(row), row.verdict, row.precedence))
             .collect()
     };
     let denied: BTreeSet<Identity> = changes
@@ -69,29 +57,16 @@ pub(super) fn with_joined(
         return None;
     }
     let mut reduced = policy.clone();
-    let kept = |entry: &Entry| !denied.contains(&entry.key.identity);
-    reduced.entries.retain(kept);
-    for identity in denied {
-        for direction in [Direction::Ingress, Direction::Egress] {
-            reduced.entries.push(Entry {
-                key: EntryKey {
-                    direction,
-                    identity,
-                    protocol: 0,
-                    port: 0,
-                    port_prefix: 0,
-                },
-                verdict: EntryVerdict::Deny,
-                precedence: PRECEDENCE_CLOSED,
-                cookie,
-            });
-        }
-    }
-    reduced.entries.sort_unstable_by_key(|entry| entry.key);
+    reduced.replace(&denied, |key| Entry {
+        key,
+        verdict: EntryVerdict::Deny,
+        precedence: PRECEDENCE_CLOSED,
+        cookie,
+    });
     Some(reduced)
 }
 
-/// A policy with as many entries as fit: all that deny, and of those that allow the ones for reserved identities, pods and
+/// A policy of at most this size (see [`CompiledPolicy::size`]): all entries that deny, and of those that allow the ones for reserved identities, pods and
 /// then addresses, as far as there is room; those for the identities in `last` go first. It allows nothing that
 /// the whole policy does not: of the entries for one peer, a wider one is never stronger than a narrower one.
 pub(super) fn truncated(
@@ -103,15 +78,28 @@ pub(super) fn truncated(
         .entries
         .iter()
         .partition(|entry| entry.verdict == EntryVerdict::Deny);
-    if entries.len() > most {
+    let mut taken = size(&entries);
+    if taken > most {
         return closed();
     }
+    let peer = |entry: &Entry| (entry.key.direction, entry.key.identity);
+    let mut peers: BTreeSet<_> = entries.iter().map(peer).collect();
     allowing.sort_by_key(|entry| (last.contains(&entry.key.identity), entry.key.identity));
-    allowing.truncate(most - entries.len());
-    entries.append(&mut allowing);
+    for entry in allowing {
+        if !peers.insert(peer(&entry)) {
+            if taken == most {
+                continue;
+            }
+            taken += 1;
+        }
+        entries.push(entry);
+    }
     entries.sort_unstable_by_key(|entry| entry.key);
+    let mut aliases = policy.aliases.clone();
+    aliases.retain(|alias| peers.contains(&(alias.direction, alias.like)));
     CompiledPolicy {
         entries,
+        aliases,
         ..policy.clone()
     }
 }
@@ -122,6 +110,7 @@ const fn closed() -> CompiledPolicy {
         ingress_enforced: true,
         egress_enforced: true,
         entries: Vec::new(),
+        aliases: Vec::new(),
         audit: false,
     }
 }
@@ -150,6 +139,7 @@ mod tests {
                     cookie: 5,
                 })
                 .collect(),
+            aliases: Vec::new(),
             audit: false,
         }
     }
@@ -170,10 +160,12 @@ mod tests {
         let policy = allowing(&[1, 9]);
         assert_eq!(with_fresh(&policy, &[]), None);
         assert_eq!(with_fresh(&policy, &[fresh(2, 3)]), None);
-        assert_eq!(
-            with_fresh(&policy, &[fresh(1, 3), fresh(1, 3), fresh(3, 4)]),
-            Some(allowing(&[1, 3, 4, 9]))
-        );
+        let extended = with_fresh(&policy, &[fresh(1, 3), fresh(1, 3), fresh(3, 4)]).unwrap();
+        for identity in [3, 4] {
+            let said = |identity| extended.entries_of(Direction::Ingress, Identity(identity));
+            assert_eq!(said(identity), said(1));
+        }
+        assert_eq!(extended.size(), policy.size());
         // A number that stale rows are left of starts anew.
         assert_eq!(with_fresh(&policy, &[fresh(0, 9)]), Some(allowing(&[1])));
         let told = CidrChange {
@@ -212,12 +204,19 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_left_out_of_what_is_allowed_and_never_of_what_is_denied() {
-        let mut policy = allowing(&[0, 300, 301, 1 << 24]);
-        policy.entries[1].verdict = EntryVerdict::Deny;
+        // Two entries for each: the first does not count.
+        let mut policy = allowing(&[0, 0, 300, 300, 301, 301, 1 << 24, 1 << 24]);
+        for (number, entry) in policy.entries.iter_mut().enumerate() {
+            entry.key.protocol = [6, 17][number % 2];
+        }
+        for entry in &mut policy.entries[2..4] {
+            entry.verdict = EntryVerdict::Deny;
+        }
         let identities = |policy: &CompiledPolicy| -> Vec<u32> {
             policy
                 .entries
                 .iter()
+                .filter(|entry| entry.key.protocol == 17)
                 .map(|entry| entry.key.identity.0)
                 .collect()
         };
@@ -233,6 +232,7 @@ mod tests {
             [300, 301, 1 << 24]
         );
         assert_eq!(identities(&truncated(&policy, 1, &none)), [300]);
+        assert_eq!(truncated(&policy, 1, &none).entries.len(), 5);
         assert_eq!(truncated(&policy, 0, &none), closed());
     }
 }

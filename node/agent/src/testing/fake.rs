@@ -51,9 +51,9 @@ struct State {
 impl State {
     fn check_rows(&self, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         match self.row_limit {
-            Some(max) if policy.entries.len() > max => Err(DatapathError::MapFull {
+            Some(max) if policy.size() > max => Err(DatapathError::MapFull {
                 map: "POLICIES",
-                entries: policy.entries.len() as u64,
+                entries: policy.size() as u64,
                 max: max as u64,
             }),
             _ => Ok(()),
@@ -287,6 +287,7 @@ impl Datapath for FakeDatapath {
             generation: 1,
             audit: policy.audit,
             entries: Some(policy.entries.clone()),
+            aliases: policy.aliases.clone(),
         };
         Ok(state.kernel.node_policy.as_ref().map(realised))
     }
@@ -298,6 +299,9 @@ impl Datapath for FakeDatapath {
             generation: held.map_or(0, |(generation, _)| *generation),
             audit: held.is_some_and(|(_, policy)| policy.audit),
             entries: held.map(|(_, policy)| policy.entries.clone()),
+            aliases: held
+                .map(|(_, policy)| policy.aliases.clone())
+                .unwrap_or_default(),
         })
     }
 

@@ -19,8 +19,11 @@ use crate::{
     maps::{Maps, PolicyMap, lock, refused, room},
 };
 use aya::maps::IterableMap as _;
-use heddle_abi::{MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_SLOT_NONE, PolicyBinding, map_names};
-use heddle_policy::compiled::{CompiledPolicy, Entry};
+use heddle_abi::{
+    MAX_ENDPOINTS, MAX_POLICY_SLOTS, POLICY_PEER_ROWS, POLICY_SLOT_NONE, PolicyBinding, map_names,
+};
+use heddle_policy::compiled::{CompiledPolicy, size};
+use rows::Rows;
 use slots::{Slot, Slots};
 use std::{
     collections::HashMap,
@@ -30,7 +33,9 @@ use std::{
 /// A map that endpoints have.
 struct InUse {
     map: PolicyMap,
-    entries: Arc<[Entry]>,
+    rows: Arc<Rows>,
+    /// Of the policy; [`CompiledPolicy::size`].
+    size: usize,
     endpoints: usize,
 }
 
@@ -39,7 +44,7 @@ struct InUse {
 struct Bound {
     by_endpoint: HashMap<u16, u32>,
     by_slot: HashMap<u32, InUse>,
-    by_entries: HashMap<Arc<[Entry]>, u32>,
+    by_rows: HashMap<Arc<Rows>, u32>,
 }
 
 /// The policies of a node's endpoints.
@@ -69,14 +74,8 @@ impl Policies {
                 slots.retire(Slot { number: slot, map });
                 continue;
             }
-            let entries: Arc<[Entry]> = rows::read(&map)?.into();
-            bound.by_entries.insert(Arc::clone(&entries), slot);
-            let in_use = InUse {
-                map,
-                entries,
-                endpoints,
-            };
-            bound.by_slot.insert(slot, in_use);
+            let rows = rows::read(&map)?;
+            bound.enter(Slot { number: slot, map }, rows.into(), endpoints);
         }
         let keeper = Keeper::start("policy-slots", {
             let slots = Arc::clone(&slots);
@@ -96,35 +95,36 @@ impl Policies {
     /// Puts a policy in force for an endpoint.
     pub(crate) fn set(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError> {
         let mut bound = lock(&self.bound);
-        let entries = policy.entries.as_slice();
         let present = bound.by_endpoint.get(&endpoint);
         let in_kernel = binding(&self.maps, endpoint)?;
         if present
             .and_then(|slot| bound.by_slot.get(slot))
-            .is_some_and(|present| *present.entries == *entries)
+            .is_some_and(|present| present.rows.are_of(policy))
             // After a failed change the kernel may read another map than the one noted.
             && present == Some(&in_kernel.slot())
             && in_kernel.is_on_audit() == policy.audit
         {
             return Ok(());
         }
-        if entries.len() as u64 > u64::from(self.max_entries) {
+        let size = policy.size() as u64;
+        if size > u64::from(self.max_entries) {
             return Err(DatapathError::MapFull {
                 map: map_names::POLICIES,
-                entries: entries.len() as u64,
+                entries: size,
                 max: u64::from(self.max_entries),
             });
         }
-        let number = match bound.by_entries.get(entries) {
+        let rows = Arc::new(Rows::of(policy));
+        let number = match bound.by_rows.get(&rows) {
             Some(number) => *number,
             None => {
                 let mut slot = self.slots.spare()?;
-                if let Err(error) = rows::fill(&mut slot.map, entries) {
+                if let Err(error) = rows::fill(&mut slot.map, &rows) {
                     self.slots.retire(slot);
                     self.keeper.wake();
                     return Err(error);
                 }
-                bound.enter(slot, entries.into())
+                bound.enter(slot, rows, 0)
             }
         };
         let outcome = self.bind(&mut bound, endpoint, number, policy.audit);
@@ -170,14 +170,15 @@ impl Policies {
         Ok(binding(&self.maps, endpoint)?.generation())
     }
 
-    /// Rows of the largest policy in force, and how many its map can hold.
+    /// Size of the largest policy in force, and what its map was made for.
     pub(crate) fn largest(&self) -> Result<(u64, u64), DatapathError> {
         let bound = lock(&self.bound);
-        match bound.by_slot.values().max_by_key(|it| it.entries.len()) {
-            Some(it) => Ok((
-                it.entries.len() as u64,
-                room(it.map.map(), map_names::POLICIES)?,
-            )),
+        match bound.by_slot.values().max_by_key(|it| it.size) {
+            Some(it) => {
+                let room = room(it.map.map(), map_names::POLICIES)?;
+                let for_peers = u64::from(POLICY_PEER_ROWS);
+                Ok((it.size as u64, room.saturating_sub(for_peers)))
+            }
             None => Ok((0, u64::from(self.max_entries))),
         }
     }
@@ -193,7 +194,7 @@ impl Policies {
         // Under the lock, so that the map is not emptied meanwhile.
         let _bound = lock(&self.bound);
         let binding = binding(&self.maps, endpoint)?;
-        let entries = match binding.slot() {
+        let rows = match binding.slot() {
             POLICY_SLOT_NONE => None,
             slot => slots::map_in(&self.maps, slot)?
                 .map(|map| rows::read(&map))
@@ -202,19 +203,24 @@ impl Policies {
         Ok(RealisedPolicy {
             generation: binding.generation(),
             audit: binding.is_on_audit(),
-            entries,
+            aliases: rows
+                .as_ref()
+                .map(|it| it.aliases.clone())
+                .unwrap_or_default(),
+            entries: rows.map(|it| it.entries),
         })
     }
 }
 
 impl Bound {
-    /// Takes in a map that no endpoint has yet.
-    fn enter(&mut self, slot: Slot, entries: Arc<[Entry]>) -> u32 {
-        self.by_entries.insert(Arc::clone(&entries), slot.number);
+    /// Takes in a map that this many endpoints have already.
+    fn enter(&mut self, slot: Slot, rows: Arc<Rows>, endpoints: usize) -> u32 {
+        self.by_rows.insert(Arc::clone(&rows), slot.number);
         let in_use = InUse {
             map: slot.map,
-            entries,
-            endpoints: 0,
+            size: size(&rows.entries),
+            rows,
+            endpoints,
         };
         self.by_slot.insert(slot.number, in_use);
         slot.number
@@ -242,8 +248,8 @@ impl Bound {
             return None;
         }
         let left = self.by_slot.remove(&slot)?;
-        if self.by_entries.get(&left.entries) == Some(&slot) {
-            self.by_entries.remove(&left.entries);
+        if self.by_rows.get(&left.rows) == Some(&slot) {
+            self.by_rows.remove(&left.rows);
         }
         Some(Slot {
             number: slot,

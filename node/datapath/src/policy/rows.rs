@@ -7,24 +7,49 @@ use crate::{
 use aya::maps::{MapError, lpm_trie::Key};
 use heddle_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ANY_PORT_PREFIX, POLICY_ANY_PROTOCOL_PREFIX,
-    POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY, PolicyKey, PolicyValue,
+    POLICY_PEER_ROWS, POLICY_VERDICT_ALIAS, POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY, PolicyKey,
+    PolicyValue,
 };
 use heddle_model::Identity;
-use heddle_policy::compiled::{Direction, Entry, EntryKey, EntryVerdict};
+use heddle_policy::compiled::{Alias, CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 
 /// `BPF_F_NO_PREALLOC`, which the kernel wants of every trie: rows take memory when they are written.
 const NO_PREALLOC: u32 = 1;
 
-/// An empty policy map with room for this many rows.
+/// What a policy map holds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Rows {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) aliases: Vec<Alias>,
+}
+
+impl Rows {
+    pub(super) fn of(policy: &CompiledPolicy) -> Self {
+        Self {
+            entries: policy.entries.clone(),
+            aliases: policy.aliases.clone(),
+        }
+    }
+
+    pub(super) fn are_of(&self, policy: &CompiledPolicy) -> bool {
+        self.entries == policy.entries && self.aliases == policy.aliases
+    }
+}
+
+/// Rows that a map is made for whose policies may have this size (see [`CompiledPolicy::size`]).
+pub(super) const fn capacity(max_entries: u32) -> u32 {
+    max_entries.saturating_add(POLICY_PEER_ROWS)
+}
+
+/// An empty policy map for policies of at most this size.
 pub(super) fn make(max_entries: u32) -> Result<PolicyMap, DatapathError> {
-    // A trie without room for one row is refused.
-    PolicyMap::create(max_entries.max(1), NO_PREALLOC).map_err(refused("make", "a policy map"))
+    PolicyMap::create(capacity(max_entries), NO_PREALLOC).map_err(refused("make", "a policy map"))
 }
 
 /// Writes the rows of a map that no packet reads yet.
-pub(super) fn fill(map: &mut PolicyMap, entries: &[Entry]) -> Result<(), DatapathError> {
-    for entry in entries {
-        let (key, value) = encode(entry);
+pub(super) fn fill(map: &mut PolicyMap, rows: &Rows) -> Result<(), DatapathError> {
+    let entries = rows.entries.iter().map(encode);
+    for (key, value) in entries.chain(rows.aliases.iter().map(encode_alias)) {
         map.insert(&key, value, 0)
             .map_err(refused("write", "a policy map"))?;
     }
@@ -44,14 +69,61 @@ pub(super) fn clear(map: &mut PolicyMap) -> Result<(), DatapathError> {
 }
 
 /// The rows of a map, sorted.
-pub(crate) fn read(map: &PolicyMap) -> Result<Vec<Entry>, DatapathError> {
-    let mut entries = map
-        .iter()
-        .map(|row| row.map(|(key, value)| decode(&key, &value)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(refused("read", "a policy map"))?;
-    entries.sort_unstable();
-    Ok(entries)
+pub(crate) fn read(map: &PolicyMap) -> Result<Rows, DatapathError> {
+    let mut rows = Rows {
+        entries: Vec::new(),
+        aliases: Vec::new(),
+    };
+    for row in map.iter() {
+        let (key, value) = row.map_err(refused("read", "a policy map"))?;
+        if value.verdict == POLICY_VERDICT_ALIAS {
+            rows.aliases.push(decode_alias(&key, &value));
+        } else {
+            rows.entries.push(decode(&key, &value));
+        }
+    }
+    rows.entries.sort_unstable();
+    rows.aliases.sort_unstable();
+    Ok(rows)
+}
+
+fn encode_alias(alias: &Alias) -> (Key<PolicyKey>, PolicyValue) {
+    let data = PolicyKey {
+        identity: alias.identity.0,
+        direction: direction_number(alias.direction),
+        protocol: 0,
+        port: 0,
+    };
+    let value = PolicyValue {
+        cookie: alias.like.0,
+        verdict: POLICY_VERDICT_ALIAS,
+        ..PolicyValue::default()
+    };
+    (Key::new(POLICY_ANY_PROTOCOL_PREFIX, data), value)
+}
+
+fn decode_alias(key: &Key<PolicyKey>, value: &PolicyValue) -> Alias {
+    let data = key.data();
+    Alias {
+        direction: direction_of(data.direction),
+        identity: Identity(data.identity),
+        like: Identity(value.cookie),
+    }
+}
+
+const fn direction_number(direction: Direction) -> u8 {
+    match direction {
+        Direction::Ingress => DIRECTION_INGRESS,
+        Direction::Egress => DIRECTION_EGRESS,
+    }
+}
+
+const fn direction_of(number: u8) -> Direction {
+    if number == DIRECTION_INGRESS {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    }
 }
 
 fn encode(entry: &Entry) -> (Key<PolicyKey>, PolicyValue) {
@@ -60,13 +132,9 @@ fn encode(entry: &Entry) -> (Key<PolicyKey>, PolicyValue) {
         0 => POLICY_ANY_PROTOCOL_PREFIX,
         _ => POLICY_ANY_PORT_PREFIX + u32::from(key.port_prefix),
     };
-    let direction = match key.direction {
-        Direction::Ingress => DIRECTION_INGRESS,
-        Direction::Egress => DIRECTION_EGRESS,
-    };
     let data = PolicyKey {
         identity: key.identity.0,
-        direction,
+        direction: direction_number(key.direction),
         protocol: key.protocol,
         port: key.port.to_be(),
     };
@@ -88,11 +156,7 @@ fn decode(key: &Key<PolicyKey>, value: &PolicyValue) -> Entry {
     let (prefix, data) = (key.prefix_len(), key.data());
     Entry {
         key: EntryKey {
-            direction: if data.direction == DIRECTION_INGRESS {
-                Direction::Ingress
-            } else {
-                Direction::Egress
-            },
+            direction: direction_of(data.direction),
             identity: Identity(data.identity),
             protocol: data.protocol,
             port: u16::from_be(data.port),
@@ -139,6 +203,13 @@ mod tests {
                 };
                 let (key, value) = encode(&entry);
                 assert_eq!(decode(&key, &value), entry);
+                let alias = Alias {
+                    direction,
+                    identity: Identity(20_001),
+                    like: Identity(7),
+                };
+                let (key, value) = encode_alias(&alias);
+                assert_eq!(decode_alias(&key, &value), alias);
             }
         }
     }

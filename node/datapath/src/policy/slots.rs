@@ -224,7 +224,7 @@ impl Slots {
             .info()
             .map_err(refused("ask about", "a policy map"))?
             .max_entries();
-        if room == self.max_entries {
+        if room == rows::capacity(self.max_entries) {
             rows::clear(&mut slot.map)?;
             return Ok(slot);
         }

@@ -81,6 +81,7 @@ pub fn allow_all() -> CompiledPolicy {
             row(Direction::Ingress, EntryVerdict::Allow),
             row(Direction::Egress, EntryVerdict::Allow),
         ],
+        aliases: Vec::new(),
         audit: false,
     }
 }
@@ -91,6 +92,7 @@ pub fn deny_all() -> CompiledPolicy {
         ingress_enforced: true,
         egress_enforced: true,
         entries: Vec::new(),
+        aliases: Vec::new(),
         audit: false,
     }
 }

@@ -76,6 +76,8 @@ impl Entries {
         };
         tell_addresses(&mut cluster, node);
         let compiled = cluster.engine.compile(identity);
+        let mut entries: Vec<Entry> = compiled.expanded().collect();
+        entries.sort_unstable_by_key(|entry| entry.key);
         let stance = |enforced| if enforced { "enforced" } else { "open" };
         let answer = Answer {
             pod: self.pod,
@@ -83,8 +85,7 @@ impl Entries {
             identity,
             ingress: stance(compiled.ingress_enforced),
             egress: stance(compiled.egress_enforced),
-            entries: compiled
-                .entries
+            entries: entries
                 .iter()
                 .map(|entry| row(&cluster.engine, entry))
                 .collect(),
