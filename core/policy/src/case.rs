@@ -1,11 +1,12 @@
 //! One question put to rules, and what came near when none matched.
 
 use crate::{
-    Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Term, Tier, Traffic,
+    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Term, Tier,
+    Traffic,
     engine::named_ports_of,
     index::SelectorNo,
     link::{Asked, LinkedRule, LinkedSpec},
-    order::{Force, Frame, Ruling},
+    order::{Frame, Ruling},
     protocol,
 };
 use heddle_model::{Identity, LabelSet, Source};
@@ -152,7 +153,7 @@ impl Case<'_> {
                 let place = asked.place();
                 let unasked =
                     ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
-                if place.force() == Force::Allow
+                if place.action() == Action::Allow
                     && !unasked
                     && let Some(failed) = self.failure(asked)
                 {

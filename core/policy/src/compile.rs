@@ -1,13 +1,14 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    Alias, Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef, Tier,
+    Action, Alias, Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef,
+    Tier,
     cidr::Class,
     compiled::{PRECEDENCE_ALLOW, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
     link::Asked,
-    order::{Force, Frame, Levels},
-    rows::{Label, Reach, Row, Say, Setting, Terms, Weight, rows},
+    order::{Frame, Levels},
+    rows::{Label, Reach, Row, RuleMatch, Setting, Terms, Weight, rows},
 };
 use heddle_model::{Entity, Identity};
 use std::{
@@ -124,7 +125,7 @@ impl Engine {
         };
         let whole = rules
             .iter()
-            .any(|asked| asked.place().force() == Force::Pass);
+            .any(|asked| asked.place().action() == Action::Pass);
         let mut keys = self.spread(&rules, direction, whole);
         // Keys whose rows exist even when no rule is about them.
         if !isolated {
@@ -173,15 +174,15 @@ impl Engine {
             };
             let shape = (key.parts, names, weight, own_node);
             let rows = known.entry(shape).or_insert_with_key(|(parts, names, ..)| {
-                let says: Vec<Say> = parts
+                let matches: Vec<RuleMatch> = parts
                     .iter()
-                    .map(|(number, which)| Say {
+                    .map(|(number, which)| RuleMatch {
                         rule: *number,
                         place: rules[*number as usize].place(),
                         reach: Reach::of(&rules[*number as usize].linked.ports, *names, *which),
                     })
                     .collect();
-                rows(&says, setting).into()
+                rows(&matches, setting).into()
             });
             drafted.push((identity, Arc::clone(rows)));
         }
@@ -243,11 +244,11 @@ impl Engine {
             }
             for entity in &linked.entities {
                 let standing_for = |identity: &Identity| entity.contains(*identity);
-                let reserved = self.bearers.reserved().filter(standing_for);
+                let reserved = self.label_index.reserved().filter(standing_for);
                 parts.extend(reserved.map(|id| (id, (number, Terms::Every))));
                 // Of the entities only the cluster has pods in it.
                 if *entity == Entity::Cluster {
-                    let pods = self.bearers.pods().filter(standing_for);
+                    let pods = self.label_index.pods().filter(standing_for);
                     parts.extend(pods.map(|id| (id, (number, Terms::Every))));
                 }
             }

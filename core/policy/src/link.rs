@@ -1,11 +1,11 @@
 //! A part of a policy with what its terms stand for, and the indexes that find it again.
 
 use crate::{
-    Direction, Engine, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, Ports, Rule, RuleRef,
-    ServiceRef, Tier,
+    Action, Direction, Engine, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, Ports, Rule,
+    RuleRef, ServiceRef, Tier,
     cidr::{Area, RegionNo},
     index::SelectorNo,
-    order::{Force, Place},
+    order::Place,
     port::has_names,
 };
 use heddle_model::{Entity, Identity};
@@ -161,8 +161,7 @@ impl Engine {
 
     /// Rules or facts changed: brings CIDRs up to date, and says who is touched by all of it.
     pub(crate) fn finish(&mut self, mut touched: Touched, facts: bool) -> BTreeSet<Identity> {
-        self.cidrs
-            .tell_identities_apart(!self.with_passes.is_empty());
+        self.cidrs.split_by_identity(!self.with_passes.is_empty());
         for region in self.cidrs.flush(facts) {
             self.touch_region(region, &mut touched);
         }
@@ -188,7 +187,7 @@ impl Engine {
             // As many parts as numbers do not fit into memory.
             (self.specs.len() - 1) as SpecNo
         });
-        let subject = self.subjects.add(&part.subject, number, &self.bearers);
+        let subject = self.subjects.add(&part.subject, number, &self.label_index);
         let rules = part
             .rules
             .iter()
@@ -243,12 +242,12 @@ impl Engine {
                     self.with_entities.entry(*entity).or_default().insert(user);
                 }
                 Peer::Endpoints(selector) => {
-                    let selector = self.peers.add(selector, user, &self.bearers);
+                    let selector = self.peers.add(selector, user, &self.label_index);
                     linked.selectors.push(selector);
                 }
                 Peer::Services(services) => {
                     for selector in self.pods_behind(services) {
-                        let selector = self.peers.add(&selector, user, &self.bearers);
+                        let selector = self.peers.add(&selector, user, &self.label_index);
                         linked.selectors.push(selector);
                     }
                     let users = self.with_services.entry(services.clone()).or_default();
@@ -265,7 +264,7 @@ impl Engine {
         if linked.anybody && linked.named {
             self.with_names.insert(user);
         }
-        if place.force() == Force::Pass {
+        if place.action() == Action::Pass {
             self.with_passes.insert(user);
         }
         linked
@@ -320,11 +319,11 @@ impl Engine {
             for term in terms {
                 match term {
                     Peer::Endpoints(selector) => {
-                        selectors.push(self.peers.add(selector, number, &self.bearers));
+                        selectors.push(self.peers.add(selector, number, &self.label_index));
                     }
                     Peer::Services(services) => {
                         for selector in self.pods_behind(services) {
-                            selectors.push(self.peers.add(&selector, number, &self.bearers));
+                            selectors.push(self.peers.add(&selector, number, &self.label_index));
                         }
                     }
                     _ => {}

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between looks at a log that is followed.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writes a container's log to `output`; with `follow`, goes on until the pod is gone or `output` is
 /// closed.
@@ -40,7 +40,7 @@ pub fn copy(
         if !follow {
             return Ok(());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
         let Ok(now) = std::fs::metadata(&path) else {
             return Ok(());
         };

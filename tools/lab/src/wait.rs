@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between looks.
-const LOOK: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Waits until the agents of these nodes are ready; an agent that ended is said at once.
 pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Result<(), LabError> {
@@ -43,7 +43,7 @@ pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Re
                 help: format!("see {}", lab.log(&waiting[0]).display()),
             });
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -87,7 +87,7 @@ pub async fn realised(
                     ),
                 });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
     Ok(())

@@ -102,7 +102,7 @@ fn d11_a_nodes_own_policy_knows_no_own_node_and_a_pods_may_not() {
     // `--allow-localhost=policy`: a pod's own node needs a rule.
     engine.set_policy(policy("p", vec![(Section::Ingress, client(), tcp(80))]));
     assert_eq!(from(&mut engine, Identity::HOST, TCP80), Because::Reserved);
-    let touched = engine.let_own_node_pass(false);
+    let touched = engine.set_allow_localhost(false);
     assert!(touched.contains(&WEB));
     assert_eq!(
         from(&mut engine, Identity::HOST, TCP80),

@@ -251,7 +251,7 @@ impl Ledger {
         let mut engine = Engine::new();
         engine.stage_cidrs();
         engine.set_mode(config.policy_enforcement);
-        engine.let_own_node_pass(config.allow_localhost == AllowLocalhost::Always);
+        engine.set_allow_localhost(config.allow_localhost == AllowLocalhost::Always);
         let written_down = std::fs::read(config.state_dir.join(CIDRS_FILE)).ok();
         let written_down = written_down.and_then(|content| serde_json::from_slice(&content).ok());
         let cidrs = ipcache::borne(&rows, written_down);

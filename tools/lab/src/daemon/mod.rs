@@ -32,9 +32,10 @@ use tokio::sync::{mpsc, watch};
 /// Kinds that the daemon acts on.
 const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Deployment];
 /// Between looks at an agent that is not ready, and at one that is.
-const LOOK: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+const CHECK_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(25), Duration::from_millis(500));
 /// Between two STATUS of plugins that cannot serve, and of plugins that can.
-const ASK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const STATUS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The kubelet's reason for a node whose network cannot serve new pods.
 const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
 /// Between retries of what the store refused.
@@ -510,7 +511,11 @@ async fn look_at_node(
             Err(error) => Err(error.to_string()),
         };
         let was_ready = last.as_ref().is_some_and(|(ready, _)| *ready);
-        let patience = if was_ready { ASK.1 } else { ASK.0 };
+        let patience = if was_ready {
+            STATUS_TIMEOUT.1
+        } else {
+            STATUS_TIMEOUT.0
+        };
         // The agent's word is cheap and quick; the plugins' counts.
         if agent.is_ok() != was_ready || asked.is_none_or(|asked| asked.elapsed() >= patience) {
             asked = Some(Instant::now());
@@ -531,6 +536,11 @@ async fn look_at_node(
                 }
             }
         }
-        tokio::time::sleep(if agent.is_ok() { LOOK.1 } else { LOOK.0 }).await;
+        tokio::time::sleep(if agent.is_ok() {
+            CHECK_INTERVAL.1
+        } else {
+            CHECK_INTERVAL.0
+        })
+        .await;
     }
 }

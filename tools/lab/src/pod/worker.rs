@@ -8,7 +8,7 @@ use crate::namespace;
 use crate::paths::{Lab, namespace_path};
 use crate::pod::capabilities;
 use crate::pod::cni::{self, Attachment};
-use crate::pod::container::{self, Ending, Phase, State, Surroundings};
+use crate::pod::container::{self, Ending, Phase, PodContext, State};
 use crate::pod::runtime::Runtime;
 use crate::pod::sandbox::{self, SandboxRecord};
 use crate::pod::spec::{self, PodSpec, RestartPolicy};
@@ -253,7 +253,7 @@ impl Worker {
 
     /// Runs the containers until the pod is to end, and ends them.
     async fn run_containers(&mut self, holder: i32, end: &mut End) {
-        let surroundings = Arc::new(Surroundings {
+        let context = Arc::new(PodContext {
             spec: self.spec.clone(),
             node: self.context.node.name.clone(),
             node_namespace: self.context.node.namespace.clone(),
@@ -273,7 +273,7 @@ impl Worker {
             holder,
             cgroup: self.group.clone(),
             addresses: self.report.addresses.clone(),
-            containers: surroundings.records(),
+            containers: context.records(),
         };
         if let Err(error) = files::write_json(&self.folder.join("sandbox.json"), &record) {
             tracing::warn!(pod = %self.spec.name, %error, "exec will not find this pod");
@@ -285,12 +285,11 @@ impl Worker {
         let (first, count) = (self.spec.init.len(), self.spec.containers.len());
         let mut next_init = 0;
         let spawn = |tasks: &mut tokio::task::JoinSet<(usize, State)>, index: usize, policy| {
-            let (surroundings, stop, states) =
-                (surroundings.clone(), stop.clone(), states_sender.clone());
+            let (context, stop, states) = (context.clone(), stop.clone(), states_sender.clone());
             tasks.spawn(async move {
                 (
                     index,
-                    container::live(index, surroundings, policy, stop, states).await,
+                    container::live(index, context, policy, stop, states).await,
                 )
             });
         };

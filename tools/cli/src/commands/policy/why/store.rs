@@ -180,7 +180,7 @@ impl Snapshot {
         let mut cluster = Cluster::with_policies(&manifests, policies, groups, &beside)?;
         cluster.engine.set_mode(agent.policy_enforcement);
         let localhost = agent.allow_localhost == AllowLocalhost::Always;
-        cluster.engine.let_own_node_pass(localhost);
+        cluster.engine.set_allow_localhost(localhost);
         Ok(Wished {
             cluster,
             revision: self.revision,
