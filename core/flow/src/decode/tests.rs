@@ -198,7 +198,7 @@ fn a_default_deny_is_asked_about_the_other_end_of_the_connection() {
     let near = |event: &Event| {
         let extensions = flow_of(event).extensions.expect("nearest");
         assert_eq!(extensions.kind, crate::Extensions::KIND);
-        extensions.nearest[0].clone()
+        extensions.value.nearest[0].clone()
     };
     let out = Event {
         generation: WITH_NEAREST,
