@@ -52,6 +52,33 @@ pub async fn begin_pod(
     }
 }
 
+/// Namespaces that Kubernetes does not let anybody delete either.
+const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Refuses to delete what the lab stands on.
+///
+/// # Errors
+///
+/// [`LabError::Protected`], with what to do instead.
+pub fn check_deletable(kind: Kind, name: &NamespacedName) -> Result<(), LabError> {
+    let (reason, help) = match kind {
+        Kind::Node => (
+            "its agent and its pods would lose their network for good",
+            "`heddle lab down` removes the lab; a node that is away is `heddle lab agent stop NODE`",
+        ),
+        Kind::Namespace if PERMANENT_NAMESPACES.contains(&name.name.as_str()) => (
+            "Kubernetes keeps this namespace, and so does a lab",
+            "delete what is in it: `heddle lab delete -f PATH`, or KIND NAME",
+        ),
+        _ => return Ok(()),
+    };
+    Err(LabError::Protected {
+        what: crate::apply::label(kind, name),
+        reason,
+        help: help.to_owned(),
+    })
+}
+
 /// A deletion under way.
 pub struct Deletion {
     follower: Follower,
@@ -76,12 +103,17 @@ impl Deletion {
     }
 
     /// Deletes an object and what lives in it; false when there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Protected`] for what [`check_deletable`] refuses; when the store refuses or fails.
     pub async fn delete(
         &mut self,
         store: &dyn Store,
         kind: Kind,
         name: &NamespacedName,
     ) -> Result<bool, LabError> {
+        check_deletable(kind, name)?;
         match store.get(kind, name).await {
             Ok(object) => {
                 self.delete_contents(store, &object).await?;

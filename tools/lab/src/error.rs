@@ -176,6 +176,16 @@ pub enum LabError {
         /// What to try.
         help: String,
     },
+    /// The lab, or everything in it, stands on it.
+    #[error("{what} cannot be deleted: {reason}")]
+    Protected {
+        /// What.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+        /// What to try.
+        help: String,
+    },
     /// An argument cannot be understood.
     #[error("{0}")]
     Usage(String),
@@ -255,6 +265,7 @@ impl LabError {
             Self::BadObject { code, .. } => code,
             Self::BadManifest(error) => error.code(),
             Self::NotFound { .. } => "lab/not-found",
+            Self::Protected { .. } => "lab/protected",
             Self::Usage(_) => "lab/usage",
             Self::Start { .. } => "lab/cannot-start",
             Self::Cni { .. } => "lab/cni-failed",
@@ -300,6 +311,7 @@ impl LabError {
             }
             Self::Timeout { help, .. }
             | Self::NotFound { help, .. }
+            | Self::Protected { help, .. }
             | Self::BadObject { help, .. } => help.clone(),
             Self::Config { .. } => {
                 "correct the setting; `heddle lab up --help` names the flags, docs/lab.md a file's keys"

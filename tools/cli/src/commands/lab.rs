@@ -569,6 +569,10 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     targets.sort_by_key(|(kind, _)| {
         std::cmp::Reverse(manifests::APPLIED.iter().position(|known| known == kind))
     });
+    // Before anything is deleted.
+    for (kind, name) in &targets {
+        delete::check_deletable(*kind, name).map_err(failure)?;
+    }
     let mut deletion = delete::Deletion::new(&store, args.timeout)
         .await
         .map_err(failure)?;
