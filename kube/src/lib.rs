@@ -1,6 +1,7 @@
 //! Kubernetes objects as Heddle reads them, and the Store they live in.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod identity;
 pub mod manifest;
 pub mod pod;

@@ -7,10 +7,12 @@ mod entity;
 mod identity;
 mod labels;
 mod name;
+mod port;
 mod selector;
 
 pub use entity::{Entity, UnknownEntity};
 pub use identity::{Identity, IdentityScope};
 pub use labels::{LabelFilter, LabelSet, Source};
 pub use name::{NamespacedName, ParseNameError};
+pub use port::DeclaredPort;
 pub use selector::{Operator, Requirement, Selector, SelectorError};

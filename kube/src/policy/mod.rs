@@ -10,11 +10,13 @@ mod fields;
 mod kubernetes;
 mod limits;
 mod names;
+mod place;
 mod ports;
 mod problems;
 mod selectors;
 
 pub use cidr_group::{CidrGroup, parse_cidr_group};
+pub use place::field as field_of_place;
 pub use problems::{Problem, Severity};
 
 use fields::Field;

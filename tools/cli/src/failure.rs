@@ -1,6 +1,11 @@
 //! How a command fails: a code, what failed on what and why, and what to try.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use heddle_kube::{
+    cluster::{ChangeError, ObjectError},
+    manifest::ManifestError,
+};
+use heddle_verify::{ErrorClass, VerifyError};
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -169,6 +174,49 @@ impl Failure {
             }
         }
         ExitCode::from(self.exit)
+    }
+}
+
+impl From<ManifestError> for Failure {
+    fn from(error: ManifestError) -> Self {
+        Self::new(error.code(), error.to_string()).help(error.help())
+    }
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Self {
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .field(error.field())
+            .help(error.help())
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        let exit = match error {
+            ChangeError::Duplicate { .. } => FINDINGS,
+            _ => USAGE,
+        };
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .help(error.help())
+            .exit(exit)
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        let exit = match error.class() {
+            ErrorClass::Question => USAGE,
+            ErrorClass::Objects => FINDINGS,
+            ErrorClass::Unknown => NO_DATA,
+        };
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .field(error.field())
+            .help(error.help())
+            .exit(exit)
     }
 }
 

@@ -1,20 +1,20 @@
 //! `heddle policy`: questions about policy, answered from manifests; `why` asks a live lab.
 
 mod check;
-mod cluster;
 mod decide;
 mod entries;
 mod impact;
 mod labels;
-mod lint;
 mod matrix;
-mod peer;
-mod probe;
 mod why;
 
 use crate::failure::{Failure, USAGE};
 use clap::{Args, Subcommand, ValueEnum};
-use heddle_kube::manifest::{self, Manifest};
+use heddle_kube::{
+    cluster,
+    manifest::{self, Manifest},
+};
+use heddle_verify::{Cluster, Placement};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Which manifests are asked.
@@ -27,8 +27,13 @@ pub(crate) struct Files {
 
 impl Files {
     fn read(&self) -> Result<Vec<Manifest>, Failure> {
-        manifest::read(&self.paths)
-            .map_err(|error| Failure::new(error.code(), error.to_string()).help(error.help()))
+        Ok(manifest::read(&self.paths)?)
+    }
+
+    /// The cluster that they describe.
+    fn cluster(&self) -> Result<Cluster, Failure> {
+        let inventory = cluster::read(&self.read()?)?;
+        Ok(Cluster::build(inventory, &Placement::default())?)
     }
 }
 

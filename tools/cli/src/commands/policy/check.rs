@@ -1,17 +1,15 @@
 //! `heddle policy check`: every problem, with file, document, field and fix.
 
-use super::{
-    Files, Output,
-    cluster::{self, Cluster, Placement},
-    lint::{self, Written},
-    say,
-};
+use super::{Files, Output, say};
 use crate::failure::{FINDINGS, Failure};
 use clap::Args;
 use heddle_kube::{
+    cluster::{self, object},
     manifest::{self, Manifest},
     policy::{self, CidrGroup, Problem, Severity},
 };
+use heddle_policy::Policy;
+use heddle_verify::{Cluster, Placement, lint};
 use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, process::ExitCode};
@@ -75,22 +73,6 @@ impl Finding {
             message: problem.message,
             help: problem.help,
         }
-    }
-}
-
-/// The object's kind and name.
-pub(super) fn object(manifest: &Manifest) -> String {
-    let kind = cluster::kind(manifest);
-    let name = heddle_kube::pod::name(&manifest.value);
-    match kind {
-        "Namespace"
-        | "Node"
-        | "CiliumClusterwideNetworkPolicy"
-        | "ClusterNetworkPolicy"
-        | "CiliumCIDRGroup" => {
-            format!("{kind} {}", name.name)
-        }
-        _ => format!("{kind} {name}"),
     }
 }
 
@@ -166,16 +148,22 @@ fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
             ));
         }
     }
-    let policies = read.policies.iter().map(|written| written.policy.clone());
-    match Cluster::with_policies(
-        manifests,
-        policies.collect(),
-        read.groups,
-        &Placement::default(),
-    ) {
+    let inventory = cluster::inventory(manifests, read.policies.clone(), read.groups);
+    let cluster = inventory
+        .map_err(Failure::from)
+        .and_then(|found| Ok(Cluster::build(found, &Placement::default())?));
+    match cluster {
         Ok(cluster) => {
-            for (at, problem) in lint::lint(&read.policies, &cluster) {
-                found[at].push(problem);
+            for warning in lint::lint(&read.policies, &cluster) {
+                let (at, policy) = (read.written[warning.policy], &read.policies[warning.policy]);
+                let place = policy::field_of_place(&manifests[at].value, policy, warning.place);
+                found[at].extend(place.map(|field| Problem {
+                    severity: Severity::Warning,
+                    code: warning.code,
+                    field,
+                    message: warning.message,
+                    help: warning.help,
+                }));
             }
         }
         Err(failure) => problems.push(Finding {
@@ -201,8 +189,10 @@ fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
 
 /// What was read on the way.
 #[derive(Default)]
-struct Read<'a> {
-    policies: Vec<Written<'a>>,
+struct Read {
+    policies: Vec<Policy>,
+    /// Position of each policy's manifest.
+    written: Vec<usize>,
     groups: Vec<CidrGroup>,
     /// Policies, accepted or not.
     count: usize,
@@ -224,17 +214,16 @@ fn note(
     }
 }
 
-fn look_at<'a>(manifest: &'a Manifest, at: usize, read: &mut Read<'a>, found: &mut Vec<Problem>) {
+fn look_at(manifest: &Manifest, at: usize, read: &mut Read, found: &mut Vec<Problem>) {
     let kind = cluster::kind(manifest);
     if policy::policy_id(&manifest.value).is_some() {
         read.count += 1;
         let parsed = policy::parse(&manifest.value);
         found.extend(parsed.problems);
-        read.policies.extend(parsed.policy.map(|policy| Written {
-            manifest: at,
-            object: &manifest.value,
-            policy,
-        }));
+        if let Some(policy) = parsed.policy {
+            read.policies.push(policy);
+            read.written.push(at);
+        }
         return;
     }
     if kind == "CiliumCIDRGroup" {

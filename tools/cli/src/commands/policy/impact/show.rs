@@ -1,16 +1,13 @@
 //! The report, for people, programs and merge requests.
 
-use super::{
-    super::{
-        peer::Family,
-        probe::{Probe, word},
-        say, unwritable,
-    },
-    Sides,
-    compare::{Change, Outcome},
-};
+use super::super::{say, unwritable};
 use crate::failure::Failure;
 use heddle_policy::{Because, Decision, DirectionDecision, EntryVerdict};
+use heddle_verify::{
+    Family, Probe,
+    impact::{Change, Outcome, Sides},
+    word,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

@@ -1,27 +1,27 @@
 //! What a datapath does with a packet, in lines for people.
 
-use super::compare::{Difference, End, Told};
+use super::ask::Reply;
 use heddle_model::Identity;
 use heddle_policy::{Direction, RuleRef};
+use heddle_verify::why::{Difference, End, Told};
 use serde_json::Value;
 
 /// One end's datapath.
-pub(super) fn datapath(end: &End, told: &Told) -> Vec<String> {
+pub(super) fn datapath(end: &End, reply: &Reply) -> Vec<String> {
     let title = match end.direction {
         Direction::Egress => "egress",
         Direction::Ingress => "ingress",
     };
     let title = format!("  datapath of {}, {title} of {}", end.node, end.pod);
-    let Some(answer) = told.answer() else {
-        let Told::Nothing { why } = told else {
-            return Vec::new();
-        };
+    if reply.told == Told::Nothing {
+        let why = reply.problem.as_deref().unwrap_or("nobody could be asked");
         return vec![format!("{title}: unknown, {why}")];
-    };
+    }
+    let answer = &reply.answer;
     let verdict = answer["verdict"].as_str().unwrap_or("deny");
     let mut lines = Vec::new();
-    let standing = match told {
-        Told::Maps { .. } => {
+    let standing = match reply.told {
+        Told::Maps(_) => {
             "its agent does not answer; read from the maps that it left pinned".to_owned()
         }
         _ => format!(
@@ -165,16 +165,19 @@ mod tests {
 
     #[test]
     fn an_agents_answer_names_row_rule_peer_and_connection() {
-        let told = Told::Agent(json!({
-            "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
-            "policyRevision": 40, "realisedRevision": 41,
-            "row": {"identity": 300, "protocol": "TCP", "port": "5432", "verdict": "allow", "cookie": 8},
-            "rules": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "section": "ingress",
-                       "index": 0, "action": "allow"}],
-            "peer": {"identity": 300, "cidr": 0, "prefix": "10.244.0.5/32", "node": "172.16.0.2"},
-            "connections": [{"source": "10.244.0.5:40000", "destination": "10.244.1.5:5432",
-                             "state": "established", "packets": [9, 7], "remainingSeconds": 21600}],
-        }));
+        let told = Reply::of(
+            json!({
+                "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
+                "policyRevision": 40, "realisedRevision": 41,
+                "row": {"identity": 300, "protocol": "TCP", "port": "5432", "verdict": "allow", "cookie": 8},
+                "rules": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "section": "ingress",
+                           "index": 0, "action": "allow"}],
+                "peer": {"identity": 300, "cidr": 0, "prefix": "10.244.0.5/32", "node": "172.16.0.2"},
+                "connections": [{"source": "10.244.0.5:40000", "destination": "10.244.1.5:5432",
+                                 "state": "established", "packets": [9, 7], "remainingSeconds": 21600}],
+            }),
+            None,
+        );
         assert_eq!(
             datapath(&end(), &told),
             [
@@ -195,10 +198,7 @@ mod tests {
             for (key, value) in changes.as_object().unwrap() {
                 answer[key] = value.clone();
             }
-            Told::Maps {
-                answer,
-                why: "gone".into(),
-            }
+            Reply::of(answer, Some("gone".into()))
         };
         for (changes, line) in [
             (json!({}), "    no row matches: dropped by default"),
@@ -223,8 +223,10 @@ mod tests {
         }
         let nothing = datapath(
             &end(),
-            &Told::Nothing {
-                why: "no agent, no maps".into(),
+            &Reply {
+                told: Told::Nothing,
+                answer: Value::Null,
+                problem: Some("no agent, no maps".into()),
             },
         );
         assert!(

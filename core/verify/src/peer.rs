@@ -1,25 +1,29 @@
 //! Peers as the command line names them: a pod, an address, a node, an entity.
 
-use super::{
-    Failure,
-    cluster::{Cluster, Holder, Node},
-    usage,
-};
+use crate::{Cluster, Holder, Node, VerifyError};
 use heddle_model::{Entity, Identity, NamespacedName};
 use heddle_policy::Party;
 use ipnet::IpNet;
-use serde_json::{Map, Value, json};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use serde::Serialize;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Family {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub enum Family {
+    /// IPv4.
+    #[serde(rename = "IPv4")]
     V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
     V6,
 }
 
 impl Family {
-    pub(super) const fn of(address: IpAddr) -> Self {
+    /// An address' family.
+    pub const fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
@@ -36,7 +40,7 @@ impl Family {
 
 /// Who is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Peer {
+pub enum Peer {
     /// A pod, by its position.
     Pod(usize),
     /// A node itself, by its position.
@@ -49,14 +53,18 @@ pub(super) enum Peer {
 
 /// A peer with the words it was given in, and the family these words imply.
 #[derive(Clone, Debug)]
-pub(super) struct Named {
-    pub(super) given: String,
-    pub(super) peer: Peer,
-    pub(super) family: Option<Family>,
+pub struct Named {
+    /// As it was given.
+    pub given: String,
+    /// Who is meant.
+    pub peer: Peer,
+    /// The family of the address that it was given by.
+    pub family: Option<Family>,
 }
 
 impl Named {
-    pub(super) fn pod(cluster: &Cluster, pod: usize) -> Self {
+    /// A pod, by its position.
+    pub fn pod(cluster: &Cluster, pod: usize) -> Self {
         Self {
             given: cluster.pods[pod].name.to_string(),
             peer: Peer::Pod(pod),
@@ -65,7 +73,7 @@ impl Named {
     }
 
     /// Reads `ns/pod`, an address, `host:NODE` or an entity.
-    pub(super) fn parse(cluster: &Cluster, given: &str) -> Result<Self, Failure> {
+    pub fn parse(cluster: &Cluster, given: &str) -> Result<Self, VerifyError> {
         let mut family = None;
         let peer = if let Ok(address) = given.parse::<IpAddr>() {
             family = Some(Family::of(address));
@@ -75,21 +83,15 @@ impl Named {
                 Holder::Unmanaged | Holder::World => Peer::Address(address),
             }
         } else if let Some(name) = given.strip_prefix("host:") {
-            Peer::Node(cluster.node(name).ok_or_else(|| {
-                let nodes: Vec<&str> = cluster.nodes.iter().map(|n| n.name.as_str()).collect();
-                usage(
-                    "policy/unknown-peer",
-                    format!("there is no node {name:?} in {}", cluster.whence),
-                    &format!("nodes: {}", nodes.join(", ")),
-                )
+            Peer::Node(cluster.node(name).ok_or_else(|| VerifyError::UnknownNode {
+                given: name.to_owned(),
+                whence: cluster.whence.clone(),
+                nodes: cluster.nodes.iter().map(|n| n.name.clone()).collect(),
             })?)
         } else if let Ok(name) = given.parse::<NamespacedName>() {
-            Peer::Pod(cluster.pod(&name).ok_or_else(|| {
-                usage(
-                    "policy/unknown-peer",
-                    format!("there is no pod {name} in {}", cluster.whence),
-                    "name a pod as namespace/name; pods without a namespace are in `default`",
-                )
+            Peer::Pod(cluster.pod(&name).ok_or_else(|| VerifyError::UnknownPod {
+                given: name.to_string(),
+                whence: cluster.whence.clone(),
             })?)
         } else {
             Self::entity(given)?
@@ -101,14 +103,12 @@ impl Named {
         })
     }
 
-    fn entity(given: &str) -> Result<Peer, Failure> {
+    fn entity(given: &str) -> Result<Peer, VerifyError> {
         match given.parse::<Entity>() {
             Ok(Entity::All | Entity::Cluster | Entity::None) => {
-                return Err(usage(
-                    "policy/ambiguous-peer",
-                    format!("{given:?} is not one peer"),
-                    "name one: a pod, an address, world, host:NODE, remote-node, kube-apiserver",
-                ));
+                return Err(VerifyError::AmbiguousPeer {
+                    given: given.to_owned(),
+                });
             }
             Ok(_) => {}
             // The world's families have names of their own as identities.
@@ -121,7 +121,7 @@ impl Named {
     }
 
     /// The families that it has addresses of, the preferred one first.
-    pub(super) fn families(&self, cluster: &Cluster) -> Vec<Family> {
+    pub fn families(&self, cluster: &Cluster) -> Vec<Family> {
         if let Some(family) = self.family {
             return vec![family];
         }
@@ -141,12 +141,10 @@ impl Named {
     }
 }
 
-fn unknown(given: &str) -> Failure {
-    usage(
-        "policy/unknown-peer",
-        format!("{given:?} is no pod, address or entity"),
-        "a peer is namespace/pod, an address, host:NODE, or an entity such as world, remote-node, kube-apiserver",
-    )
+fn unknown(given: &str) -> VerifyError {
+    VerifyError::UnknownPeer {
+        given: given.to_owned(),
+    }
 }
 
 impl Peer {
@@ -159,7 +157,7 @@ impl Peer {
     }
 
     /// Its address of a family.
-    pub(super) fn address(self, cluster: &Cluster, family: Family) -> Option<IpAddr> {
+    pub fn address(self, cluster: &Cluster, family: Family) -> Option<IpAddr> {
         if let Self::Address(address) = self {
             return Some(address);
         }
@@ -170,7 +168,7 @@ impl Peer {
     }
 
     /// The node whose own it is: a node, or a pod in its network.
-    pub(super) fn as_node(self, cluster: &Cluster) -> Option<usize> {
+    pub fn as_node(self, cluster: &Cluster) -> Option<usize> {
         match self {
             Self::Node(node) => Some(node),
             Self::Pod(pod) if cluster.pods[pod].host_network => Some(cluster.pods[pod].node),
@@ -179,7 +177,7 @@ impl Peer {
     }
 
     /// The node it is on, when it is a pod with an endpoint of its own.
-    pub(super) fn endpoint_node(self, cluster: &Cluster) -> Option<usize> {
+    pub fn endpoint_node(self, cluster: &Cluster) -> Option<usize> {
         match self {
             Self::Pod(pod) if !cluster.pods[pod].host_network => Some(cluster.pods[pod].node),
             _ => None,
@@ -187,12 +185,12 @@ impl Peer {
     }
 
     /// True when a packet between the two never leaves a pod.
-    pub(super) fn is_same_pod(self, other: Self, cluster: &Cluster) -> bool {
+    pub fn is_same_pod(self, other: Self, cluster: &Cluster) -> bool {
         self == other && self.endpoint_node(cluster).is_some()
     }
 
     /// How the other end sees it. A node is `host` to its own pods, `remote-node` to the rest.
-    pub(super) fn party(self, other: Self, cluster: &Cluster, family: Family) -> Party {
+    pub fn party(self, other: Self, cluster: &Cluster, family: Family) -> Party {
         let prefix = self.address(cluster, family).map(IpNet::from);
         if let Some(node) = self.as_node(cluster) {
             let itself = other.as_node(cluster) == Some(node);
@@ -221,52 +219,63 @@ impl Peer {
     }
 
     /// The number that a name of its ports means, when it has it.
-    pub(super) fn named_port(self, cluster: &Cluster, protocol: u8, name: &str) -> Option<u16> {
+    pub fn named_port(self, cluster: &Cluster, protocol: u8, name: &str) -> Option<u16> {
         let Self::Pod(pod) = self else { return None };
         heddle_policy::protocol::named_ports(&cluster.pods[pod].named_ports)
             .find(|(known, of, _)| *known == name && *of == protocol)
             .map(|(_, _, port)| port)
     }
 
-    /// The contract's description of one end.
-    pub(super) fn describe(self, cluster: &Cluster, party: &Party, family: Family) -> Value {
-        let mut about = Map::new();
-        match self {
-            Self::Pod(pod) => {
-                about.insert("pod".into(), json!(cluster.pods[pod].name.to_string()));
-                about.insert(
-                    "node".into(),
-                    json!(cluster.nodes[cluster.pods[pod].node].name),
-                );
-            }
-            Self::Node(node) => {
-                about.insert("node".into(), json!(cluster.nodes[node].name));
-            }
-            Self::Address(_) => {}
-            Self::Reserved(identity) => {
-                about.insert("entity".into(), json!(identity.reserved_name()));
-            }
-        }
-        let address = self.address(cluster, family);
-        let address = address.or_else(|| self.addresses(cluster).first().copied());
-        if let Some(address) = address {
-            about.insert("ip".into(), json!(address));
-        }
-        about.insert("identity".into(), json!(party.identity));
-        let labels = match self {
-            Self::Pod(pod) => json!(cluster.pods[pod].labels),
-            _ => match party.identity.reserved_name() {
-                Some(name) => json!({ format!("reserved:{name}"): "" }),
-                None => json!({}),
-            },
+    /// The description of one end that answers bear.
+    pub fn describe(self, cluster: &Cluster, party: &Party, family: Family) -> About {
+        let (pod, node) = match self {
+            Self::Pod(pod) => (Some(pod), Some(cluster.pods[pod].node)),
+            Self::Node(node) => (None, Some(node)),
+            Self::Address(_) | Self::Reserved(_) => (None, None),
         };
-        about.insert("labels".into(), labels);
-        Value::Object(about)
+        let address = self.address(cluster, family);
+        let labels = match (self, party.identity.reserved_name()) {
+            (Self::Pod(pod), _) => cluster.pods[pod].labels.clone(),
+            (_, Some(name)) => BTreeMap::from([(format!("reserved:{name}"), String::new())]),
+            (_, None) => BTreeMap::new(),
+        };
+        About {
+            entity: match self {
+                Self::Reserved(identity) => identity.reserved_name(),
+                _ => None,
+            },
+            identity: party.identity,
+            ip: address.or_else(|| self.addresses(cluster).first().copied()),
+            labels,
+            node: node.map(|node| cluster.nodes[node].name.clone()),
+            pod: pod.map(|pod| cluster.pods[pod].name.to_string()),
+        }
     }
 }
 
+/// One end of an answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct About {
+    /// The name of the reserved identity that it was given by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity: Option<&'static str>,
+    /// Its identity, as the other end's node sees it.
+    pub identity: Identity,
+    /// Its address of the family that is asked about; of the other one where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// A pod's own labels, or the reserved one.
+    pub labels: BTreeMap<String, String>,
+    /// The node that it is, or is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The pod that it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+}
+
 /// The family two ends speak: one that both have, the source's preference first.
-pub(super) fn common_family(cluster: &Cluster, from: &Named, to: &Named) -> Family {
+pub fn common_family(cluster: &Cluster, from: &Named, to: &Named) -> Family {
     let (ours, theirs) = (from.families(cluster), to.families(cluster));
     ours.iter()
         .find(|family| theirs.contains(family))
