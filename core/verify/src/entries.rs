@@ -1,6 +1,6 @@
 //! Compiled entries with the rules they come from.
 
-use crate::{Cluster, Node, VerifyError};
+use crate::{Cluster, Node, VerifyError, peer::unknown_pod};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{CidrScope, Direction, Engine, Entry, EntryVerdict, RuleRef, protocol};
 use ipnet::IpNet;
@@ -98,10 +98,7 @@ fn of_pod(cluster: &Cluster, given: &str) -> Result<(Identity, usize), VerifyErr
         .parse::<NamespacedName>()
         .ok()
         .and_then(|name| cluster.pod(&name));
-    let found = found.ok_or_else(|| VerifyError::UnknownPod {
-        given: format!("{given:?}"),
-        whence: cluster.whence.clone(),
-    })?;
+    let found = found.ok_or_else(|| unknown_pod(cluster, format!("{given:?}"), given))?;
     let pod = &cluster.pods[found];
     if pod.host_network {
         return Err(VerifyError::HostNetwork {

@@ -35,6 +35,18 @@ pub enum VerifyError {
         given: String,
         /// Where the objects are from.
         whence: String,
+        /// A pod that is nearly called so.
+        near: Option<String>,
+    },
+    /// No workload of this name has a pod.
+    #[error("there is no pod of {given} in {whence}")]
+    UnknownWorkload {
+        /// As it was given.
+        given: String,
+        /// Where the objects are from.
+        whence: String,
+        /// The workloads of its namespace that have pods.
+        workloads: Vec<String>,
     },
     /// Neither a pod nor an address nor an entity.
     #[error("{given:?} is no pod, address or entity")]
@@ -107,9 +119,10 @@ impl VerifyError {
     /// A stable code: `area/what`.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::UnknownNode { .. } | Self::UnknownPod { .. } | Self::UnknownPeer { .. } => {
-                "policy/unknown-peer"
-            }
+            Self::UnknownNode { .. }
+            | Self::UnknownPod { .. }
+            | Self::UnknownWorkload { .. }
+            | Self::UnknownPeer { .. } => "policy/unknown-peer",
             Self::AmbiguousPeer { .. } => "policy/ambiguous-peer",
             Self::HostNetwork { .. } => "policy/host-network",
             Self::BadPort { .. } => "usage/port",
@@ -137,11 +150,20 @@ impl VerifyError {
     pub fn help(&self) -> String {
         match self {
             Self::UnknownNode { nodes, .. } => return format!("nodes: {}", nodes.join(", ")),
+            Self::UnknownPod {
+                near: Some(near), ..
+            } => return format!("did you mean {near}?"),
+            Self::UnknownWorkload { workloads, .. } if workloads.is_empty() => {
+                "a workload is NAMESPACE/KIND/NAME, for example shop/deploy/web; none of that namespace has pods"
+            }
+            Self::UnknownWorkload { workloads, .. } => {
+                return format!("workloads there: {}", workloads.join(", "));
+            }
             Self::UnknownPod { .. } => {
                 "name a pod as namespace/name; pods without a namespace are in `default`"
             }
             Self::UnknownPeer { .. } => {
-                "a peer is namespace/pod, an address, host:NODE, or an entity such as world, remote-node, kube-apiserver"
+                "a peer is namespace/pod, namespace/deploy/NAME, an address, host:NODE, or an entity such as world, remote-node, kube-apiserver"
             }
             Self::AmbiguousPeer { .. } => {
                 "name one: a pod, an address, world, host:NODE, remote-node, kube-apiserver"

@@ -16,6 +16,7 @@ pub mod lint;
 pub mod matrix;
 mod peer;
 mod probe;
+mod summary;
 pub mod why;
 
 pub use cluster::{Cluster, Holder, Node, Placement, Pod, Service};
@@ -25,3 +26,4 @@ pub use error::{ErrorClass, VerifyError};
 pub use inventory::{GroupSpec, Inventory, NodeSpec, PodSpec, ServiceSpec};
 pub use peer::{About, Family, Named, Peer, common_family};
 pub use probe::{Answers, Kind, Probe, word};
+pub use summary::Summary;

@@ -1,7 +1,7 @@
 //! Peers as the command line names them: a pod, an address, a node, an entity.
 
 use crate::{Cluster, Holder, Node, VerifyError};
-use heddle_model::{Entity, Identity, NamespacedName};
+use heddle_model::{Entity, Identity, NamespacedName, closest};
 use heddle_policy::Party;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -72,7 +72,7 @@ impl Named {
         }
     }
 
-    /// Reads `ns/pod`, an address, `host:NODE` or an entity.
+    /// Reads `ns/pod`, `ns/deploy/NAME` (any kind of workload; one of its pods), an address, `host:NODE` or an entity.
     pub fn parse(cluster: &Cluster, given: &str) -> Result<Self, VerifyError> {
         let mut family = None;
         let peer = if let Ok(address) = given.parse::<IpAddr>() {
@@ -89,10 +89,10 @@ impl Named {
                 nodes: cluster.nodes.iter().map(|n| n.name.clone()).collect(),
             })?)
         } else if let Ok(name) = given.parse::<NamespacedName>() {
-            Peer::Pod(cluster.pod(&name).ok_or_else(|| VerifyError::UnknownPod {
-                given: name.to_string(),
-                whence: cluster.whence.clone(),
-            })?)
+            let found = cluster.pod(&name);
+            Peer::Pod(found.ok_or_else(|| unknown_pod(cluster, name.to_string(), given))?)
+        } else if let [namespace, kind, name] = given.split('/').collect::<Vec<_>>()[..] {
+            return Self::workload(cluster, given, namespace, kind, name);
         } else {
             Self::entity(given)?
         };
@@ -101,6 +101,41 @@ impl Named {
             peer,
             family,
         })
+    }
+
+    /// One of a workload's pods stands for all: its labels, and so its identity, are theirs.
+    fn workload(
+        cluster: &Cluster,
+        given: &str,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<Self, VerifyError> {
+        let wanted = workload_kind(kind).ok_or_else(|| unknown(given))?;
+        let of_namespace = || {
+            let pods = cluster.pods.iter().enumerate();
+            pods.filter(|(_, pod)| pod.name.namespace == namespace)
+        };
+        let is_its = |pod: &crate::Pod| match (&pod.workload, wanted) {
+            (_, "Pod") => pod.name.name == name,
+            (Some((kind, owner)), wanted) => kind == wanted && owner == name,
+            (None, _) => false,
+        };
+        let found = of_namespace().find(|(_, pod)| is_its(pod));
+        let (pod, _) = found.ok_or_else(|| {
+            let mut workloads: Vec<String> = of_namespace()
+                .filter_map(|(_, pod)| pod.workload.as_ref())
+                .map(|(kind, owner)| format!("{namespace}/{}/{owner}", kind.to_lowercase()))
+                .collect();
+            workloads.sort();
+            workloads.dedup();
+            VerifyError::UnknownWorkload {
+                given: given.to_owned(),
+                whence: cluster.whence.clone(),
+                workloads,
+            }
+        })?;
+        Ok(Self::pod(cluster, pod))
     }
 
     fn entity(given: &str) -> Result<Peer, VerifyError> {
@@ -138,6 +173,35 @@ impl Named {
             Peer::Reserved(_) => vec![Family::V4, Family::V6],
             _ => found,
         }
+    }
+}
+
+/// The kind that a word means, with kubectl's short names.
+fn workload_kind(word: &str) -> Option<&'static str> {
+    Some(match word.to_ascii_lowercase().as_str() {
+        "deploy" | "deployment" | "deployments" => "Deployment",
+        "sts" | "statefulset" | "statefulsets" => "StatefulSet",
+        "ds" | "daemonset" | "daemonsets" => "DaemonSet",
+        "rs" | "replicaset" | "replicasets" => "ReplicaSet",
+        "job" | "jobs" => "Job",
+        "cj" | "cronjob" | "cronjobs" => "CronJob",
+        "po" | "pod" | "pods" => "Pod",
+        _ => return None,
+    })
+}
+
+/// No pod is called so; which one nearly is.
+pub(crate) fn unknown_pod(cluster: &Cluster, shown: String, given: &str) -> VerifyError {
+    let names: Vec<String> = cluster
+        .pods
+        .iter()
+        .map(|pod| pod.name.to_string())
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    VerifyError::UnknownPod {
+        given: shown,
+        whence: cluster.whence.clone(),
+        near: closest(given, &names).map(str::to_owned),
     }
 }
 
