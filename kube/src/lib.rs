@@ -7,6 +7,7 @@ pub mod manifest;
 pub mod pod;
 pub mod policy;
 pub mod process_lock;
+pub mod schema;
 pub mod service;
 pub mod store;
 pub mod timestamp;

@@ -154,7 +154,7 @@ impl VerifyError {
                 near: Some(near), ..
             } => return format!("did you mean {near}?"),
             Self::UnknownWorkload { workloads, .. } if workloads.is_empty() => {
-                "a workload is NAMESPACE/KIND/NAME, for example shop/deploy/web; none of that namespace has pods"
+                "a workload is NAMESPACE/KIND/NAME, for example shop/deploy/web; no workload of that namespace has pods"
             }
             Self::UnknownWorkload { workloads, .. } => {
                 return format!("workloads there: {}", workloads.join(", "));

@@ -25,8 +25,8 @@ impl Summary {
         let number = answer.protocol.and_then(protocol::number);
         let what = protocol::describe(number.unwrap_or_default(), port);
         let ends = [
-            (format!("egress of {from}"), "egress", to, &answer.egress),
-            (format!("ingress of {to}"), "ingress", from, &answer.ingress),
+            (format!("egress of {from}"), "to", to, &answer.egress),
+            (format!("ingress of {to}"), "from", from, &answer.ingress),
         ];
         if answer.verdict == EntryVerdict::Allow {
             let told: Vec<String> = ends
@@ -42,8 +42,8 @@ impl Summary {
             .iter()
             .filter(|(_, _, _, part)| part.verdict == EntryVerdict::Deny);
         let (mut causes, mut fixes) = (Vec::new(), Vec::new());
-        for (end, section, other, part) in denying {
-            let (cause, fix) = denied(end, section, other, &what, part);
+        for (end, way, other, part) in denying {
+            let (cause, fix) = denied(end, &format!("{what} {way} {other}"), part);
             causes.push(cause);
             fixes.push(fix);
         }
@@ -62,13 +62,7 @@ fn allowed(part: &DirectionDecision) -> String {
     }
 }
 
-fn denied(
-    end: &str,
-    section: &str,
-    other: &str,
-    what: &str,
-    part: &DirectionDecision,
-) -> (String, String) {
+fn denied(end: &str, what: &str, part: &DirectionDecision) -> (String, String) {
     if part.because == Because::ExplicitDeny {
         let rules = listed(&part.rules);
         return (
@@ -78,9 +72,9 @@ fn denied(
     }
     let isolated = match part.isolated_by.as_slice() {
         [] => String::new(),
-        policies => format!(" ({})", listed(policies)),
+        policies => format!(" (isolated by {})", listed(policies)),
     };
-    let cause = format!("no rule of {end} allows {what} with {other}{isolated}");
+    let cause = format!("{end}: no rule allows {what}{isolated}");
     let fix = match part.nearest.first() {
         Some(near) => widened(near),
         None => {
@@ -88,7 +82,7 @@ fn denied(
                 Some(policy) => policy.to_string(),
                 None => "a policy".to_owned(),
             };
-            format!("add an {section} rule for {what} with {other} to {place}")
+            format!("allow {what} in {place}")
         }
     };
     (cause, fix)

@@ -1,15 +1,18 @@
 //! What manifests say of a cluster, as the inventory that questions about policy are answered from.
 
 mod change;
+mod check;
 mod facts;
 mod workloads;
 
 pub use change::{Change, ChangeError};
+pub use check::{Found, Report, check};
 
 use crate::{
     manifest::Manifest,
     pod,
     policy::{self, CidrGroup, Problem, Severity},
+    schema::Strictness,
 };
 use heddle_policy::Policy;
 use heddle_verify::Inventory;
@@ -132,8 +135,15 @@ fn of_kind<'a>(
         .filter(move |manifest| kind(manifest) == wanted)
 }
 
-/// Reads everything; a policy with an error is refused, and with it all.
-pub fn read(manifests: &[Manifest]) -> Result<Inventory, ObjectError> {
+/// Reads everything; an object with an error is refused, and with it all.
+pub fn read(manifests: &[Manifest], strictness: Strictness) -> Result<Inventory, ObjectError> {
+    let forms = check::forms(manifests, strictness);
+    for (manifest, problems) in manifests.iter().zip(forms) {
+        let is_error = |problem: &Problem| problem.severity == Severity::Error;
+        if problems.iter().any(is_error) {
+            return Err(refuse(manifest, problems));
+        }
+    }
     let policies = policies(manifests)?;
     let groups = groups(manifests)?;
     inventory(manifests, policies, groups)

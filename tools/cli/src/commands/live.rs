@@ -347,6 +347,9 @@ fn diff(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
     let complete = completeness(&answers);
     let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
     let text = match ask.output {
+        Output::Table | Output::Wide if differences == 0 && complete != 0 => {
+            "no differences on the nodes that answered; the others are not known".to_owned()
+        }
         Output::Table | Output::Wide => show::differences(&answers.given),
         _ => match (answers.several, answers.given.first()) {
             (false, Some((_, value))) => show::structured(value, ask.output)?,

@@ -8,11 +8,17 @@ mod labels;
 mod matrix;
 mod why;
 
-use crate::failure::{Failure, USAGE};
+pub(crate) use why::Why;
+
+use crate::{
+    failure::{Failure, USAGE},
+    output::say,
+};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_kube::{
     cluster,
     manifest::{self, Manifest},
+    schema::Strictness,
 };
 use heddle_verify::{Cluster, Placement};
 use std::{path::PathBuf, process::ExitCode};
@@ -23,6 +29,9 @@ pub(crate) struct Files {
     /// Manifests: files, folders (recursive), or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
     paths: Vec<PathBuf>,
+    /// Fields and kinds that are not known are warnings: objects of a newer version of their API.
+    #[arg(long)]
+    lenient: bool,
 }
 
 impl Files {
@@ -30,9 +39,17 @@ impl Files {
         Ok(manifest::read(&self.paths)?)
     }
 
+    fn strictness(&self) -> Strictness {
+        if self.lenient {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        }
+    }
+
     /// The cluster that they describe.
     fn cluster(&self) -> Result<Cluster, Failure> {
-        let inventory = cluster::read(&self.read()?)?;
+        let inventory = cluster::read(&self.read()?, self.strictness())?;
         Ok(Cluster::build(inventory, &Placement::default())?)
     }
 }
@@ -71,19 +88,6 @@ impl Output {
     }
 }
 
-/// Prints lines to standard output; a reader that went away is no failure worth words.
-fn say(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    writeln!(std::io::stdout().lock(), "{text}").map_err(|error| unwritable(&error))
-}
-
-fn unwritable(error: &std::io::Error) -> Failure {
-    Failure::new(
-        "output/unwritable",
-        format!("standard output cannot be written: {error}"),
-    )
-}
-
 /// A wrong command line.
 fn usage(code: &str, message: String, help: &str) -> Failure {
     Failure::new(code, message).help(help).exit(USAGE)
@@ -103,7 +107,7 @@ pub(crate) enum Command {
     Impact(impact::Impact),
     /// Why a pod can or cannot reach another in a live lab: the decision with its reasons, and what both
     /// nodes' datapaths do with such a packet now.
-    Why(why::Why),
+    Why(Why),
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {

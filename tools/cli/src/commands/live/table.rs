@@ -27,7 +27,6 @@ fn columns(method: &str) -> &'static [&'static str] {
         "node.list" => &["name", "addresses", "podCIDRs", "local", "seenBy"],
         "bpf.policy" => &[
             "node",
-            "endpoint",
             "pod",
             "direction",
             "identity",

@@ -1,7 +1,10 @@
 //! `heddle policy decide`: one decision with its reasons.
 
-use super::{Files, Output, say};
-use crate::failure::{FINDINGS, Failure};
+use super::{Files, Output};
+use crate::{
+    failure::{FINDINGS, Failure},
+    output::say,
+};
 use clap::{Args, ValueEnum};
 use heddle_policy::{Because, DirectionDecision, EntryVerdict, Traffic, protocol};
 use heddle_verify::{About, Answer, Named, common_family, decide, icmp, transport, word};
@@ -64,7 +67,8 @@ pub(crate) struct Decide {
 impl Decide {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output.is_json();
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
@@ -97,12 +101,16 @@ impl Decide {
 }
 
 /// Prints a decision for people.
-pub(super) fn print(
-    from: &Named,
-    to: &Named,
-    answer: &Answer,
-    traffic: Traffic,
-) -> Result<(), Failure> {
+fn print(from: &Named, to: &Named, answer: &Answer, traffic: Traffic) -> Result<(), Failure> {
+    say(&title(from, to, answer, traffic))?;
+    for line in reasons(answer) {
+        say(&line)?;
+    }
+    Ok(())
+}
+
+/// The verdict and whom it is about.
+pub(super) fn title(from: &Named, to: &Named, answer: &Answer, traffic: Traffic) -> String {
     let end = |named: &Named, about: &About| {
         let address = about.ip.map(|address| address.to_string());
         let address = address.filter(|address| *address != named.given);
@@ -111,18 +119,23 @@ pub(super) fn print(
             None => format!("{} (identity {})", named.given, about.identity),
         }
     };
-    say(&format!(
+    format!(
         "{}: {} -> {} {}",
         word(answer.verdict),
         end(from, &answer.from),
         end(to, &answer.to),
         protocol::describe(traffic.protocol, traffic.port),
-    ))?;
-    print_direction("egress of the source", &answer.egress)?;
-    print_direction("ingress of the destination", &answer.ingress)
+    )
 }
 
-fn print_direction(title: &str, part: &DirectionDecision) -> Result<(), Failure> {
+/// What both directions say, in lines.
+pub(super) fn reasons(answer: &Answer) -> Vec<String> {
+    let mut lines = direction("egress of the source", &answer.egress);
+    lines.extend(direction("ingress of the destination", &answer.ingress));
+    lines
+}
+
+fn direction(title: &str, part: &DirectionDecision) -> Vec<String> {
     let why = match part.because {
         Because::Rule => "a rule allows it",
         Because::ExplicitDeny => "a rule denies it",
@@ -130,25 +143,24 @@ fn print_direction(title: &str, part: &DirectionDecision) -> Result<(), Failure>
         Because::NotEnforced => "no policy is enforced",
         Because::Reserved => "always allowed",
     };
-    say(&format!("  {title}: {}, {why}", word(part.verdict)))?;
-    for rule in &part.rules {
-        say(&format!("    by {rule}"))?;
-    }
-    for rule in &part.passed {
-        say(&format!("    passed on by {rule}"))?;
-    }
-    for policy in &part.isolated_by {
-        say(&format!("    isolated by {policy}"))?;
-    }
+    let mut lines = vec![format!("  {title}: {}, {why}", word(part.verdict))];
+    lines.extend(part.rules.iter().map(|rule| format!("    by {rule}")));
+    lines.extend(
+        part.passed
+            .iter()
+            .map(|rule| format!("    passed on by {rule}")),
+    );
+    let isolating = part.isolated_by.iter();
+    lines.extend(isolating.map(|policy| format!("    isolated by {policy}")));
     for near in &part.nearest {
         let failed = serde_json::to_value(near.failed).unwrap_or_default();
-        say(&format!(
+        lines.push(format!(
             "    nearest {}: {} wants {}; got {}",
             near.rule,
             failed.as_str().unwrap_or_default(),
             near.wanted,
             near.got
-        ))?;
+        ));
     }
-    Ok(())
+    lines
 }

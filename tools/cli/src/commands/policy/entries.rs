@@ -1,7 +1,7 @@
 //! `heddle policy entries`: a pod's or a node's compiled entries with the rules they come from.
 
-use super::{Files, Output, say};
-use crate::failure::Failure;
+use super::{Files, Output};
+use crate::{failure::Failure, output::say};
 use clap::Args;
 use comfy_table::{Table, presets};
 use heddle_policy::Direction;
@@ -26,7 +26,8 @@ pub(crate) struct Entries {
 impl Entries {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output.is_json();
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {

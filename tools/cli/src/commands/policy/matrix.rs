@@ -1,7 +1,7 @@
 //! `heddle policy matrix`: all ordered pairs, all probes.
 
-use super::{Files, labels, unwritable};
-use crate::failure::Failure;
+use super::{Files, labels};
+use crate::{failure::Failure, output};
 use clap::{Args, ValueEnum};
 use heddle_model::Selector;
 use heddle_policy::EntryVerdict;
@@ -53,7 +53,8 @@ pub(crate) struct Matrix {
 impl Matrix {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output == MatrixOutput::Json;
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
@@ -81,9 +82,7 @@ impl Matrix {
             MatrixOutput::Csv => csv(&cluster, &probes, &sources, &targets, &mut out),
             MatrixOutput::Table => table(&cluster, &probes, &sources, &targets, &mut out),
         };
-        written
-            .and_then(|()| out.flush())
-            .map_err(|error| unwritable(&error))?;
+        output::written(written.and_then(|()| out.flush()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

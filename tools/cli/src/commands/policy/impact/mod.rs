@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use heddle_kube::{
     cluster::{self, Change},
     manifest::{self, Manifest},
+    schema::Strictness,
 };
 use heddle_verify::{
     Cluster, Named, Placement, Probe,
@@ -50,7 +51,8 @@ pub(crate) struct Impact {
 impl Impact {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output == ImpactOutput::Json;
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
@@ -59,9 +61,10 @@ impl Impact {
             add: manifest::read(&self.change)?,
             remove: self.remove.clone(),
         };
+        let strictness = self.files.strictness();
         let changed = change.apply(&current)?;
-        let before = build(&current, &Placement::default())?;
-        let after = build(&changed, &before.placement())?;
+        let before = build(&current, strictness, &Placement::default())?;
+        let after = build(&changed, strictness, &before.placement())?;
         let mut sides = Sides {
             before,
             after,
@@ -106,6 +109,11 @@ impl Impact {
     }
 }
 
-fn build(manifests: &[Manifest], before: &Placement) -> Result<Cluster, Failure> {
-    Ok(Cluster::build(cluster::read(manifests)?, before)?)
+fn build(
+    manifests: &[Manifest],
+    strictness: Strictness,
+    before: &Placement,
+) -> Result<Cluster, Failure> {
+    let inventory = cluster::read(manifests, strictness)?;
+    Ok(Cluster::build(inventory, before)?)
 }

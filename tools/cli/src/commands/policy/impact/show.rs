@@ -1,7 +1,9 @@
 //! The report, for people, programs and merge requests.
 
-use super::super::{say, unwritable};
-use crate::failure::Failure;
+use crate::{
+    failure::Failure,
+    output::{self, say},
+};
 use heddle_policy::{Because, Decision, DirectionDecision, EntryVerdict};
 use heddle_verify::{
     Family, Probe,
@@ -177,9 +179,7 @@ impl Report<'_> {
     /// thousands of pods have millions of pairs.
     pub(super) fn json(&self) -> Result<(), Failure> {
         let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        self.write_json(&mut out)
-            .and_then(|()| out.flush())
-            .map_err(|error| unwritable(&error))
+        output::written(self.write_json(&mut out).and_then(|()| out.flush()))
     }
 
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {

@@ -7,9 +7,12 @@ use heddle_datapath::{DatapathError, Pinned};
 use heddle_flow::{FilterFlag, ObserveRequest, Response};
 use heddle_model::Identity;
 use heddle_policy::RuleRef;
-use heddle_verify::why::{End, Realised, Told};
+use heddle_verify::{
+    Cluster, Family, Holder, Named, Peer,
+    why::{End, Realised, Told},
+};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Flows of the pair that a node is asked for.
 const FLOWS: u64 = 5;
@@ -36,6 +39,37 @@ impl Reply {
             },
             answer,
             problem,
+        }
+    }
+}
+
+impl Reply {
+    /// Leaves out the connections of others: a range that an end stands for holds more addresses than the end.
+    pub(super) fn keep_connections_of(
+        &mut self,
+        cluster: &Cluster,
+        from: &Named,
+        to: &Named,
+        family: Family,
+    ) {
+        let is_of = |end: &Named, written: &Value| {
+            let written = written
+                .as_str()
+                .and_then(|text| text.parse::<SocketAddr>().ok());
+            let Some(address) = written.map(|it| it.ip()) else {
+                return false;
+            };
+            match end.peer {
+                Peer::Reserved(identity) if identity.is_world() => {
+                    cluster.holder(address) == Holder::World
+                }
+                // Whoever has an identity and no address of its own.
+                Peer::Reserved(_) => true,
+                _ => end.peer.address(cluster, family) == Some(address),
+            }
+        };
+        if let Some(connections) = self.answer["connections"].as_array_mut() {
+            connections.retain(|it| is_of(from, &it["source"]) && is_of(to, &it["destination"]));
         }
     }
 }

@@ -1,16 +1,15 @@
-//! `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
+//! `heddle why`, and `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
 //! the live store; what the datapaths of both nodes do with such a packet now; and loudly where the two differ.
 
 mod ask;
 mod show;
 mod store;
 
-use super::{
-    Output,
-    decide::{self, Protocol},
-    say, usage,
+use super::{Output, decide::Protocol, usage};
+use crate::{
+    failure::{DIFFERS, FINDINGS, Failure, NO_DATA},
+    output::say,
 };
-use crate::failure::{DIFFERS, FINDINGS, Failure, NO_DATA};
 use ask::{FlowEnd, Reply};
 use clap::Args;
 use heddle_agent::{AskedPeer, Question};
@@ -20,10 +19,12 @@ use heddle_flow::{
 };
 use heddle_policy::{EntryVerdict, Traffic};
 use heddle_verify::{
-    Answer, Cluster, Family, Named, Peer, common_family, decide as decide_pair, icmp, transport,
+    Answer, Cluster, Family, Named, Peer, Summary, common_family, decide as decide_pair, icmp,
+    transport,
     why::{self, AskedEnd, Difference, End, Told},
 };
 use serde_json::{Value, json};
+use show::Paint;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -37,10 +38,11 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// `heddle policy why`.
+/// `heddle why`.
 #[derive(Args)]
 pub(crate) struct Why {
-    /// Who connects: namespace/pod, an address, host:NODE, or an entity such as world.
+    /// Who connects: namespace/pod, namespace/deploy/NAME (or another kind of workload), an address, host:NODE, or an
+    /// entity such as world.
     #[arg(long, value_name = "PEER")]
     from: String,
     /// To whom.
@@ -96,9 +98,10 @@ struct Findings {
 }
 
 impl Why {
-    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output.is_json();
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(&self) -> Result<ExitCode, Failure> {
@@ -158,7 +161,8 @@ impl Why {
                     .into_iter()
                     .map(|asked| {
                         let question = question(&asked, traffic);
-                        let reply = ask::standing(live, &wished, &asked.end, &question);
+                        let mut reply = ask::standing(live, &wished, &asked.end, &question);
+                        reply.keep_connections_of(cluster, &from, &to, family);
                         (asked.end, reply)
                     })
                     .collect();
@@ -322,6 +326,8 @@ impl Findings {
             .iter()
             .flat_map(|it| &it.differences)
             .collect();
+        let summary = first.map(|it| Summary::of(&it.answer, &self.from.given, &self.to.given));
+        answer["summary"] = json!(summary);
         answer["agrees"] = json!(self.agrees());
         answer["differences"] = json!(differences);
         answer["families"] = json!(families);
@@ -331,16 +337,35 @@ impl Findings {
         answer
     }
 
+    /// What matters most stands first: where paper and datapath differ, then the verdict with its cause and fix.
     fn print(&self, flows: &BTreeMap<String, Vec<Response>>) -> Result<(), Failure> {
-        for (at, family) in self.families.iter().enumerate() {
+        let paint = Paint::of_terminal();
+        let mut differences: Vec<Difference> = Vec::new();
+        for one in self.families.iter().flat_map(|it| &it.differences) {
+            if !differences.contains(one) {
+                differences.push(one.clone());
+            }
+        }
+        // An agent that is behind explains the others, and matters least by itself.
+        differences.sort_by_key(|one| one.what == "revision");
+        for line in show::differing(&differences) {
+            say(&paint.line(&line))?;
+        }
+        for line in show::unasked(&self.families) {
+            say(&paint.line(&line))?;
+        }
+        for line in show::summaries(&self.families, &self.from, &self.to) {
+            say(&paint.line(&line))?;
+        }
+        for (at, families) in show::alike(&self.families, &self.from, &self.to)
+            .iter()
+            .enumerate()
+        {
             if at > 0 {
                 say("")?;
             }
-            decide::print(&self.from, &self.to, &family.answer, family.traffic)?;
-            for (end, reply) in &family.ends {
-                for line in show::datapath(end, reply) {
-                    say(&line)?;
-                }
+            for line in families {
+                say(line)?;
             }
         }
         for (node, flows) in flows {
@@ -350,7 +375,7 @@ impl Findings {
             }
             let style = Style {
                 form: Form::Compact,
-                color: false,
+                color: paint.on,
                 node: false,
             };
             for flow in flows {
@@ -361,14 +386,6 @@ impl Findings {
             say(&format!(
                 "note: {refused}; a version of it that was accepted before stays in force"
             ))?;
-        }
-        let differences: Vec<Difference> = self
-            .families
-            .iter()
-            .flat_map(|it| it.differences.clone())
-            .collect();
-        for line in show::differing(&differences) {
-            say(&line)?;
         }
         Ok(())
     }
@@ -403,3 +420,6 @@ fn family_value(one: &InFamily) -> Value {
     value["agrees"] = json!(one.agrees());
     value
 }
+
+#[cfg(test)]
+mod tests;
