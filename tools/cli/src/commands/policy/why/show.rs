@@ -61,7 +61,7 @@ pub(super) fn unasked(families: &[InFamily]) -> Vec<String> {
 
 /// `VERDICT: cause; fix`, once for families that agree.
 pub(super) fn summaries(families: &[InFamily], from: &Named, to: &Named) -> Vec<String> {
-    let lines: Vec<(Family, String)> = families
+    let mut lines: Vec<(Family, String)> = families
         .iter()
         .map(|it| {
             let verdict = word(it.answer.verdict).to_uppercase();
@@ -72,6 +72,8 @@ pub(super) fn summaries(families: &[InFamily], from: &Named, to: &Named) -> Vec<
             (it.family, format!("{verdict}: {}{fix}", summary.cause))
         })
         .collect();
+    // The verdict on both is that of the family that is denied.
+    lines.sort_by_key(|(_, line)| !line.starts_with("DENY"));
     let same = lines.iter().all(|(_, line)| *line == lines[0].1);
     let take = if same { 1 } else { lines.len() };
     lines

@@ -100,6 +100,22 @@ fn u6_the_first_line_is_the_verdict_with_its_cause_and_what_to_change() {
 }
 
 #[test]
+fn u6_the_family_that_is_denied_comes_first() {
+    let block = "{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}";
+    let (found, from, to) = families(&isolating(block), standing);
+    let lines = show::summaries(&found, &from, &to);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].starts_with("DENY: ") && lines[0].ends_with(" (over IPv6)"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with("ALLOW: ") && lines[1].ends_with(" (over IPv4)"),
+        "{lines:?}"
+    );
+}
+
+#[test]
 fn u6_families_that_differ_in_addresses_alone_are_one_block() {
     let (found, from, to) = families(&isolating(""), standing);
     let blocks = show::alike(&found, &from, &to);
