@@ -222,10 +222,8 @@ impl Engine {
     ) -> BTreeMap<Identity, Key> {
         let mut parts: Vec<(Identity, Part)> = Vec::new();
         let mut classes: BTreeMap<Identity, &Class> = BTreeMap::new();
-        let named_terms = match direction {
-            Direction::Ingress => Terms::Every,
-            Direction::Egress => Terms::Unnamed,
-        };
+        // The classes of the cluster whose names for ports are those of the pods there.
+        let mut speaking: BTreeMap<Identity, Identity> = BTreeMap::new();
         for (number, asked) in rules.iter().enumerate() {
             // As many rules as numbers do not fit into memory.
             let number = number as u32;
@@ -257,7 +255,16 @@ impl Engine {
                 .into_iter()
                 .flat_map(|r| self.cidrs.classes(r))
             {
-                parts.push((class.number(), (number, named_terms)));
+                let pods = class.base().filter(|_| class.in_cluster());
+                let terms = match (direction, pods) {
+                    (Direction::Ingress, _) | (_, Some(_)) => Terms::Every,
+                    (Direction::Egress, None) => Terms::Unnamed,
+                };
+                parts.push((class.number(), (number, terms)));
+                if let Some(pods) = pods.filter(|_| direction == Direction::Egress && linked.named)
+                {
+                    speaking.insert(class.number(), pods);
+                }
                 if whole {
                     classes.insert(class.number(), class);
                 }
@@ -268,6 +275,9 @@ impl Engine {
         let mut keys: BTreeMap<Identity, Key> = BTreeMap::new();
         for (identity, part) in parts {
             keys.entry(identity).or_default().parts.push(part);
+        }
+        for (number, pods) in speaking {
+            keys.entry(number).or_default().names_of = Some(pods);
         }
         for (number, class) in classes {
             let Some(key) = keys.get_mut(&number) else {

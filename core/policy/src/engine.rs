@@ -45,6 +45,8 @@ pub struct Engine {
     pub(crate) with_entities: BTreeMap<Entity, BTreeSet<SpecNo>>,
     /// Parts with named ports towards anybody.
     pub(crate) with_names: BTreeSet<SpecNo>,
+    /// Parts with named ports towards addresses of the cluster.
+    pub(crate) with_named_addresses: BTreeSet<SpecNo>,
     pub(crate) with_services: BTreeMap<ServiceRef, BTreeSet<SpecNo>>,
     /// Parts with a pass.
     pub(crate) with_passes: BTreeSet<SpecNo>,
@@ -75,6 +77,7 @@ impl Engine {
             cookies: CookieTable::default(),
             with_entities: BTreeMap::new(),
             with_names: BTreeSet::new(),
+            with_named_addresses: BTreeSet::new(),
             with_services: BTreeMap::new(),
             with_passes: BTreeSet::new(),
             named_addresses: NamedAddresses::default(),
@@ -212,7 +215,7 @@ impl Engine {
             }
         }
         if self.named.contains(&identity) {
-            for spec in &self.with_names {
+            for spec in self.with_names.union(&self.with_named_addresses) {
                 self.touch(*spec, touched);
             }
         }

@@ -28,6 +28,8 @@ pub(crate) struct LinkedRule {
     pub(crate) anybody: bool,
     /// It has named ports.
     pub(crate) named: bool,
+    /// It has named ports towards addresses of the cluster: each pod there says what they mean.
+    names_pods_by_address: bool,
     /// As the rule has them; a copy, because every question asks for them.
     pub(crate) ports: Ports,
     pub(crate) region: Option<RegionNo>,
@@ -161,7 +163,8 @@ impl Engine {
 
     /// Rules or facts changed: brings CIDRs up to date, and says who is touched by all of it.
     pub(crate) fn finish(&mut self, mut touched: Touched, facts: bool) -> BTreeSet<Identity> {
-        self.cidrs.split_by_identity(!self.with_passes.is_empty());
+        let wanted = !self.with_passes.is_empty() || !self.with_named_addresses.is_empty();
+        self.cidrs.split_by_identity(wanted);
         for region in self.cidrs.flush(facts) {
             self.touch_region(region, &mut touched);
         }
@@ -225,6 +228,7 @@ impl Engine {
             place,
             anybody: matches!(rule.peers, Peers::Any),
             named: has_names(rule),
+            names_pods_by_address: false,
             ports: rule.ports.clone(),
             entities: Vec::new(),
             selectors: Vec::new(),
@@ -257,12 +261,17 @@ impl Engine {
             }
         }
         let areas = Area::all_of(rule);
+        let egress = linked.direction == Direction::Egress;
+        linked.names_pods_by_address = egress && linked.named && areas.iter().any(Area::in_cluster);
         if !areas.is_empty() {
             let named = &self.named_addresses;
             linked.region = Some(self.cidrs.acquire(areas, user, |area| named.blocks(area)));
         }
         if linked.anybody && linked.named {
             self.with_names.insert(user);
+        }
+        if linked.names_pods_by_address {
+            self.with_named_addresses.insert(user);
         }
         if place.action() == Action::Pass {
             self.with_passes.insert(user);
@@ -294,6 +303,7 @@ impl Engine {
             drop_user(&mut self.with_services, services, number);
         }
         self.with_names.remove(&number);
+        self.with_named_addresses.remove(&number);
         self.with_passes.remove(&number);
         self.free.push(number);
     }

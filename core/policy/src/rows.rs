@@ -31,7 +31,7 @@ pub(crate) enum Terms {
     Every,
     /// Only the named ones: the rest stands on the row for anybody.
     Named,
-    /// All but the named ones: towards an address there is nobody to say what a port's name means.
+    /// All but the named ones: towards an address of nobody there is nobody to say what a port's name means.
     Unnamed,
 }
 

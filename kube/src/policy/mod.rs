@@ -6,15 +6,17 @@
 mod cidr_group;
 mod cilium;
 mod cluster;
-mod fields;
+pub(crate) mod fields;
 mod kubernetes;
 mod limits;
 mod names;
+mod place;
 mod ports;
-mod problems;
-mod selectors;
+pub(crate) mod problems;
+pub(crate) mod selectors;
 
 pub use cidr_group::{CidrGroup, parse_cidr_group};
+pub use place::field as field_of_place;
 pub use problems::{Problem, Severity};
 
 use fields::Field;

@@ -6,6 +6,7 @@
 
 mod commands;
 mod failure;
+mod output;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use failure::Failure;
@@ -27,6 +28,9 @@ enum Command {
     /// Questions about policy, answered from files: no root, no cluster, no network (`why` asks a live lab).
     #[command(subcommand)]
     Policy(commands::policy::Command),
+    /// Why one can or cannot reach another in a live lab, and what to change: exit code 0 it reaches, 1 it does not, 3
+    /// not known, 4 a datapath differs from the policies.
+    Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
     #[command(flatten)]
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
         Command::Policy(command) => commands::policy::run(command),
+        Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
         Command::Daemon(command) => commands::daemon::run(command),
     };

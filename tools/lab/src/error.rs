@@ -13,6 +13,12 @@ pub enum LabError {
         /// What was tried.
         what: String,
     },
+    /// Labs belong to root, and who asks is not root.
+    #[error("{} is readable by root only", .path.display())]
+    RootOnly {
+        /// What cannot be read.
+        path: PathBuf,
+    },
     /// No lab of this name.
     #[error("there is no lab named {0}")]
     UnknownLab(String),
@@ -216,6 +222,14 @@ pub enum LabError {
 impl LabError {
     /// A file error.
     pub fn file(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::PermissionDenied
+            && !nix::unistd::geteuid().is_root()
+        {
+            let labs = Path::new(crate::paths::LABS);
+            return Self::RootOnly {
+                path: if path.starts_with(labs) { labs } else { path }.to_owned(),
+            };
+        }
         Self::File {
             doing,
             path: path.to_owned(),
@@ -237,7 +251,7 @@ impl LabError {
     /// Stable code: `area/what`.
     pub fn code(&self) -> String {
         match self {
-            Self::NotRoot { .. } => "lab/not-root",
+            Self::NotRoot { .. } | Self::RootOnly { .. } => "lab/not-root",
             Self::UnknownLab(_) => "lab/unknown-lab",
             Self::Exists { .. } => "lab/exists",
             Self::BadName { .. } => "lab/bad-name",
@@ -277,6 +291,7 @@ impl LabError {
     pub fn help(&self) -> String {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
+            Self::RootOnly { .. } => "use sudo".into(),
             Self::DoesNotFit { .. } => {
                 "make it smaller, or raise the limit that is named (docs/policy.md, Bounds); nothing was opened".into()
             }

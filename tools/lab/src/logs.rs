@@ -79,9 +79,7 @@ fn find(
 
 /// A pod's sandbox, or why there is none to enter.
 pub fn sandbox(lab: &Lab, namespace: &str, pod: &str) -> Result<SandboxRecord, LabError> {
-    if !lab.exists() {
-        return Err(LabError::UnknownLab(lab.name().to_owned()));
-    }
+    crate::config::record(lab)?;
     let path = SandboxRecord::path(lab, namespace, pod);
     crate::files::read_json(&path)?.ok_or_else(|| LabError::NotFound {
         what: format!("a running pod/{namespace}/{pod}"),

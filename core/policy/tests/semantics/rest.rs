@@ -375,3 +375,34 @@ fn what_a_rule_says_stands_once_however_many_it_selects() {
         assert_eq!(none, None);
     }
 }
+
+/// Cilium with two families matches nobody by `reserved:world`; here it is the world of both (docs/policy/differences.md).
+#[test]
+fn s6_reserved_world_is_the_world_of_both_families() {
+    let mut engine = engine();
+    let world = EndpointSelector::new(
+        Selector::new(
+            BTreeMap::new(),
+            vec![Requirement {
+                key: "reserved:world".into(),
+                operator: Operator::Exists,
+                values: vec![],
+            }],
+        )
+        .unwrap(),
+    );
+    let peers = Peers::Terms(vec![Peer::Endpoints(world)]);
+    engine.set_policy(policy("p", vec![(Section::Egress, peers, Ports::All)]));
+    for address in ["203.0.113.1/32", "2001:db8::1/128"] {
+        let peer = Party::world(address.parse().unwrap());
+        assert_eq!(
+            ask(&mut engine, peer, Direction::Egress, (6, 443)),
+            Because::Rule
+        );
+    }
+    let pod = Party::in_cluster(CLIENT, None);
+    assert_eq!(
+        ask(&mut engine, pod, Direction::Egress, (6, 443)),
+        Because::DefaultDeny
+    );
+}

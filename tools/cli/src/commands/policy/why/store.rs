@@ -1,12 +1,10 @@
 //! A lab's store as it is at one moment, as the cluster that policy is decided for.
 
-use super::super::{
-    cluster::{Cluster, Placement},
-    usage,
-};
+use super::super::usage;
 use crate::failure::{Failure, NO_DATA};
 use heddle_agent::config::{AgentConfig, AllowLocalhost};
 use heddle_kube::{
+    cluster,
     identity::parse_identity,
     manifest::Manifest,
     pod,
@@ -15,6 +13,7 @@ use heddle_kube::{
 };
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::{LabelFilter, NamespacedName};
+use heddle_verify::{Cluster, Placement};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long the store may take to tell all it has.
@@ -177,7 +176,8 @@ impl Snapshot {
             .filter_map(|object| parse_identity(&object.value))
             .map(|(identity, labels)| (labels, identity))
             .collect();
-        let mut cluster = Cluster::with_policies(&manifests, policies, groups, &beside)?;
+        let inventory = cluster::inventory(&manifests, policies, groups)?;
+        let mut cluster = Cluster::build(inventory, &beside)?;
         cluster.engine.set_mode(agent.policy_enforcement);
         let localhost = agent.allow_localhost == AllowLocalhost::Always;
         cluster.engine.set_allow_localhost(localhost);

@@ -1,46 +1,71 @@
-//! The store's decision beside what a node's datapath does: where the two are not the same.
+//! Paper beside datapath: what policies say of a connection, what a node's datapath does with it, and where the
+//! two are not the same.
 
+use crate::{Cluster, Family, Named, Peer, word};
 use heddle_model::Identity;
-use heddle_policy::{Direction, EntryVerdict};
+use heddle_policy::{Decision, Direction, EntryVerdict, Party};
 use serde::Serialize;
-use serde_json::Value;
+use std::net::IpAddr;
 
 /// One end's part of the decision, and who is asked about it.
-pub(super) struct End {
-    pub(super) direction: Direction,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct End {
+    /// Whether it sends or receives.
+    pub direction: Direction,
     /// The node whose datapath decides.
-    pub(super) node: String,
+    pub node: String,
     /// The pod whose policy it is; a node's name for its own.
-    pub(super) pod: String,
+    pub pod: String,
     /// The policy is the node's own.
-    pub(super) is_node: bool,
+    pub is_node: bool,
     /// What the store's policies say.
-    pub(super) verdict: EntryVerdict,
+    pub verdict: EntryVerdict,
     /// The pod's identity, by the store.
-    pub(super) identity: Identity,
+    pub identity: Identity,
     /// The other end's identity, by the store.
-    pub(super) peer: Identity,
+    pub peer: Identity,
     /// Who the other end is, as it was given.
-    pub(super) peer_name: String,
+    pub peer_name: String,
     /// Revision of the store that was read.
-    pub(super) revision: u64,
+    pub revision: u64,
 }
 
-/// What is known of a node's datapath.
-pub(super) enum Told {
-    /// Its agent answered.
-    Agent(Value),
-    /// Its agent does not; the pinned maps were read.
-    Maps { answer: Value, why: String },
-    /// Neither could be asked.
-    Nothing { why: String },
+/// What a node's datapath does with the packet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Realised {
+    /// The endpoint's number; `None` when the datapath does not know the pod.
+    pub endpoint: Option<u64>,
+    /// The identity that the endpoint has there.
+    pub identity: Option<u64>,
+    /// Whether the endpoint has a policy map.
+    pub has_policy: bool,
+    /// What becomes of the packet.
+    pub denied: bool,
+    /// The identity that the other end's address has there.
+    pub peer: Option<u64>,
+    /// The revision that is in force there; known of a running agent only.
+    pub revision: Option<u64>,
+    /// Why the endpoint could not be brought up to date.
+    pub failure: Option<String>,
+}
+
+/// Who told what a node's datapath does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    /// Its agent.
+    Agent(Realised),
+    /// The maps that its agent left pinned.
+    Maps(Realised),
+    /// Nobody could be asked.
+    Nothing,
 }
 
 impl Told {
-    pub(super) const fn answer(&self) -> Option<&Value> {
+    /// What was told.
+    pub const fn realised(&self) -> Option<&Realised> {
         match self {
-            Self::Agent(answer) | Self::Maps { answer, .. } => Some(answer),
-            Self::Nothing { .. } => None,
+            Self::Agent(realised) | Self::Maps(realised) => Some(realised),
+            Self::Nothing => None,
         }
     }
 }
@@ -48,33 +73,30 @@ impl Told {
 /// A place where store and datapath differ.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Difference {
-    pub(super) node: String,
+pub struct Difference {
+    /// The node.
+    pub node: String,
     /// What differs: `verdict`, `identity`, `peer-identity`, `revision`, `endpoint`, `policy`, `failure`.
-    pub(super) what: &'static str,
-    pub(super) wished: String,
-    pub(super) realised: String,
-    pub(super) message: String,
+    pub what: &'static str,
+    /// What the store says.
+    pub wished: String,
+    /// What the datapath has.
+    pub realised: String,
+    /// Both in a sentence.
+    pub message: String,
     /// What to look at.
-    pub(super) help: String,
-}
-
-const fn word(verdict: EntryVerdict) -> &'static str {
-    match verdict {
-        EntryVerdict::Allow => "allow",
-        EntryVerdict::Deny => "deny",
-    }
+    pub help: String,
 }
 
 /// Every difference at one end, the one that matters most first.
-pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> {
-    let Some(answer) = told.answer() else {
+pub fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> {
+    let Some(answer) = told.realised() else {
         return Vec::new();
     };
     let node = &end.node;
     let start = format!("`heddle lab agent start {node} --lab {lab}` starts its agent");
     let look = match told {
-        Told::Maps { .. } => start,
+        Told::Maps(_) => start,
         _ => format!(
             "`heddle diff --node {node} --lab {lab}` shows what differs there, its agent's log why"
         ),
@@ -90,7 +112,7 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
             help: look.clone(),
         });
     };
-    if answer["endpoint"].is_null() {
+    if answer.endpoint.is_none() {
         let message = format!("the datapath of {node} does not know pod {}", end.pod);
         add("endpoint", "present".into(), "missing".into(), message);
         return found;
@@ -100,8 +122,8 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
         Direction::Ingress => format!("what {} gets from {}", end.pod, end.peer_name),
     };
     let wished = word(end.verdict);
-    let realised = answer["verdict"].as_str().unwrap_or("deny");
-    if answer["hasPolicy"] == false && !end.is_node {
+    let realised = if answer.denied { "deny" } else { "allow" };
+    if !answer.has_policy && !end.is_node {
         add(
             "policy",
             "a policy map".into(),
@@ -124,12 +146,12 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
             denies(realised),
             if wished == "deny" { "deny" } else { "allow" }
         );
-        if matches!(told, Told::Maps { .. }) {
+        if matches!(told, Told::Maps(_)) {
             message.push_str("; it enforces what it had when its agent ended");
         }
         add("verdict", wished.into(), realised.into(), message);
     }
-    let identity = answer["identity"].as_u64();
+    let identity = answer.identity;
     if identity != Some(u64::from(end.identity.0)) {
         let realised = identity.map_or_else(|| "none".to_owned(), |number| number.to_string());
         let message = format!(
@@ -138,7 +160,7 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
         );
         add("identity", end.identity.to_string(), realised, message);
     }
-    let peer = answer["peer"]["identity"].as_u64();
+    let peer = answer.peer;
     if peer != Some(u64::from(end.peer.0)) {
         let realised = peer.map_or_else(|| "nobody".to_owned(), |number| number.to_string());
         let message = format!(
@@ -147,7 +169,7 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
         );
         add("peer-identity", end.peer.to_string(), realised, message);
     }
-    if let Some(revision) = answer["realisedRevision"].as_u64()
+    if let Some(revision) = answer.revision
         && revision < end.revision
     {
         let message = format!(
@@ -161,7 +183,7 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
             message,
         );
     }
-    if let Some(failure) = answer["failure"].as_str() {
+    if let Some(failure) = &answer.failure {
         let message = if end.is_node {
             format!("{node} did not put its own policy in force: {failure}")
         } else {
@@ -170,13 +192,13 @@ pub(super) fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> 
                 end.pod
             )
         };
-        add("failure", "ready".into(), failure.to_owned(), message);
+        add("failure", "ready".into(), failure.clone(), message);
     }
     found
 }
 
 /// Whether store and datapaths agree; `None` when a node could not be asked and the others agree.
-pub(super) fn agrees<'a>(
+pub fn agrees<'a>(
     differences: &[Difference],
     told: impl IntoIterator<Item = &'a Told>,
 ) -> Option<bool> {
@@ -184,13 +206,74 @@ pub(super) fn agrees<'a>(
         return Some(false);
     }
     let mut told = told.into_iter();
-    told.all(|told| told.answer().is_some()).then_some(true)
+    told.all(|told| told.realised().is_some()).then_some(true)
+}
+
+/// One end that has a policy of its own, and where the packet meets it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AskedEnd {
+    /// The end.
+    pub end: End,
+    /// Its address; `None` for a node's own policy.
+    pub address: Option<IpAddr>,
+    /// The other end, as this one sees it.
+    pub party: Party,
+}
+
+/// The ends that have a datapath of their own.
+pub fn ends(
+    cluster: &Cluster,
+    revision: u64,
+    from: &Named,
+    to: &Named,
+    decision: &Decision,
+    family: Family,
+) -> Vec<AskedEnd> {
+    if from.peer.is_same_pod(to.peer, cluster) {
+        return Vec::new();
+    }
+    let part = |own: &Named, other: &Named, direction, verdict| {
+        let (node, pod, identity, address) = match (own.peer, own.peer.as_node(cluster)) {
+            // What a node says to itself no policy is asked about.
+            (_, Some(node)) if other.peer.as_node(cluster) == Some(node) => return None,
+            (_, Some(node)) => {
+                let name = cluster.nodes[node].name.clone();
+                (node, name, Identity::HOST, None)
+            }
+            (Peer::Pod(pod), None) => {
+                let node = own.peer.endpoint_node(cluster)?;
+                let (name, identity) = (&cluster.pods[pod].name, cluster.pods[pod].identity);
+                let address = own.peer.address(cluster, family)?;
+                (node, name.to_string(), identity, Some(address))
+            }
+            _ => return None,
+        };
+        let party = other.peer.party(own.peer, cluster, family);
+        let end = End {
+            direction,
+            node: cluster.nodes[node].name.clone(),
+            pod,
+            is_node: address.is_none(),
+            verdict,
+            identity,
+            peer: party.identity,
+            peer_name: other.given.clone(),
+            revision,
+        };
+        Some(AskedEnd {
+            end,
+            address,
+            party,
+        })
+    };
+    let sending = part(from, to, Direction::Egress, decision.egress.verdict);
+    let receiving = part(to, from, Direction::Ingress, decision.ingress.verdict);
+    sending.into_iter().chain(receiving).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn end(direction: Direction, verdict: EntryVerdict) -> End {
         End {
@@ -206,56 +289,56 @@ mod tests {
         }
     }
 
-    fn answer(changes: Value) -> Value {
-        let mut answer = json!({
-            "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
-            "peer": {"identity": 300}, "realisedRevision": 40, "failure": null,
-        });
-        for (key, value) in changes.as_object().unwrap() {
-            answer[key] = value.clone();
-        }
-        answer
+    fn realised(change: impl FnOnce(&mut Realised)) -> Realised {
+        let mut realised = Realised {
+            endpoint: Some(7),
+            identity: Some(301),
+            has_policy: true,
+            denied: false,
+            peer: Some(300),
+            revision: Some(40),
+            failure: None,
+        };
+        change(&mut realised);
+        realised
     }
 
     #[test]
     fn each_way_to_differ_is_named_with_both_sides() {
-        for (changes, what, wished, realised) in [
-            (json!({"verdict": "deny"}), "verdict", "allow", "deny"),
-            (json!({"identity": 299}), "identity", "301", "299"),
+        type Change = fn(&mut Realised);
+        let changes: [(Change, &str, &str, &str); 8] = [
+            (|it| it.denied = true, "verdict", "allow", "deny"),
+            (|it| it.identity = Some(299), "identity", "301", "299"),
+            (|it| it.peer = Some(9), "peer-identity", "300", "9"),
+            (|it| it.peer = None, "peer-identity", "300", "nobody"),
+            (|it| it.revision = Some(39), "revision", "40", "39"),
             (
-                json!({"peer": {"identity": 9}}),
-                "peer-identity",
-                "300",
-                "9",
-            ),
-            (json!({"peer": null}), "peer-identity", "300", "nobody"),
-            (json!({"realisedRevision": 39}), "revision", "40", "39"),
-            (
-                json!({"hasPolicy": false, "verdict": "deny"}),
+                |it| (it.has_policy, it.denied) = (false, true),
                 "policy",
                 "a policy map",
                 "none",
             ),
             (
-                json!({"endpoint": null, "identity": null, "verdict": "deny"}),
+                |it| (it.endpoint, it.identity, it.denied) = (None, None, true),
                 "endpoint",
                 "present",
                 "missing",
             ),
             (
-                json!({"failure": "map is full"}),
+                |it| it.failure = Some("map is full".into()),
                 "failure",
                 "ready",
                 "map is full",
             ),
-        ] {
-            let told = Told::Agent(answer(changes.clone()));
+        ];
+        for (change, what, wished, had) in changes {
+            let told = Told::Agent(realised(change));
             let found = differences("l", &end(Direction::Ingress, EntryVerdict::Allow), &told);
-            assert_eq!(found.len(), 1, "{changes}: {found:?}");
+            assert_eq!(found.len(), 1, "{what}: {found:?}");
             let one = &found[0];
             assert_eq!(
                 (one.what, one.wished.as_str(), one.realised.as_str()),
-                (what, wished, realised)
+                (what, wished, had)
             );
             assert!(one.message.contains("node-2"), "{one:?}");
             assert!(
@@ -274,23 +357,26 @@ mod tests {
             identity: Identity::HOST,
             ..end(Direction::Ingress, EntryVerdict::Allow)
         };
-        let host = json!({"identity": 1, "hasPolicy": false});
-        let told = Told::Agent(answer(host));
+        let host = realised(|it| (it.identity, it.has_policy) = (Some(1), false));
+        let told = Told::Agent(host.clone());
         assert_eq!(differences("l", &own, &told), []);
-        let kept_off = json!({"identity": 1, "hasPolicy": false, "failure": "it would cut SSH"});
+        let kept_off = Realised {
+            failure: Some("it would cut SSH".into()),
+            ..host
+        };
         let denied = End {
             verdict: EntryVerdict::Deny,
             ..own
         };
-        let found = differences("l", &denied, &Told::Agent(answer(kept_off)));
+        let found = differences("l", &denied, &Told::Agent(kept_off));
         let what: Vec<&str> = found.iter().map(|one| one.what).collect();
         assert_eq!(what, ["verdict", "failure"]);
     }
 
     #[test]
     fn an_agent_that_is_up_to_date_or_ahead_agrees() {
-        for changes in [json!({}), json!({"realisedRevision": 99})] {
-            let told = Told::Agent(answer(changes));
+        for revision in [40, 99] {
+            let told = Told::Agent(realised(|it| it.revision = Some(revision)));
             let found = differences("l", &end(Direction::Ingress, EntryVerdict::Allow), &told);
             assert_eq!(found, []);
             assert_eq!(agrees(&found, [&told]), Some(true));
@@ -299,10 +385,7 @@ mod tests {
 
     #[test]
     fn without_an_agent_the_maps_are_compared_and_without_both_nobody_knows() {
-        let maps = Told::Maps {
-            answer: answer(json!({"verdict": "deny", "realisedRevision": null})),
-            why: "it does not run".into(),
-        };
+        let maps = Told::Maps(realised(|it| (it.denied, it.revision) = (true, None)));
         let found = differences("l", &end(Direction::Egress, EntryVerdict::Allow), &maps);
         assert_eq!(found.len(), 1);
         assert_eq!(
@@ -311,7 +394,7 @@ mod tests {
              enforces what it had when its agent ended"
         );
         assert!(found[0].help.contains("lab agent start node-2"));
-        let nothing = Told::Nothing { why: "gone".into() };
+        let nothing = Told::Nothing;
         let none = differences("l", &end(Direction::Egress, EntryVerdict::Allow), &nothing);
         assert_eq!(agrees(&none, [&nothing]), None);
         assert_eq!(agrees(&found, [&maps, &nothing]), Some(false));

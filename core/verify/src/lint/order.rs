@@ -1,22 +1,23 @@
 //! ClusterNetworkPolicies whose order nobody decided.
 
-use super::{Found, Scene, Written, cover};
+use super::{Found, Part, Place, Scene, Written, cover};
 use heddle_policy::{PolicySpec, Tier};
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
     let ordered: Vec<_> = scene
-        .specs()
-        .filter(|(written, _)| written.policy.tier != Tier::Normal)
+        .parts()
+        .filter(|part| part.written.policy.tier != Tier::Normal)
         .collect();
-    for (at, (written, spec)) in ordered.iter().enumerate() {
-        let same = ordered[..at].iter().find(|(other, over)| {
+    for (at, Part { written, spec, .. }) in ordered.iter().enumerate() {
+        let same = ordered[..at].iter().find(|other| {
+            let (other, over) = (other.written, other.spec);
             other.policy.tier == written.policy.tier
                 && other.policy.priority == written.policy.priority
                 && other.policy.id != written.policy.id
                 && same_direction(spec, over)
                 && overlap(scene, spec, over)
         });
-        if let Some((other, _)) = same {
+        if let Some(Part { written: other, .. }) = same {
             let tier = match written.policy.tier {
                 Tier::Admin => "Admin",
                 _ => "Baseline",
@@ -24,7 +25,7 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
             written.warn(
                 found,
                 "policy/duplicate-priority",
-                "spec.priority".to_owned(),
+                Place::Priority,
                 format!(
                     "{} has priority {} of the tier {tier}, too, and is about the same pods: which goes first is not decided{}",
                     other.policy.id,

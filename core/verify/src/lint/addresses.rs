@@ -1,7 +1,7 @@
 //! Addresses that a policy never sees, or that its kind does not select.
 
-use super::super::cluster::Holder;
-use super::{Found, Scene, place};
+use super::{Found, Scene};
+use crate::Holder;
 use heddle_policy::{CidrBlock, Peer, Peers};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -10,21 +10,18 @@ use std::net::IpAddr;
 const NARROW: u8 = 4;
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
-    for (written, spec, rule) in scene.rules() {
-        let Peers::Terms(terms) = &rule.peers else {
+    for line in scene.lines() {
+        let Peers::Terms(terms) = &line.rule.peers else {
             continue;
         };
-        if !terms.iter().any(|term| matches!(term, Peer::Cidr(_))) {
-            continue;
-        }
-        let paths = place::peers(written.kind(), written.object, spec.position, rule);
-        for (term, path) in terms.iter().zip(paths) {
+        let written = line.part.written;
+        for (at, term) in terms.iter().enumerate() {
             let Peer::Cidr(block) = term else { continue };
             if let Some((service, address)) = service_in(scene, block) {
                 written.warn(
                     found,
                     "policy/service-address",
-                    path,
+                    line.peer(at),
                     format!(
                         "{} holds {address}, the address of Service {service}: policy sees the pod behind it, never this address",
                         block.block
@@ -37,7 +34,7 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
                 written.warn(
                     found,
                     "policy/cidr-for-pods",
-                    path,
+                    line.peer(at),
                     format!(
                         "{} is {what}, and a CIDR rule of this kind of policy selects addresses outside the cluster only",
                         block.block

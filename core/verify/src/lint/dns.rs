@@ -1,6 +1,6 @@
 //! Egress that forgets DNS: pods may reach peers whose names they cannot ask for.
 
-use super::{Found, Scene, cover, place};
+use super::{Found, Part, Place, Scene, cover};
 use heddle_policy::{
     Action, Peer, Peers, PolicySpec, PortMatch, PortTerm, Ports, Rule, Section, Tier, Transport,
 };
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 const NAMES: [&str; 3] = ["dns", "dns-udp", "domain"];
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
-    for (written, spec) in scene.specs() {
+    for Part { written, at, spec } in scene.parts() {
         let tier_fits = written.policy.tier == Tier::Normal && spec.isolates.egress;
         // Who is allowed nothing is meant to be; who is allowed addresses alone needs no names.
         // A node asks its own resolver, wherever that is.
@@ -28,15 +28,15 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
             tier != Tier::Baseline && over.rules.iter().any(|r| allows(r) && allows_dns(r))
         };
         let forgotten = if selected.is_empty() {
-            !scene.specs().any(|(by, over)| {
-                helped(over, by.policy.tier)
-                    && cover::endpoints(&scene.population, &over.subject, &spec.subject)
+            !scene.parts().any(|over| {
+                helped(over.spec, over.written.policy.tier)
+                    && cover::endpoints(&scene.population, &over.spec.subject, &spec.subject)
             })
         } else {
             let mut left: BTreeSet<_> = (*selected).clone();
-            for (by, over) in scene.specs() {
-                if helped(over, by.policy.tier) {
-                    for identity in scene.population.selected(&over.subject).iter() {
+            for over in scene.parts() {
+                if helped(over.spec, over.written.policy.tier) {
+                    for identity in scene.population.selected(&over.spec.subject).iter() {
                         left.remove(identity);
                     }
                 }
@@ -47,7 +47,7 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
             written.warn(
                 found,
                 "policy/egress-forgets-dns",
-                format!("{}.egress", place::spec(spec.position)),
+                Place::Egress { spec: at },
                 format!(
                     "{} may not ask for names: no egress rule allows UDP/53",
                     spec.subject

@@ -1,10 +1,7 @@
 //! What to ask when nothing is given: the ports and addresses that policies and pods name.
 
-use super::{
-    super::{cluster::Cluster, probe::Probe},
-    Sides,
-};
-use crate::failure::Failure;
+use super::Sides;
+use crate::{Cluster, Holder, Probe, VerifyError};
 use heddle_model::Identity;
 use heddle_policy::{CidrScope, IcmpFamily, Peers, PortMatch, PortTerm, Ports, Rule, protocol};
 use ipnet::IpNet;
@@ -26,7 +23,7 @@ fn rules(cluster: &Cluster) -> Vec<Rule> {
 }
 
 /// One probe for each port that a rule or a pod names, one for a port that none does, and one for ICMP.
-pub(super) fn probes(sides: &mut Sides) -> Result<Vec<Probe>, Failure> {
+pub fn probes(sides: &mut Sides) -> Result<Vec<Probe>, VerifyError> {
     let mut numbers: BTreeSet<(u8, u16)> = BTreeSet::new();
     let mut names: BTreeSet<(u8, String)> = BTreeSet::new();
     for cluster in [&sides.before, &sides.after] {
@@ -88,7 +85,7 @@ pub(super) fn probes(sides: &mut Sides) -> Result<Vec<Probe>, Failure> {
 }
 
 /// The world, two nodes of each kind that policies can tell, and an address of each kind that they can tell.
-pub(super) fn peers(sides: &mut Sides) -> Vec<String> {
+pub fn peers(sides: &mut Sides) -> Vec<String> {
     let mut drawn = vec!["world".to_owned()];
     let entities: BTreeSet<&'static str> = [&sides.before, &sides.after]
         .into_iter()
@@ -145,10 +142,9 @@ pub(super) fn peers(sides: &mut Sides) -> Vec<String> {
         }
     }
     let outside = |address: &IpAddr| {
-        use super::super::cluster::Holder::World;
         [&sides.before, &sides.after]
             .iter()
-            .all(|side| side.holder(*address) == World)
+            .all(|side| side.holder(*address) == Holder::World)
     };
     addresses.retain(outside);
     if addresses.len() > MOST {

@@ -1,6 +1,6 @@
 //! The pods of the manifests by identity, and which of them a selector selects.
 
-use super::super::cluster::{Cluster, Node};
+use crate::{Cluster, Node};
 use heddle_model::{Identity, LabelSet, Operator, Requirement};
 use heddle_policy::EndpointSelector;
 use std::{

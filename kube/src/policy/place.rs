@@ -1,10 +1,43 @@
 //! Where the parts of a policy stand in its object, as field paths.
 
-use heddle_policy::{PolicyKind, PolicySpec, Rule, Section};
+use heddle_policy::{Policy, PolicyKind, PolicySpec, Rule, Section};
+use heddle_verify::lint::Place;
 use serde_json::Value;
 
+/// The field that a place of a policy was written in; `None` for a part that has none of its own.
+pub fn field(object: &Value, policy: &Policy, place: Place) -> Option<String> {
+    let kind = policy.id.kind;
+    let part = |at: usize| policy.specs.get(at);
+    let line = |at: usize, of: usize| Some((part(at)?.position, part(at)?.rules.get(of)?));
+    Some(match place {
+        Place::Priority => "spec.priority".to_owned(),
+        Place::Egress { spec: at } => format!("{}.egress", spec(part(at)?.position)),
+        Place::Subject { spec: at } => subject(kind, part(at)?),
+        Place::Rule { spec: at, rule: of } => {
+            let (position, of) = line(at, of)?;
+            rule(position, of)
+        }
+        Place::Peer {
+            spec: at,
+            rule: of,
+            term,
+        } => {
+            let (position, of) = line(at, of)?;
+            peers(kind, object, position, of).into_iter().nth(term)?
+        }
+        Place::Port {
+            spec: at,
+            rule: of,
+            term,
+        } => {
+            let (position, of) = line(at, of)?;
+            ports(kind, object, position, of).into_iter().nth(term)?
+        }
+    })
+}
+
 /// The part of the object that a position in `specs` stands for.
-pub(super) fn spec(position: Option<u32>) -> String {
+fn spec(position: Option<u32>) -> String {
     match position {
         Some(position) => format!("specs[{position}]"),
         None => "spec".to_owned(),
@@ -12,7 +45,7 @@ pub(super) fn spec(position: Option<u32>) -> String {
 }
 
 /// The field that says whom a part is about.
-pub(super) fn subject(kind: PolicyKind, spec: &PolicySpec) -> String {
+fn subject(kind: PolicyKind, spec: &PolicySpec) -> String {
     let field = match kind {
         _ if spec.subject.selects_nodes() => "nodeSelector",
         PolicyKind::NetworkPolicy => "podSelector",
@@ -25,7 +58,7 @@ pub(super) fn subject(kind: PolicyKind, spec: &PolicySpec) -> String {
 }
 
 /// A rule.
-pub(super) fn rule(position: Option<u32>, rule: &Rule) -> String {
+fn rule(position: Option<u32>, rule: &Rule) -> String {
     format!("{}.{}[{}]", spec(position), rule.section.name(), rule.index)
 }
 
@@ -39,12 +72,7 @@ fn written<'a>(object: &'a Value, position: Option<u32>, rule: &Rule) -> Option<
 }
 
 /// One path per peer term of a rule, in the order of the terms.
-pub(super) fn peers(
-    kind: PolicyKind,
-    object: &Value,
-    position: Option<u32>,
-    of: &Rule,
-) -> Vec<String> {
+fn peers(kind: PolicyKind, object: &Value, position: Option<u32>, of: &Rule) -> Vec<String> {
     let base = rule(position, of);
     let Some(written) = written(object, position, of) else {
         return Vec::new();
@@ -86,12 +114,7 @@ pub(super) fn peers(
 }
 
 /// One path per port term of a rule, in the order of the terms.
-pub(super) fn ports(
-    kind: PolicyKind,
-    object: &Value,
-    position: Option<u32>,
-    of: &Rule,
-) -> Vec<String> {
+fn ports(kind: PolicyKind, object: &Value, position: Option<u32>, of: &Rule) -> Vec<String> {
     let base = rule(position, of);
     let Some(written) = written(object, position, of) else {
         return Vec::new();

@@ -1,28 +1,27 @@
 //! Policies that select no pod or node, and peers that match none.
 
-use super::{Found, Scene, place, population::Finding};
+use super::{Found, Part, Scene, population::Finding};
 use heddle_policy::{CidrGroupRef, EndpointSelector, Peer, Peers, ServiceRef};
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
-    for (written, spec) in scene.specs() {
-        let field = place::subject(written.kind(), spec);
+    for part in scene.parts() {
+        let Part { written, spec, .. } = part;
         let finding = scene.population.find(&spec.subject);
         if let Some((reason, help)) = explain(&finding) {
             written.warn(
                 found,
                 "policy/selects-nothing",
-                field,
+                part.subject(),
                 format!("the policy is about {}, and {reason}", spec.subject),
                 help,
             );
         }
     }
-    for (written, spec, rule) in scene.rules() {
-        let Peers::Terms(terms) = &rule.peers else {
+    for line in scene.lines() {
+        let Peers::Terms(terms) = &line.rule.peers else {
             continue;
         };
-        let paths = place::peers(written.kind(), written.object, spec.position, rule);
-        for (term, path) in terms.iter().zip(paths) {
+        for (at, term) in terms.iter().enumerate() {
             let (code, message, help) = match term {
                 Peer::Nodes(selector) => {
                     let finding = scene.population.find(&EndpointSelector::of_nodes(selector));
@@ -73,7 +72,8 @@ pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
                 }
                 Peer::Cidr(_) | Peer::Entity(_) => continue,
             };
-            written.warn(found, code, path, message, help);
+            let written = line.part.written;
+            written.warn(found, code, line.peer(at), message, help);
         }
     }
 }

@@ -1,33 +1,31 @@
 //! Every pair and probe on both sides, asked once for each kind of pod.
 
-use super::{
-    super::{
-        cluster::{Cluster, Node},
-        peer::{Family, Named, Peer},
-        probe::{Answers, Kind, Probe},
-    },
-    Sides,
-};
+use super::Sides;
+use crate::{Answers, Cluster, Family, Kind, Named, Node, Peer, Probe};
 use heddle_policy::{Decision, EntryVerdict, Party, Traffic};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Verdicts that change, for all pairs of two kinds of ends.
-pub(super) struct Change {
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
     /// Names of the sources.
-    pub(super) from: Vec<String>,
+    pub from: Vec<String>,
     /// Names of the destinations; a pod is never paired with itself.
-    pub(super) to: Vec<String>,
+    pub to: Vec<String>,
     /// Position of the probe.
-    pub(super) probe: usize,
+    pub probe: usize,
     /// The family, when the other one's verdict does not change in the same way.
-    pub(super) family: Option<Family>,
-    pub(super) before: Decision,
-    pub(super) after: Decision,
+    pub family: Option<Family>,
+    /// The decision of the current objects.
+    pub before: Decision,
+    /// The decision of the changed ones.
+    pub after: Decision,
 }
 
 impl Change {
     /// The pairs.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.from.iter().flat_map(|from| {
             let others = self.to.iter().filter(move |to| *to != from);
             others.map(move |to| (from.as_str(), to.as_str()))
@@ -35,7 +33,7 @@ impl Change {
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         // Kinds are the same or have nobody in common.
         let paired_with_themselves = if self.from == self.to {
             self.from.len()
@@ -46,20 +44,22 @@ impl Change {
     }
 
     /// True when what was denied is allowed.
-    pub(super) fn opens(&self) -> bool {
+    pub fn opens(&self) -> bool {
         self.after.verdict == EntryVerdict::Allow
     }
 }
 
 /// What came of the comparison.
-pub(super) struct Outcome {
-    pub(super) changes: Vec<Change>,
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// What changes, by sources and destinations; what closes first.
+    pub changes: Vec<Change>,
     /// Pairs and probes that were compared.
-    pub(super) compared: usize,
+    pub compared: usize,
     /// Pods that only the changed manifests have.
-    pub(super) added: Vec<String>,
+    pub added: Vec<String>,
     /// Pods that only the current manifests have.
-    pub(super) removed: Vec<String>,
+    pub removed: Vec<String>,
 }
 
 /// Ends that no policy of either side can tell apart.
@@ -74,13 +74,9 @@ struct Group {
 /// All that policy can see of a pod: on both sides, in both families.
 type Seen = [[Option<Kind>; 2]; 2];
 
-pub(super) fn compare(sides: &Sides, peers: &[(Named, Named)], probes: &[Probe]) -> Outcome {
-    let mut outcome = Outcome {
-        changes: Vec::new(),
-        compared: 0,
-        added: Vec::new(),
-        removed: Vec::new(),
-    };
+/// Compares two clusters over the pods that both have and these peers, each as both sides have it.
+pub fn compare(sides: &Sides, peers: &[(Named, Named)], probes: &[Probe]) -> Outcome {
+    let mut outcome = Outcome::default();
     let mut answers = (Answers::of(&sides.before), Answers::of(&sides.after));
     let mut groups: BTreeMap<Seen, Group> = BTreeMap::new();
     let mut nodes: Vec<Group> = Vec::new();

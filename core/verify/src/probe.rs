@@ -1,27 +1,22 @@
 //! Probes, and their answers for whole kinds of pods at once.
 
-use super::{
-    cluster::Cluster,
-    peer::{Family, Peer},
-    usage,
-};
-use crate::failure::Failure;
+use crate::{Cluster, Family, Peer, VerifyError};
 use heddle_model::Identity;
 use heddle_policy::{CidrScope, Direction, EntryVerdict, Party, Traffic, protocol};
 use std::collections::HashMap;
 
 /// One probe.
-#[derive(Clone)]
-pub(super) struct Probe {
+#[derive(Clone, Debug)]
+pub struct Probe {
     /// As it is written.
-    pub(super) given: String,
+    pub given: String,
     protocol: u8,
     port: PortOf,
     /// The family that it needs.
-    pub(super) family: Option<Family>,
+    pub family: Option<Family>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum PortOf {
     Number(u16),
     Name(String),
@@ -29,13 +24,9 @@ enum PortOf {
 
 impl Probe {
     /// Reads `TCP/80`, `TCP/http`, `ICMP/8`.
-    pub(super) fn parse(given: &str) -> Result<Self, Failure> {
-        let refuse = || {
-            usage(
-                "usage/probe",
-                format!("{given:?} is not a probe"),
-                "probes look like TCP/80, UDP/53, SCTP/9, TCP/http, ICMP/8, ICMPv6/128",
-            )
+    pub fn parse(given: &str) -> Result<Self, VerifyError> {
+        let refuse = || VerifyError::BadProbe {
+            given: given.to_owned(),
         };
         let (name, port) = given.split_once('/').ok_or_else(refuse)?;
         let protocol = protocol::number(name).ok_or_else(refuse)?;
@@ -63,7 +54,7 @@ impl Probe {
     }
 
     /// What goes to this destination; `None` when it does not have the named port.
-    pub(super) fn traffic(&self, cluster: &Cluster, to: Peer) -> Option<Traffic> {
+    pub fn traffic(&self, cluster: &Cluster, to: Peer) -> Option<Traffic> {
         let port = match &self.port {
             PortOf::Number(port) => *port,
             PortOf::Name(name) => to.named_port(cluster, self.protocol, name)?,
@@ -76,7 +67,7 @@ impl Probe {
 }
 
 /// A verdict in a word.
-pub(super) const fn word(verdict: EntryVerdict) -> &'static str {
+pub const fn word(verdict: EntryVerdict) -> &'static str {
     match verdict {
         EntryVerdict::Allow => "allow",
         EntryVerdict::Deny => "deny",
@@ -84,17 +75,18 @@ pub(super) const fn word(verdict: EntryVerdict) -> &'static str {
 }
 
 /// Answers, remembered by what policy can tell apart: thousands of pods are few kinds of pods.
-pub(super) struct Answers<'a> {
+pub struct Answers<'a> {
     cluster: &'a Cluster,
     known: HashMap<(Kind, Kind, Traffic), (EntryVerdict, EntryVerdict)>,
 }
 
 /// All that a policy can see of an end: its identity, the longest policy CIDR around its address, whether that
 /// is inside the cluster, and whose own policy it has.
-pub(super) type Kind = (Identity, Identity, bool, Identity);
+pub type Kind = (Identity, Identity, bool, Identity);
 
 impl<'a> Answers<'a> {
-    pub(super) fn of(cluster: &'a Cluster) -> Self {
+    /// Nothing is remembered yet.
+    pub fn of(cluster: &'a Cluster) -> Self {
         Self {
             cluster,
             known: HashMap::new(),
@@ -102,7 +94,7 @@ impl<'a> Answers<'a> {
     }
 
     /// What policy can see of an end.
-    pub(super) fn kind(&self, party: &Party) -> Kind {
+    pub fn kind(&self, party: &Party) -> Kind {
         let scope = if party.in_cluster {
             CidrScope::InCluster
         } else {
@@ -115,7 +107,7 @@ impl<'a> Answers<'a> {
     }
 
     /// The verdicts of egress and ingress.
-    pub(super) fn ask(
+    pub fn ask(
         &mut self,
         from: &Party,
         to: &Party,

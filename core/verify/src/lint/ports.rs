@@ -1,6 +1,6 @@
 //! Ports that no pod on the receiving end declares.
 
-use super::{Found, Scene, Written, place, population::Finding};
+use super::{Found, Place, Scene, Written, population::Finding};
 use heddle_model::Identity;
 use heddle_policy::{
     Direction, Peer, Peers, PolicySpec, PortMatch, PortTerm, Ports, Rule, Transport, protocol,
@@ -8,18 +8,18 @@ use heddle_policy::{
 use std::collections::BTreeSet;
 
 pub(super) fn lint(scene: &Scene<'_>, found: &mut Found) {
-    for (written, spec, rule) in scene.rules() {
-        let Ports::Only(terms) = &rule.ports else {
+    for line in scene.lines() {
+        let Ports::Only(terms) = &line.rule.ports else {
             continue;
         };
-        let Some(receivers) = receivers(scene, spec, rule) else {
+        let Some(receivers) = receivers(scene, line.part.spec, line.rule) else {
             continue;
         };
         let declared = Declared::by(scene, &receivers);
-        let paths = place::ports(written.kind(), written.object, spec.position, rule);
-        for (term, path) in terms.iter().zip(paths) {
+        for (at, term) in terms.iter().enumerate() {
             if let PortTerm::Transport(transport, port) = term {
-                look(written, &declared, *transport, port, path, found);
+                let written = line.part.written;
+                look(written, &declared, *transport, port, line.port(at), found);
             }
         }
     }
@@ -102,7 +102,7 @@ fn look(
     declared: &Declared,
     transport: Transport,
     wanted: &PortMatch,
-    path: String,
+    place: Place,
     found: &mut Found,
 ) {
     let speaks = |number: u8| transport.protocols().contains(&number);
@@ -125,7 +125,7 @@ fn look(
                 "no pod on the receiving end names a {} port {name:?}, so this selects nothing",
                 transport.name()
             );
-            written.warn(found, "policy/port-not-declared", path, message, help);
+            written.warn(found, "policy/port-not-declared", place, message, help);
         }
         PortMatch::Range(first, last) => {
             let served = declared
@@ -139,7 +139,7 @@ fn look(
             written.warn(
                 found,
                 "policy/port-not-served",
-                path,
+                place,
                 format!("no pod on the receiving end declares {port}"),
                 format!(
                     "the pods declare {}; a policy sees the pod's port (a Service's targetPort), not the Service's",
