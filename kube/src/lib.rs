@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod identity;
+pub mod lease;
 pub mod manifest;
+pub mod objects;
 pub mod pod;
 pub mod policy;
 pub mod process_lock;

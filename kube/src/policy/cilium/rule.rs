@@ -51,7 +51,9 @@ fn help_for(path: &str) -> &'static str {
         "fromGroups" => "write the addresses as fromCIDRSet",
         "toGroups" => "write the addresses as toCIDRSet",
         "mode" => "remove it until mutual authentication is enforced",
-        "rules" => "remove the L7 rules until they are enforced; the ports alone are",
+        "rules" => {
+            "until L7 rules are enforced: without them the rule allows every request to its ports, which is wider than what is written; remove them only if that is meant, and let nobody in otherwise"
+        }
         "protocol" => "a rule without toPorts covers every protocol",
         _ => "remove it until it is enforced",
     }

@@ -10,6 +10,8 @@ pub(crate) mod nearest;
 mod observe;
 mod policies;
 mod reconcile;
+#[cfg(test)]
+mod refused;
 pub(crate) mod report;
 mod shortfall;
 #[cfg(test)]
@@ -79,10 +81,32 @@ impl NodeView {
     }
 }
 
+/// How old an object is: the younger is greater.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Age {
+    /// When it was made, to the second.
+    pub(crate) created: String,
+    /// When this agent heard of it first, as a count; 0 when it has not been told.
+    pub(crate) heard: u64,
+    pub(crate) uid: String,
+}
+
+impl Age {
+    fn of(object: &serde_json::Value) -> Self {
+        let metadata = &object["metadata"];
+        let field = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            created: field("creationTimestamp"),
+            heard: 0,
+            uid: field("uid"),
+        }
+    }
+}
+
 /// Another pod's endpoint as the store has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RemoteEndpoint {
-    pub(crate) revision: u64,
+    pub(crate) age: Age,
     pub(crate) identity: Identity,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) node_name: Option<String>,
@@ -201,7 +225,9 @@ pub(crate) struct Ledger {
     pub(crate) pods: BTreeMap<NamespacedName, Object>,
     pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
     /// Who claims an address; the newest claim counts.
-    claims: HashMap<IpAddr, BTreeSet<(u64, NamespacedName)>>,
+    claims: HashMap<IpAddr, BTreeSet<(Age, NamespacedName)>>,
+    /// Other nodes' endpoints that were heard of, as a count.
+    endpoints_heard: u64,
     pub(crate) endpoints: BTreeMap<u16, LocalEndpoint>,
     keys: HashMap<AttachmentKey, u16>,
     local_addresses: HashMap<IpAddr, u16>,
@@ -222,8 +248,10 @@ pub(crate) struct Ledger {
     pub(crate) contested: BTreeMap<Identity, LabelSet>,
     /// Identities of local endpoints whose objects are gone from the store and have to be made again.
     pub(crate) reassert: BTreeSet<Identity>,
-    /// Store revision of the newest policy event.
+    /// How far the watch was when the newest policy event had been said.
     pub(crate) policy_revision: u64,
+    /// Policies, or what they refer to, were heard of since.
+    policies_heard: bool,
     /// Objects said again since the watch started over.
     repeated: Option<BTreeSet<(Kind, NamespacedName)>>,
     /// Objects known per kind, to see what is gone after a watch started over.
@@ -279,6 +307,7 @@ impl Ledger {
             pods: BTreeMap::new(),
             remote: HashMap::new(),
             claims: HashMap::new(),
+            endpoints_heard: 0,
             endpoints: BTreeMap::new(),
             keys: HashMap::new(),
             local_addresses: HashMap::new(),
@@ -291,6 +320,7 @@ impl Ledger {
             relabel: BTreeSet::new(),
             republish: BTreeSet::new(),
             policy_revision: 0,
+            policies_heard: false,
             repeated: None,
             known: BTreeSet::new(),
             failures: BTreeMap::new(),
