@@ -5,7 +5,7 @@ use crate::config::{ConfigError, OperatorConfig};
 use crate::metrics::Metrics;
 use heddle_ipam::{NodeKey, PoolAllocator};
 use heddle_kube::lease::Term;
-use heddle_kube::objects::{Condition, ConditionStatus, condition_in};
+use heddle_kube::objects::{Condition, ConditionStatus, Metadata, NodeSpec, condition_in};
 use heddle_kube::store::{Event, Kind, Object, Scope, Store, StoreError};
 use heddle_kube::timestamp::rfc3339;
 use heddle_model::NamespacedName;
@@ -80,11 +80,7 @@ impl BlockController {
             if pod_cidrs(&node.value).is_ok_and(|blocks| !blocks.is_empty()) {
                 return Ok(Some(node));
             }
-            let annotations = &mut node.value["metadata"]["annotations"];
-            if !annotations.is_object() {
-                *annotations = json!({});
-            }
-            annotations[FENCE] = json!(text);
+            Metadata::annotate(&mut node.value, FENCE, Some(text.to_owned()));
             match self.store.update(Kind::Node, node.value).await {
                 Ok(node) => return Ok(Some(node)),
                 // Somebody changed it: perhaps it has blocks now.
@@ -110,9 +106,8 @@ impl BlockController {
         }
         // The elder of two nodes with one block keeps it.
         let mut nodes: Vec<_> = cluster.nodes.iter().collect();
-        nodes.sort_by_key(|(name, node)| {
-            let created = node.value["metadata"]["creationTimestamp"].as_str();
-            (created.unwrap_or_default(), *name)
+        nodes.sort_by_cached_key(|(name, node)| {
+            (Metadata::of(&node.value).creation_timestamp, *name)
         });
         for (name, node) in &nodes {
             // What is wrong with them is said when each is looked at below.
@@ -261,12 +256,8 @@ impl BlockController {
     /// Writes the blocks into the node as it was read; a node that changed meanwhile is looked at again.
     async fn give(&self, name: &str, node: &Node, blocks: &[IpNet]) -> Result<(), StoreError> {
         let mut value = node.value.clone();
-        let texts: Vec<_> = blocks.iter().map(ToString::to_string).collect();
-        if !value["spec"].is_object() {
-            value["spec"] = json!({});
-        }
-        value["spec"]["podCIDR"] = json!(texts.first());
-        value["spec"]["podCIDRs"] = json!(texts);
+        let texts: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+        NodeSpec::write_ranges(&mut value, &texts);
         self.store.update(Kind::Node, value).await?;
         tracing::info!(node = name, blocks = ?texts, "gave a node its blocks");
         Ok(())
@@ -318,7 +309,7 @@ impl BlockController {
             reason: reason.into(),
             message: message.into(),
             last_transition_time: None,
-            observed_generation: node.value["metadata"]["generation"].as_u64(),
+            observed_generation: Metadata::of(&node.value).generation,
         }
         .since(current.as_ref(), || rfc3339(crate::now()));
         let name = NamespacedName::new("", name);
@@ -342,17 +333,9 @@ impl BlockController {
 
 /// `spec.podCIDRs`, or `spec.podCIDR` of a node that only has that.
 fn pod_cidrs(node: &Value) -> Result<Vec<IpNet>, Problem> {
-    let spec = &node["spec"];
-    let texts: Vec<&Value> = match spec["podCIDRs"].as_array() {
-        Some(texts) if !texts.is_empty() => texts.iter().collect(),
-        _ => spec
-            .get("podCIDR")
-            .filter(|text| !text.is_null())
-            .into_iter()
-            .collect(),
-    };
-    texts
-        .into_iter()
+    NodeSpec::of(node)
+        .ranges()
+        .iter()
         .map(|text| {
             let parsed = text.as_str().and_then(|text| text.parse::<IpNet>().ok());
             parsed.map(|net| net.trunc()).ok_or_else(|| Problem {

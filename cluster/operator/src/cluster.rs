@@ -2,7 +2,7 @@
 
 use crate::policies::Policies;
 use heddle_kube::identity::{UNUSED_SINCE, claim_name, parse_claim, parse_identity};
-use heddle_kube::objects::NodePolicyReport;
+use heddle_kube::objects::{CiliumEndpoint, Metadata, NodePolicyReport};
 use heddle_kube::store::{Event, Kind, Object, Version};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::CidrLimits;
@@ -156,34 +156,27 @@ impl Facts {
             version,
             value,
         } = object;
-        let uid = || {
-            value["metadata"]["uid"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
         match kind {
             Kind::Node => {
-                let uid = uid();
+                let uid = Metadata::of(&value).uid;
                 self.nodes.insert(name.name, Node { uid, value });
             }
             Kind::Pod => {
                 self.pods.insert(name);
             }
             Kind::CiliumEndpoint => {
-                let status = &value["status"];
-                let number = status["identity"]["id"].as_u64();
+                let status = CiliumEndpoint::of(&value);
                 let endpoint = Endpoint {
-                    uid: uid(),
+                    uid: Metadata::of(&value).uid,
                     version,
-                    identity: number.and_then(|id| u32::try_from(id).ok()).map(Identity),
-                    node: status["nodeName"].as_str().map(str::to_owned),
+                    identity: status.identity(),
+                    node: status.node_name,
                 };
                 self.endpoints.insert(name, endpoint);
             }
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
-                    let marked = value["metadata"]["annotations"].get(UNUSED_SINCE).is_some();
+                    let marked = Metadata::of(&value).annotations.contains_key(UNUSED_SINCE);
                     let claim = parse_identity(&value).map(|(_, labels)| claim_name(&labels));
                     let facts = IdentityFacts {
                         version,

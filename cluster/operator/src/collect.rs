@@ -5,10 +5,10 @@
 
 use crate::cluster::Cluster;
 use heddle_kube::identity::UNUSED_SINCE;
+use heddle_kube::objects::{CiliumEndpoint, Metadata};
 use heddle_kube::store::{Kind, Scope, Store, StoreError, Version};
 use heddle_kube::timestamp::rfc3339;
 use heddle_model::{Identity, IdentityScope, NamespacedName};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -199,10 +199,7 @@ async fn identities_in_use(
     let endpoints = store.list(&Scope::all(Kind::CiliumEndpoint)).await?;
     Ok(endpoints
         .iter()
-        .filter_map(|endpoint| {
-            let number = endpoint.value["status"]["identity"]["id"].as_u64()?;
-            Some(Identity(u32::try_from(number).ok()?))
-        })
+        .filter_map(|endpoint| CiliumEndpoint::of(&endpoint.value).identity())
         .collect())
 }
 
@@ -285,15 +282,8 @@ async fn annotate(
         Err(error) => return Err(error),
     };
     let mut value = object.value;
-    let annotations = &mut value["metadata"]["annotations"];
-    if mark {
-        if !annotations.is_object() {
-            *annotations = json!({});
-        }
-        annotations[UNUSED_SINCE] = json!(rfc3339(crate::now()));
-    } else if let Some(annotations) = annotations.as_object_mut() {
-        annotations.remove(UNUSED_SINCE);
-    }
+    let since = mark.then(|| rfc3339(crate::now()));
+    Metadata::annotate(&mut value, UNUSED_SINCE, since);
     match store.update(Kind::CiliumIdentity, value).await {
         Ok(object) => Ok(Some(object.version)),
         Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(None),

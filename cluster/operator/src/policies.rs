@@ -1,7 +1,7 @@
 //! The policies as the operator knows them: what is wrong with each, whether its addresses fit, what its status
 //! says, and in which order they were heard of.
 
-use heddle_kube::objects::{Condition, condition_in};
+use heddle_kube::objects::{Condition, Metadata, condition_in};
 use heddle_kube::policy::{ObservedPolicies, Problem, Severity, parse_cidr_group, parse_policy};
 use heddle_kube::store::Kind;
 use heddle_model::NamespacedName;
@@ -131,8 +131,12 @@ impl Policies {
         match parse_policy(value) {
             Ok(policies) => {
                 let cost = policies.iter().map(Policy::cidr_cost).sum();
-                self.budget
-                    .set(key.clone(), &key.1.namespace, &made(value), cost);
+                self.budget.set(
+                    key.clone(),
+                    &key.1.namespace,
+                    &Metadata::of(value).age(),
+                    cost,
+                );
                 Vec::new()
             }
             Err(mut problems) => {
@@ -146,7 +150,8 @@ impl Policies {
     pub(crate) fn set_group(&mut self, name: NamespacedName, value: &Value) {
         if let Ok(group) = parse_cidr_group(value) {
             let key = (Kind::CiliumCIDRGroup, name);
-            self.budget.set(key, "", &made(value), group.cidrs.len());
+            self.budget
+                .set(key, "", &Metadata::of(value).age(), group.cidrs.len());
         }
     }
 
@@ -179,11 +184,4 @@ impl PolicyFacts {
     pub(crate) fn is_heard_by(&self, change: Option<u64>) -> bool {
         change.is_some_and(|change| change >= self.heard)
     }
-}
-
-/// When an object was made, as a text that sorts by age; agents order them in the same way.
-fn made(value: &Value) -> String {
-    let metadata = &value["metadata"];
-    let field = |name: &str| metadata[name].as_str().unwrap_or_default();
-    format!("{} {}", field("creationTimestamp"), field("uid"))
 }

@@ -9,19 +9,19 @@ use serde_json::Value;
 #[serde(rename_all = "camelCase")]
 pub struct LeaseSpec {
     /// Who holds it; nobody when empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::or_default")]
     pub holder_identity: Option<String>,
     /// For how long after its last change nobody else may take it, in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::or_default")]
     pub lease_duration_seconds: Option<u32>,
     /// When its holder took it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::or_default")]
     pub acquire_time: Option<String>,
     /// When its holder renewed it last.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::or_default")]
     pub renew_time: Option<String>,
     /// How often it was taken.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::or_default")]
     pub lease_transitions: Option<u32>,
 }
 
