@@ -3,6 +3,8 @@
 
 mod audit;
 mod budget;
+#[cfg(test)]
+mod claimed;
 mod claims;
 mod facts;
 mod host;
@@ -81,13 +83,14 @@ impl NodeView {
     }
 }
 
-/// How old an object is: the younger is greater.
+/// How old a claim of addresses is: the younger is greater. A watch tells changes in the order in which they were
+/// made; what a list tells at once goes by when it was made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(crate) struct Age {
-    /// When it was made, to the second.
-    pub(crate) created: String,
-    /// When this agent heard of it first, as a count; 0 when it has not been told.
+    /// Which change this agent heard of it was, as a count that one list shares.
     pub(crate) heard: u64,
+    /// When the object was made, to the second.
+    pub(crate) created: String,
     pub(crate) uid: String,
 }
 
@@ -96,8 +99,8 @@ impl Age {
         let metadata = &object["metadata"];
         let field = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
         Self {
-            created: field("creationTimestamp"),
             heard: 0,
+            created: field("creationTimestamp"),
             uid: field("uid"),
         }
     }
@@ -226,8 +229,10 @@ pub(crate) struct Ledger {
     pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
     /// Who claims an address; the newest claim counts.
     claims: HashMap<IpAddr, BTreeSet<(Age, NamespacedName)>>,
-    /// Other nodes' endpoints that were heard of, as a count.
-    endpoints_heard: u64,
+    /// Claims of addresses that were heard of, as a count.
+    claims_heard: u64,
+    /// A list is being told: until the next time that all has been said.
+    is_listing: bool,
     pub(crate) endpoints: BTreeMap<u16, LocalEndpoint>,
     keys: HashMap<AttachmentKey, u16>,
     local_addresses: HashMap<IpAddr, u16>,
@@ -307,7 +312,8 @@ impl Ledger {
             pods: BTreeMap::new(),
             remote: HashMap::new(),
             claims: HashMap::new(),
-            endpoints_heard: 0,
+            claims_heard: 0,
+            is_listing: true,
             endpoints: BTreeMap::new(),
             keys: HashMap::new(),
             local_addresses: HashMap::new(),

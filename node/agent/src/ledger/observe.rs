@@ -25,8 +25,13 @@ impl Ledger {
                 self.known.remove(&(object.kind, object.name.clone()));
                 self.deleted(object.kind, &object.name);
             }
-            Event::Restarted => self.repeated = Some(BTreeSet::new()),
+            Event::Restarted => {
+                self.repeated = Some(BTreeSet::new());
+                self.is_listing = true;
+                self.claims_heard += 1;
+            }
             Event::Synced { revision } => {
+                self.is_listing = false;
                 if let Some(repeated) = self.repeated.take() {
                     let gone: Vec<_> = self.known.difference(&repeated).cloned().collect();
                     for (kind, name) in gone {
@@ -203,11 +208,17 @@ impl Ledger {
         match remote_endpoint(&object) {
             // This node's endpoints are known at first hand.
             Some(mut endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
-                // Where two are of one second, the one that was heard of later is the younger.
-                self.endpoints_heard += 1;
                 endpoint.age.heard = match self.remote.get(&name) {
-                    Some(before) if before.age.uid == endpoint.age.uid => before.age.heard,
-                    _ => self.endpoints_heard,
+                    Some(before)
+                        if before.age.uid == endpoint.age.uid
+                            && before.addresses == endpoint.addresses =>
+                    {
+                        before.age.heard
+                    }
+                    _ => {
+                        self.claims_heard += u64::from(!self.is_listing);
+                        self.claims_heard
+                    }
                 };
                 let mut addresses = self.drop_claims(&name);
                 for address in &endpoint.addresses {
