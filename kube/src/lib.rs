@@ -3,7 +3,9 @@
 
 pub mod cluster;
 pub mod identity;
+pub mod lease;
 pub mod manifest;
+pub mod objects;
 pub mod pod;
 pub mod policy;
 pub mod process_lock;

@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+/// What agents apply status as.
+pub(crate) const MANAGER: &str = "heddle-agent";
+
 /// How often, and after what pauses, a flow asks the busy ledger what nearly allowed it.
 const EXPLAIN_TRIES: u32 = 4;
 const EXPLAIN_PAUSE: Duration = Duration::from_millis(1);
@@ -33,7 +36,7 @@ pub(crate) enum Readiness {
 /// What the operator was told, and when it was tried last.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
-    pub(crate) report: Option<serde_json::Value>,
+    pub(crate) report: Option<heddle_kube::objects::NodePolicyReport>,
     pub(crate) at: Option<Instant>,
 }
 

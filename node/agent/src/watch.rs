@@ -1,9 +1,8 @@
 //! Following the store: every change is taken in, brought into the kernel, and reported as realised.
 
-use crate::agent::{Agent, Readiness, lock, within};
+use crate::agent::{Agent, MANAGER, Readiness, lock, within};
 use crate::endpoint::blocking;
-use crate::ledger;
-use heddle_kube::store::{Event, Kind, StoreError};
+use heddle_kube::store::{Event, Kind, Scope, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,7 +27,7 @@ const COLLECTION: Duration = Duration::from_secs(10);
 /// How far the store has been heard.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Newest revision taken in.
+    /// How far the watch was when everything up to there had been said.
     heard: u64,
     /// Everything has been heard at least once.
     complete: bool,
@@ -41,7 +40,7 @@ pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 
 /// Follows the store until `shutdown`.
 pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
-    let mut events = agent.store.watch(&Kind::OF_VERDICTS);
+    let mut events = agent.store.watch(&Scope::each(&Kind::OF_VERDICTS));
     let mut progress = Progress::default();
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -59,7 +58,7 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool
                 None => {
                     agent.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
                     tokio::time::sleep(RETRY).await;
-                    events = agent.store.watch(&Kind::OF_VERDICTS);
+                    events = agent.store.watch(&Scope::each(&Kind::OF_VERDICTS));
                     // What the new watch does not repeat is gone.
                     take_in(&agent, vec![Event::Restarted], &mut progress).await;
                 }
@@ -73,7 +72,6 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress)
     for event in &batch {
         match event {
             Event::Applied(object) => {
-                progress.heard = progress.heard.max(object.revision);
                 if object.kind == Kind::CiliumIdentity
                     && let Ok(number) = object.name.name.parse()
                 {
@@ -83,7 +81,6 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress)
                 }
             }
             Event::Deleted(object) => {
-                progress.heard = progress.heard.max(object.revision);
                 if object.kind == Kind::CiliumIdentity
                     && let Ok(number) = object.name.name.parse()
                 {
@@ -115,7 +112,7 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress)
     settle(agent, progress).await;
 }
 
-/// What needs the store or comes after the kernel: conditions, changed labels, readiness, the revision.
+/// What needs the store or comes after the kernel: changed labels, readiness, the revision, the report.
 async fn settle(agent: &Arc<Agent>, progress: &Progress) {
     if !progress.complete {
         return;
@@ -133,7 +130,6 @@ async fn settle(agent: &Arc<Agent>, progress: &Progress) {
         .await;
     agent.notice("identities", contested);
     agent.notice("policy-audit", audit);
-    write_conditions(agent).await;
     let (in_force, partial) = agent
         .on_ledger(|ledger| (!ledger.is_behind(), ledger.is_starting_over()))
         .await;
@@ -165,19 +161,22 @@ async fn tell_policies(agent: &Arc<Agent>) {
     let name = NamespacedName::new("", &agent.config.node_name);
     let kind = Kind::NodePolicyReport;
     let written = within(Instant::now() + PATIENCE, async {
-        let present = match agent.store.get(kind, &name).await {
-            Ok(present) => present.value["status"].clone(),
+        let apply = || {
+            agent
+                .store
+                .apply_status(kind, &name, MANAGER, serde_json::json!(report))
+        };
+        match apply().await {
             Err(StoreError::NotFound { .. }) => {
                 let object = serde_json::json!({
                     "apiVersion": kind.api_version(), "kind": kind.name(),
-                    "metadata": { "name": name.name }, "status": report,
+                    "metadata": { "name": name.name },
                 });
-                return agent.store.create(kind, object).await;
+                agent.store.create(kind, object).await?;
+                apply().await
             }
-            Err(error) => return Err(error),
-        };
-        let patch = ledger::report::patch(&present, &report);
-        agent.store.patch_status(kind, &name, patch).await
+            other => other,
+        }
     })
     .await;
     match written {
@@ -236,35 +235,6 @@ async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
         agent.retry_orphans().await;
     }
     settle(agent, progress).await;
-}
-
-/// Tells people which policies are in force, on the objects themselves.
-async fn write_conditions(agent: &Arc<Agent>) {
-    let writes = agent
-        .on_ledger(|ledger| std::mem::take(&mut ledger.policies.writes))
-        .await;
-    for (key, write) in writes {
-        let status = serde_json::json!({ "conditions": write.conditions });
-        let deadline = Instant::now() + PATIENCE;
-        let written = within(
-            deadline,
-            agent.store.patch_status(write.kind, &write.name, status),
-        )
-        .await;
-        match written {
-            Ok(_) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(kind = %write.kind, policy = %write.name, %error, "its condition is not written yet");
-                agent
-                    .on_ledger(move |ledger| {
-                        ledger.policies.writes.entry(key).or_insert(write);
-                    })
-                    .await;
-                // The store is away; the others wait with it.
-                return;
-            }
-        }
-    }
 }
 
 /// Feels the store's pulse and says when it is away.

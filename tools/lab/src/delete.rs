@@ -6,7 +6,7 @@ use crate::mirror::{Follower, Key};
 use crate::paths::Lab;
 use crate::time;
 use crate::wait;
-use heddle_kube::store::{Kind, Object, Store, StoreError};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
 use heddle_model::NamespacedName;
 use serde_json::json;
 use std::time::Duration;
@@ -142,7 +142,9 @@ impl Deletion {
         match object.kind {
             Kind::Deployment => {
                 // Its pods end once it is gone; this only waits for them.
-                let pods = store.list(Kind::Pod, Some(&object.name.namespace)).await?;
+                let pods = store
+                    .list(&Scope::all(Kind::Pod).in_namespace(&object.name.namespace))
+                    .await?;
                 for pod in pods.iter().filter(|pod| deployments::owner(pod) == uid) {
                     self.wait_for(Kind::Pod, &pod.name);
                 }
@@ -157,7 +159,10 @@ impl Deletion {
                     Kind::EndpointSlice,
                 ];
                 for kind in inside {
-                    for object in store.list(kind, Some(&object.name.name)).await? {
+                    for object in store
+                        .list(&Scope::all(kind).in_namespace(&object.name.name))
+                        .await?
+                    {
                         Box::pin(self.delete(store, kind, &object.name)).await?;
                     }
                 }

@@ -5,7 +5,7 @@ use crate::agent_client;
 use crate::control;
 use crate::files;
 use crate::paths::Lab;
-use heddle_kube::store::{Kind, Object, Store};
+use heddle_kube::store::{Kind, Object, Scope, Store};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -173,10 +173,10 @@ pub async fn realised_everywhere(
     let nodes = crate::config::record(lab)?.nodes;
     realised(lab, &nodes, revision, end, patience).await?;
     let published = store
-        .list(Kind::CiliumEndpoint, None)
+        .list(&Scope::all(Kind::CiliumEndpoint))
         .await?
         .iter()
-        .map(|endpoint| endpoint.revision)
+        .filter_map(|endpoint| store.position(&endpoint.version))
         .max()
         .unwrap_or(0);
     if published > revision {

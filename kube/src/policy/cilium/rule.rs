@@ -47,10 +47,14 @@ fn help_for(path: &str) -> &'static str {
         "toFQDNs" => "write the addresses as toCIDR until DNS names are enforced",
         "fromGroups" => "write the addresses as fromCIDRSet",
         "toGroups" => "write the addresses as toCIDRSet",
-        "mode" => "remove it until mutual authentication is enforced",
-        "rules" => "remove the L7 rules until they are enforced; the ports alone are",
+        "mode" => {
+            "without it the rule allows peers that are not authenticated: remove it only if that is meant until mutual authentication is enforced"
+        }
+        "rules" => {
+            "without the L7 rules the rule allows every request to its ports, which widens access: remove them only if that is meant until they are enforced"
+        }
         "protocol" => "a rule without toPorts covers every protocol",
-        _ => "remove it until it is enforced",
+        _ => "remove it until it is enforced, if what is left is what you mean",
     }
 }
 

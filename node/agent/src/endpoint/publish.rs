@@ -1,7 +1,7 @@
 //! An endpoint in the store: how other nodes learn a pod's address and identity.
 
 use super::record::Record;
-use crate::agent::{Agent, store_failure, within};
+use crate::agent::{Agent, MANAGER, store_failure, within};
 use heddle_cni::protocol::ApiError;
 use heddle_kube::store::{Kind, StoreError};
 use heddle_model::LabelSet;
@@ -55,7 +55,7 @@ impl Agent {
                 Err(StoreError::AlreadyExists { .. }) => {
                     // The pod's former sandbox, or this one before its labels changed.
                     self.store
-                        .patch_status(Kind::CiliumEndpoint, &record.pod, status)
+                        .apply_status(Kind::CiliumEndpoint, &record.pod, MANAGER, status)
                         .await
                 }
                 other => other,
@@ -105,7 +105,7 @@ impl Agent {
         let deleted = within(
             deadline,
             self.store
-                .delete(Kind::CiliumEndpoint, &record.pod, Some(present.revision)),
+                .delete(Kind::CiliumEndpoint, &record.pod, Some(&present.version)),
         )
         .await;
         match deleted {

@@ -8,7 +8,7 @@ use crate::ledger::LocalEndpoint;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{RealisedEndpoint, RealisedPolicy};
 use heddle_ipam::{Lease, Owner};
-use heddle_kube::store::Kind;
+use heddle_kube::store::{Kind, Scope};
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::{CompiledPolicy, Direction, EntryVerdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -314,7 +314,7 @@ impl Agent {
         }
         let published = within(
             Instant::now() + PATIENCE,
-            self.store.list(Kind::CiliumEndpoint, None),
+            self.store.list(&Scope::all(Kind::CiliumEndpoint)),
         )
         .await
         .map_err(|error| crate::agent::store_failure(&error, "CiliumEndpoints"))?;

@@ -3,6 +3,8 @@
 
 mod audit;
 mod budget;
+#[cfg(test)]
+mod claimed;
 mod claims;
 mod facts;
 mod host;
@@ -10,6 +12,8 @@ pub(crate) mod nearest;
 mod observe;
 mod policies;
 mod reconcile;
+#[cfg(test)]
+mod refused;
 pub(crate) mod report;
 mod shortfall;
 #[cfg(test)]
@@ -79,10 +83,33 @@ impl NodeView {
     }
 }
 
+/// How old a claim of addresses is: the younger is greater. A watch tells changes in the order in which they were
+/// made; what a list tells at once goes by when it was made.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Age {
+    /// Which change this agent heard of it was, as a count that one list shares.
+    pub(crate) heard: u64,
+    /// When the object was made, to the second.
+    pub(crate) created: String,
+    pub(crate) uid: String,
+}
+
+impl Age {
+    fn of(object: &serde_json::Value) -> Self {
+        let metadata = &object["metadata"];
+        let field = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            heard: 0,
+            created: field("creationTimestamp"),
+            uid: field("uid"),
+        }
+    }
+}
+
 /// Another pod's endpoint as the store has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RemoteEndpoint {
-    pub(crate) revision: u64,
+    pub(crate) age: Age,
     pub(crate) identity: Identity,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) node_name: Option<String>,
@@ -201,7 +228,11 @@ pub(crate) struct Ledger {
     pub(crate) pods: BTreeMap<NamespacedName, Object>,
     pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
     /// Who claims an address; the newest claim counts.
-    claims: HashMap<IpAddr, BTreeSet<(u64, NamespacedName)>>,
+    claims: HashMap<IpAddr, BTreeSet<(Age, NamespacedName)>>,
+    /// Claims of addresses that were heard of, as a count.
+    claims_heard: u64,
+    /// A list is being told: until the next time that all has been said.
+    is_listing: bool,
     pub(crate) endpoints: BTreeMap<u16, LocalEndpoint>,
     keys: HashMap<AttachmentKey, u16>,
     local_addresses: HashMap<IpAddr, u16>,
@@ -222,8 +253,10 @@ pub(crate) struct Ledger {
     pub(crate) contested: BTreeMap<Identity, LabelSet>,
     /// Identities of local endpoints whose objects are gone from the store and have to be made again.
     pub(crate) reassert: BTreeSet<Identity>,
-    /// Store revision of the newest policy event.
+    /// How far the watch was when the newest policy event had been said.
     pub(crate) policy_revision: u64,
+    /// Policies, or what they refer to, were heard of since.
+    policies_heard: bool,
     /// Objects said again since the watch started over.
     repeated: Option<BTreeSet<(Kind, NamespacedName)>>,
     /// Objects known per kind, to see what is gone after a watch started over.
@@ -279,6 +312,8 @@ impl Ledger {
             pods: BTreeMap::new(),
             remote: HashMap::new(),
             claims: HashMap::new(),
+            claims_heard: 0,
+            is_listing: true,
             endpoints: BTreeMap::new(),
             keys: HashMap::new(),
             local_addresses: HashMap::new(),
@@ -291,6 +326,7 @@ impl Ledger {
             relabel: BTreeSet::new(),
             republish: BTreeSet::new(),
             policy_revision: 0,
+            policies_heard: false,
             repeated: None,
             known: BTreeSet::new(),
             failures: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use heddle_kube::store::memory::MemoryStore;
-use heddle_kube::store::{Kind, Object, Store, StoreError, Watch};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError, Version, Watch};
 use heddle_model::NamespacedName;
 use serde_json::Value;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl FlakyStore {
 
 #[async_trait]
 impl Store for FlakyStore {
-    async fn list(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Object>, StoreError> {
-        self.reach()?.list(kind, namespace).await
+    async fn list(&self, scope: &Scope) -> Result<Vec<Object>, StoreError> {
+        self.reach()?.list(scope).await
     }
 
     async fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Object, StoreError> {
@@ -57,25 +57,32 @@ impl Store for FlakyStore {
         self.reach()?.update(kind, value).await
     }
 
-    async fn patch_status(
+    async fn apply_status(
         &self,
         kind: Kind,
         name: &NamespacedName,
+        manager: &str,
         status: Value,
     ) -> Result<Object, StoreError> {
-        self.reach()?.patch_status(kind, name, status).await
+        self.reach()?
+            .apply_status(kind, name, manager, status)
+            .await
     }
 
     async fn delete(
         &self,
         kind: Kind,
         name: &NamespacedName,
-        revision: Option<u64>,
+        version: Option<&Version>,
     ) -> Result<(), StoreError> {
-        self.reach()?.delete(kind, name, revision).await
+        self.reach()?.delete(kind, name, version).await
     }
 
-    fn watch(&self, kinds: &[Kind]) -> Watch {
-        self.store.watch(kinds)
+    fn watch(&self, scopes: &[Scope]) -> Watch {
+        self.store.watch(scopes)
+    }
+
+    fn position(&self, version: &Version) -> Option<u64> {
+        self.store.position(version)
     }
 }

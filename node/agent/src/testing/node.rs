@@ -9,7 +9,7 @@ use crate::metrics::Metrics;
 use crate::watch;
 use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
-use heddle_kube::store::{Kind, Store};
+use heddle_kube::store::{Kind, Scope, Store};
 use heddle_model::NamespacedName;
 use heddle_policy::EnforcementMode;
 use serde_json::{Value, json};
@@ -133,6 +133,7 @@ impl Node {
             established_per_endpoint: 256,
             excluded_labels: None,
             policy_enforcement: EnforcementMode::Default,
+            unenforceable_policies: crate::config::UnenforceablePolicies::Ignore,
             policy_audit: PolicyAudit::None,
             // It takes more than this: see `ledger/audit.rs`.
             allow_pod_audit: true,
@@ -206,6 +207,16 @@ impl Node {
         .await;
     }
 
+    /// What the node says of its policies.
+    pub(crate) async fn report(&self) -> heddle_kube::objects::NodePolicyReport {
+        let name = NamespacedName::new("", &self.agent().config.node_name);
+        let object = self.store.get(Kind::NodePolicyReport, &name).await;
+        object.map_or_else(
+            |_| heddle_kube::objects::NodePolicyReport::default(),
+            |object| heddle_kube::objects::NodePolicyReport::of(&object.value),
+        )
+    }
+
     /// Creates or replaces an object, its status included.
     pub(crate) async fn put(&self, value: Value) {
         let kind = Kind::from_name(value["kind"].as_str().unwrap()).unwrap();
@@ -215,14 +226,13 @@ impl Node {
         );
         if self.store.get(kind, &name).await.is_ok() {
             self.store.update(kind, value.clone()).await.unwrap();
-            if value["status"].is_object() {
-                self.store
-                    .patch_status(kind, &name, value["status"].clone())
-                    .await
-                    .unwrap();
-            }
         } else {
-            self.store.create(kind, value).await.unwrap();
+            self.store.create(kind, value.clone()).await.unwrap();
+        }
+        if value["status"].is_object() {
+            let status = value["status"].clone();
+            let applied = self.store.apply_status(kind, &name, "test", status);
+            applied.await.unwrap();
         }
     }
 
@@ -328,7 +338,11 @@ impl Node {
             .unwrap()
             .collect();
         assert!(files.is_empty(), "{files:?}");
-        let published = self.store.list(Kind::CiliumEndpoint, None).await.unwrap();
+        let published = self
+            .store
+            .list(&Scope::all(Kind::CiliumEndpoint))
+            .await
+            .unwrap();
         assert!(published.is_empty(), "{published:?}");
         assert!(agent.removals(|removals| removals.is_empty()));
         agent

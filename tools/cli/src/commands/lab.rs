@@ -651,7 +651,8 @@ async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
     if changed && !args.no_wait && matches!(kind, Kind::Pod | Kind::Namespace | Kind::Node) {
         let end = tokio::time::Instant::now() + args.timeout;
         let store: &dyn Store = &store;
-        wait::realised_everywhere(&lab, store, object.revision, end, args.timeout)
+        let revision = store.position(&object.version).unwrap_or(0);
+        wait::realised_everywhere(&lab, store, revision, end, args.timeout)
             .await
             .map_err(failure)?;
     }

@@ -3,6 +3,7 @@
 use crate::LabError;
 use crate::cgroup;
 use crate::config::LabRecord;
+use crate::daemon::MANAGER;
 use crate::files;
 use crate::namespace;
 use crate::paths::{Lab, namespace_path};
@@ -115,7 +116,7 @@ async fn refuse(context: &Context, pod: &Object, problems: &[spec::Problem]) {
     let status = json!({"phase": "Failed", "reason": "InvalidSpec", "message": message.join("; ")});
     if let Err(error) = context
         .store
-        .patch_status(Kind::Pod, &pod.name, status)
+        .apply_status(Kind::Pod, &pod.name, MANAGER, status)
         .await
     {
         tracing::warn!(pod = %pod.name, %error, "status is not written");
@@ -136,7 +137,7 @@ async fn delete_object(context: &Context, pod: &Object) {
             Ok(found) if found.value["metadata"]["uid"] == *uid => {
                 let deleted = context
                     .store
-                    .delete(Kind::Pod, &pod.name, Some(found.revision))
+                    .delete(Kind::Pod, &pod.name, Some(&found.version))
                     .await;
                 match deleted {
                     Ok(()) | Err(StoreError::NotFound { .. }) => return,
@@ -384,7 +385,7 @@ impl Worker {
         match self
             .context
             .store
-            .patch_status(Kind::Pod, &self.pod.name, status.clone())
+            .apply_status(Kind::Pod, &self.pod.name, MANAGER, status.clone())
             .await
         {
             Ok(_) => {

@@ -9,7 +9,7 @@ use heddle_kube::{
     manifest::Manifest,
     pod,
     policy::{self, Problem, Severity},
-    store::{Event, Kind, Object, Store, embedded::Client},
+    store::{Event, Kind, Object, Scope, Store, embedded::Client},
 };
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::{LabelFilter, NamespacedName};
@@ -65,7 +65,7 @@ impl Live {
 
     /// All that the store has, at one revision.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let mut watch = self.store.watch(&Kind::OF_VERDICTS);
+        let mut watch = self.store.watch(&Scope::each(&Kind::OF_VERDICTS));
         let mut objects = BTreeMap::new();
         let heard = tokio::time::timeout(PATIENCE, async {
             while let Some(event) = watch.recv().await {
