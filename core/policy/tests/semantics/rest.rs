@@ -4,11 +4,13 @@ use super::{
     CLIENT, PING, TCP80, WEB, app, ask, cidr, client, engine, entity, from_client, from_world, pod,
     policy, tcp,
 };
-use heddle_model::{Entity, Identity, LabelSet, Selector};
+use heddle_model::{Entity, Identity, LabelSet, Operator, Requirement, Selector};
 use heddle_policy::{
     Because, Direction, EndpointSelector, EnforcementMode, EntryVerdict, IcmpFamily, Party, Peer,
     Peers, PolicyId, PolicyKind, PortMatch, PortTerm, Ports, Section, Traffic, Transport,
 };
+
+use std::collections::BTreeMap;
 
 fn one_term(transport: Transport, ports: PortMatch) -> Ports {
     Ports::Only(vec![PortTerm::Transport(transport, ports)])
