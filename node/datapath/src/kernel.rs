@@ -55,7 +55,7 @@ pub struct KernelDatapath {
     settings: Settings,
     pins: Pins,
     hook: Hook,
-    object: Arc<Mutex<Ebpf>>,
+    pub(crate) object: Arc<Mutex<Ebpf>>,
     pod_hooks: PodHooks,
     maps: Arc<Maps>,
     netlink: Netlink,
@@ -255,7 +255,8 @@ impl KernelDatapath {
         frame: &[u8],
         ifindex: u32,
     ) -> Result<(u32, Vec<u8>), DatapathError> {
-        attach::run(&mut lock(&self.object), program, frame, ifindex)
+        let run = attach::run(&mut lock(&self.object), program, frame, ifindex, 1)?;
+        Ok((run.code, run.frame))
     }
 
     /// Whether host policies are about this node, as the kernel holds it.
