@@ -210,6 +210,15 @@ fn evaluate(
     Ok(is_first)
 }
 
+/// Whether a pod's answer goes through the node's stack, which turns it back to what the initiator sent: the
+/// initiator's policy is about that, and is enforced where the answer comes out of the stack again.
+#[inline(always)]
+fn is_turned_back(entry: &ConnectionEntry, ends: &Ends) -> bool {
+    entry.flags & CT_BY_STACK != 0
+        && ends.source_endpoint != 0
+        && ends.source_endpoint != HOST_ENDPOINT
+}
+
 /// Asks both ends that are here; true when one of them allowed the connection for the first time.
 #[inline(always)]
 fn hold_both(
@@ -223,7 +232,11 @@ fn hold_both(
     // In the reply direction the source is the responder.
     let (initiator, initiators_peer, responder, responders_peer) = if is_reply {
         (
-            ends.destination_endpoint,
+            if is_turned_back(entry, ends) {
+                0
+            } else {
+                ends.destination_endpoint
+            },
             &ends.source,
             ends.source_endpoint,
             &ends.destination,

@@ -6,7 +6,7 @@
 //! connection, with whoever its peer is now. Whatever else an ICMP error is, it is a message of its type, for
 //! policy to decide on.
 
-use super::{Ends, established, host::HOST, key};
+use super::{Ends, established, host::HOST, is_turned_back, key};
 use crate::{
     maps::CONFIG,
     packet::{ICMP, ICMPV6, IS_V6, Packet, parse_quoted},
@@ -170,7 +170,11 @@ fn is_in_force(
     } else {
         0
     };
-    let receiver = ends.destination_endpoint;
+    let receiver = if is_reply && is_turned_back(entry, ends) {
+        0
+    } else {
+        ends.destination_endpoint
+    };
     still_allows(to.0, receiver, to.1, peer, key.protocol, port)
         && still_allows(
             from.0,

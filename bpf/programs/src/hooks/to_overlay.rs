@@ -3,7 +3,8 @@
 use super::{config, finish, pass};
 use crate::{
     connection::host,
-    packet::{self, address},
+    maps::DEVICES,
+    packet::{self, Packet, address},
     policy::peer::{self, REMOTE_NODE},
     report::{self, Scratch},
     tunnel,
@@ -13,7 +14,9 @@ use aya_ebpf::{
     macros::classifier,
     programs::TcContext,
 };
-use heddle_abi::{Address, DIRECTION_EGRESS, DropReason, IpcacheValue, TracePoint};
+use heddle_abi::{
+    Address, DIRECTION_EGRESS, DropReason, IPCACHE_LOCAL_NODE, IpcacheValue, TracePoint,
+};
 
 /// tcx egress of the overlay device.
 #[classifier]
@@ -49,7 +52,8 @@ fn stack_encapsulates(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32,
         ));
     }
     parsed?;
-    let identity = if from_here {
+    let is_nodes = from_here || is_turned_back(skb, &flow.packet, v6);
+    let identity = if is_nodes {
         // What is `host` here is `remote-node` there (reference 1.7).
         REMOTE_NODE
     } else {
@@ -67,7 +71,7 @@ fn stack_encapsulates(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32,
         return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
     }
     let host = host::endpoint(config()?);
-    if from_here && host != 0 {
+    if is_nodes && host != 0 {
         let source = host::peer(&flow.packet.source, v6);
         flow.source_identity = source.identity;
         scratch.ends.set(source, destination).source_endpoint = host;
@@ -77,4 +81,15 @@ fn stack_encapsulates(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32,
     }
     tunnel::set_key(skb, &node, identity)?;
     Ok(TC_ACT_OK)
+}
+
+/// Whether the stack turned a pod's answer back to the node's address that the initiator sent to: a pod's link is the
+/// only one by which a packet with that source can have come, and no pod sends one itself.
+#[inline(always)]
+fn is_turned_back(skb: *mut __sk_buff, packet: &Packet, v6: bool) -> bool {
+    // SAFETY: the context is the kernel's.
+    let came_by = unsafe { (*skb).ingress_ifindex };
+    // SAFETY: the entry is not read.
+    unsafe { DEVICES.get(&came_by) }.is_some()
+        && peer::of_row(peer::row(&packet.source), v6).is(IPCACHE_LOCAL_NODE)
 }
