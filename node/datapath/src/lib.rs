@@ -5,6 +5,7 @@
 
 mod api;
 mod attach;
+mod batch;
 mod connections;
 mod conversion;
 mod cost;

@@ -16,8 +16,8 @@ use crate::{
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
 use heddle_abi::{
-    CT_BY_STACK, CT_INITIATOR_IS_LOW, ConnectionEntry, ConnectionKey, ConnectionVerdict,
-    DIRECTION_EGRESS, DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_REPLY, HOST_ENDPOINT,
+    CT_BY_STACK, CT_INITIATOR_IS_LOW, ConnectionEntry, ConnectionVerdict, DIRECTION_EGRESS,
+    DIRECTION_INGRESS, DropReason, EVENT_AUDIT, EVENT_REPLY, HOST_ENDPOINT,
 };
 use key::{service_port, set_key};
 use state::{advance, opens_anew};
