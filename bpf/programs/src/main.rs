@@ -1,4 +1,4 @@
-//! The eBPF programs: one entry point per hook, each a few lines over the shared pipeline.
+//! The eBPF programs: one file in `hooks` per hook, each a few lines over the shared stages.
 //!
 //! | program | hook | sees |
 //! |---|---|---|
@@ -16,33 +16,27 @@
 #![cfg_attr(target_arch = "bpf", allow(internal_features))]
 
 #[cfg(target_arch = "bpf")]
-mod address;
-#[cfg(target_arch = "bpf")]
 mod connection;
 #[cfg(target_arch = "bpf")]
 mod deliver;
 #[cfg(target_arch = "bpf")]
-mod established;
-#[cfg(target_arch = "bpf")]
-mod fragment;
-#[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]
-mod host;
-#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod memory;
 #[cfg(target_arch = "bpf")]
 mod neighbour;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
-mod peer;
-#[cfg(target_arch = "bpf")]
 mod policy;
 #[cfg(target_arch = "bpf")]
-mod related;
-#[cfg(target_arch = "bpf")]
 mod report;
+#[cfg(target_arch = "bpf")]
+mod subprogram;
+#[cfg(target_arch = "bpf")]
+mod tunnel;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

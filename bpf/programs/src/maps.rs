@@ -1,6 +1,6 @@
 //! The maps. Sizes that depend on the node are set by the loader; those here are for the defaults.
 
-use crate::{established::Promotions, report::Scratch};
+use crate::{connection::established::Promotions, report::Scratch};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},

@@ -11,7 +11,10 @@ use aya::{
     },
     util::KernelVersion,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Priority and handle of Heddle's clsact filters.
 const FILTER: (u16, TcHandle) = (1, TcHandle::new(0, 0x4844));
@@ -218,13 +221,24 @@ pub(crate) fn remove_clsact_filter(what: Attachment<'_>) -> Result<(), DatapathE
 const CONTEXT_LENGTH: usize = 192;
 const CONTEXT_IFINDEX: usize = 40;
 
+/// What came of a program's runs on a frame.
+pub(crate) struct Run {
+    /// The last one's return code.
+    pub(crate) code: u32,
+    /// The frame after the last one.
+    pub(crate) frame: Vec<u8>,
+    /// Of one of them, on average.
+    pub(crate) duration: Duration,
+}
+
 /// Runs a program on a frame that goes nowhere (`BPF_PROG_TEST_RUN`).
 pub(crate) fn run(
     object: &mut Ebpf,
     name: &str,
     frame: &[u8],
     ifindex: u32,
-) -> Result<(u32, Vec<u8>), DatapathError> {
+    repeat: u32,
+) -> Result<Run, DatapathError> {
     let failed = |reason: String| DatapathError::Failed {
         doing: "run program",
         object: name.to_owned(),
@@ -242,9 +256,14 @@ pub(crate) fn run(
     options.data_in = Some(frame);
     options.data_out = Some(&mut out);
     options.ctx_in = Some(&context);
+    options.repeat = repeat;
     let result = program
         .test_run(options)
         .map_err(|error| failed(chain(&error)))?;
     out.truncate(result.data_size_out as usize);
-    Ok((result.return_value, out))
+    Ok(Run {
+        code: result.return_value,
+        frame: out,
+        duration: result.duration,
+    })
 }

@@ -1,10 +1,11 @@
 //! Tracked connections: those of `CONNECTIONS`, which evicts, and of `ESTABLISHED`, which does not.
 
 use crate::{
-    ConnectionRow, DatapathError,
+    ConnectionRow, DatapathError, batch,
     conversion::connection_row,
     maps::{Connections, Maps, lock, refused},
 };
+use aya::maps::IterableMap as _;
 use heddle_abi::{ConnectionEntry, ConnectionKey, SHARES};
 
 /// Connections in both tables, at most `limit`.
@@ -18,6 +19,16 @@ pub(crate) fn list(maps: &Maps, limit: usize) -> Vec<ConnectionRow> {
         .take(limit)
         .map(|(key, entry)| connection_row(key, entry))
         .collect()
+}
+
+/// Entries of a table.
+pub(crate) fn count(table: &Connections, name: &str) -> Result<u64, DatapathError> {
+    let mut entries = 0;
+    batch::read(table.map(), |_: &ConnectionKey, _: &ConnectionEntry| {
+        entries += 1
+    })
+    .map_err(refused("count", name))?;
+    Ok(entries)
 }
 
 /// Removes dead connections; gives (kept, removed).
@@ -69,17 +80,19 @@ fn sweep_table(
 ) -> (u64, u64) {
     let mut doomed = Vec::new();
     let mut kept = 0;
-    // A key that is evicted under the iteration starts it over in the worst case; the count is then
-    // an estimate.
-    for row in table.iter() {
-        match row {
-            Ok((key, entry)) if dead(&key, &entry) => doomed.push(key),
-            Ok((_, entry)) => {
+    let read = batch::read(
+        table.map(),
+        |key: &ConnectionKey, entry: &ConnectionEntry| {
+            if dead(key, entry) {
+                doomed.push(*key);
+            } else {
                 kept += 1;
-                stays(&entry);
+                stays(entry);
             }
-            Err(_) => {}
-        }
+        },
+    );
+    if let Err(error) = read {
+        tracing::warn!(%error, "not all tracked connections were looked at");
     }
     let mut removed = 0;
     for key in doomed {
@@ -102,7 +115,7 @@ fn sweep_table(
 #[allow(clippy::expect_used, reason = "a test fails by a panic")]
 mod tests {
     use super::*;
-    use aya::maps::{IterableMap as _, MapData};
+    use aya::maps::MapData;
 
     /// Needs root.
     #[test]

@@ -3,8 +3,8 @@
 use crate::{ConnectionRow, Facts, PeerRow};
 use aya::maps::lpm_trie::Key;
 use heddle_abi::{
-    Address, ConnectionEntry, ConnectionKey, Endpoint, IPCACHE_IN_CLUSTER, IPCACHE_NODE,
-    IpcacheValue, MacAddress,
+    Address, ConnectionEntry, ConnectionKey, Endpoint, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE,
+    IPCACHE_NODE, IPCACHE_REMOTE, IpcacheValue, MacAddress,
 };
 use heddle_model::Identity;
 use ipnet::IpNet;
@@ -55,6 +55,26 @@ pub(crate) fn from_kernel(endpoint: &Endpoint) -> Facts {
 pub(crate) fn peer_key(prefix: IpNet) -> Key<Address> {
     let length = Address::prefix_length(prefix.addr().is_ipv4(), prefix.prefix_len());
     Key::new(length, prefix.network().into())
+}
+
+pub(crate) fn peer_value(row: &PeerRow) -> IpcacheValue {
+    let mut flags = 0;
+    if row.in_cluster {
+        flags |= IPCACHE_IN_CLUSTER;
+    }
+    match (row.is_node, row.node) {
+        (true, None) => flags |= IPCACHE_NODE | IPCACHE_LOCAL_NODE,
+        (true, Some(_)) => flags |= IPCACHE_NODE | IPCACHE_REMOTE,
+        (false, Some(_)) => flags |= IPCACHE_REMOTE,
+        (false, None) => {}
+    }
+    IpcacheValue {
+        identity: row.identity.0,
+        cidr: row.cidr.0,
+        flags,
+        node: row.node.map_or(Address::UNSPECIFIED, Address::from),
+        ..IpcacheValue::default()
+    }
 }
 
 /// An ipcache row as user space speaks of it; `None` for a key that is no prefix of its family.

@@ -4,10 +4,10 @@ use crate::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
     attach::{self, Attachment, Hook},
-    connections,
-    conversion::{from_kernel, monotonic_seconds, peer_key, peer_row, to_kernel},
+    batch, connections,
+    conversion::{from_kernel, monotonic_seconds, peer_key, peer_row, peer_value, to_kernel},
     events::{self, Losses},
-    maps::{Maps, lock, refused, room},
+    maps::{IpcacheRows, Maps, lock, refused, room},
     netlink::{self, Link, Netlink, set_sysctl},
     node_addresses::NodeAddresses,
     object::{self, Pins},
@@ -20,9 +20,8 @@ use aya::{
     maps::{IterableMap as _, MapError},
 };
 use heddle_abi::{
-    Address, Endpoint, Event, HOST_ENDPOINT, IPCACHE_IN_CLUSTER, IPCACHE_LOCAL_NODE, IPCACHE_NODE,
-    IPCACHE_REMOTE, IpcacheValue, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot, NODE_HOST_POLICY,
-    NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+    Address, Endpoint, Event, HOST_ENDPOINT, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot,
+    NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
 use heddle_policy::compiled::CompiledPolicy;
 use ipnet::IpNet;
@@ -55,7 +54,7 @@ pub struct KernelDatapath {
     settings: Settings,
     pins: Pins,
     hook: Hook,
-    object: Arc<Mutex<Ebpf>>,
+    pub(crate) object: Arc<Mutex<Ebpf>>,
     pod_hooks: PodHooks,
     maps: Arc<Maps>,
     netlink: Netlink,
@@ -64,6 +63,7 @@ pub struct KernelDatapath {
     overlay: Option<Link>,
     policies: Policies,
     losses: Losses,
+    ipcache_rows: IpcacheRows,
     /// Addresses whose connections are to be swept out.
     removed: Mutex<BTreeSet<Address>>,
     sweeping: Mutex<()>,
@@ -160,6 +160,7 @@ impl KernelDatapath {
             overlay,
             policies,
             losses,
+            ipcache_rows: IpcacheRows::default(),
             removed: Mutex::default(),
             sweeping: Mutex::default(),
             known: Mutex::default(),
@@ -255,7 +256,8 @@ impl KernelDatapath {
         frame: &[u8],
         ifindex: u32,
     ) -> Result<(u32, Vec<u8>), DatapathError> {
-        attach::run(&mut lock(&self.object), program, frame, ifindex)
+        let run = attach::run(&mut lock(&self.object), program, frame, ifindex, 1)?;
+        Ok((run.code, run.frame))
     }
 
     /// Whether host policies are about this node, as the kernel holds it.
@@ -539,54 +541,36 @@ impl Datapath for KernelDatapath {
     }
 
     fn set_peers(&self, rows: &[PeerRow]) -> Result<(), DatapathError> {
-        let mut ipcache = lock(&self.maps.ipcache);
-        for row in rows {
-            let mut flags = 0;
-            if row.in_cluster {
-                flags |= IPCACHE_IN_CLUSTER;
+        let keys: Vec<_> = rows.iter().map(|row| peer_key(row.prefix)).collect();
+        let values: Vec<_> = rows.iter().map(peer_value).collect();
+        let ipcache = lock(&self.maps.ipcache);
+        self.ipcache_rows.forget();
+        batch::update(ipcache.map(), &keys, &values).map_err(|(written, error)| {
+            if is_errno(&error, &FULL) {
+                let max = u64::from(self.settings.max_ipcache_entries);
+                return DatapathError::MapFull {
+                    map: map_names::IPCACHE,
+                    entries: max,
+                    max,
+                };
             }
-            match (row.is_node, row.node) {
-                (true, None) => flags |= IPCACHE_NODE | IPCACHE_LOCAL_NODE,
-                (true, Some(_)) => flags |= IPCACHE_NODE | IPCACHE_REMOTE,
-                (false, Some(_)) => flags |= IPCACHE_REMOTE,
-                (false, None) => {}
-            }
-            let value = IpcacheValue {
-                identity: row.identity.0,
-                cidr: row.cidr.0,
-                flags,
-                reserved: 0,
-                node: row.node.map_or(Address::UNSPECIFIED, Address::from),
-            };
-            ipcache
-                .insert(&peer_key(row.prefix), value, 0)
-                .map_err(|error| {
-                    if is_errno(&error, &FULL) {
-                        let max = u64::from(self.settings.max_ipcache_entries);
-                        DatapathError::MapFull {
-                            map: map_names::IPCACHE,
-                            entries: max,
-                            max,
-                        }
-                    } else {
-                        refused("write ipcache row", row.prefix.to_string())(error)
-                    }
-                })?;
-        }
-        Ok(())
+            let row = rows
+                .get(written)
+                .map_or_else(String::new, |row| row.prefix.to_string());
+            refused("write ipcache row", row)(error)
+        })
     }
 
     fn remove_peers(&self, prefixes: &[IpNet]) -> Result<(), DatapathError> {
-        let mut ipcache = lock(&self.maps.ipcache);
-        for prefix in prefixes {
-            match ipcache.remove(&peer_key(*prefix)) {
-                Err(error) if !is_errno(&error, &[NOT_FOUND]) => {
-                    return Err(refused("remove ipcache row", prefix.to_string())(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let keys: Vec<_> = prefixes.iter().copied().map(peer_key).collect();
+        let ipcache = lock(&self.maps.ipcache);
+        self.ipcache_rows.forget();
+        batch::remove(ipcache.map(), &keys).map_err(|(done, error)| {
+            let row = prefixes
+                .get(done)
+                .map_or_else(String::new, IpNet::to_string);
+            refused("remove ipcache row", row)(error)
+        })
     }
 
     fn set_routes(&self, routes: &[(IpNet, IpAddr)]) -> Result<(), DatapathError> {
@@ -652,10 +636,10 @@ impl Datapath for KernelDatapath {
 
     fn peers(&self) -> Result<Vec<PeerRow>, DatapathError> {
         let mut rows = Vec::new();
-        for row in lock(&self.maps.ipcache).iter() {
-            let (key, value) = row.map_err(refused("read", "ipcache"))?;
-            rows.extend(peer_row(&key, &value));
-        }
+        batch::read(lock(&self.maps.ipcache).map(), |key, value| {
+            rows.extend(peer_row(key, value));
+        })
+        .map_err(refused("read", "ipcache"))?;
         rows.sort_by_key(|row| row.prefix);
         Ok(rows)
     }
@@ -690,18 +674,11 @@ impl Datapath for KernelDatapath {
             .keys()
             .filter_map(Result::ok)
             .count() as u64;
-        let ipcache = lock(&self.maps.ipcache)
-            .keys()
-            .filter_map(Result::ok)
-            .count() as u64;
-        let connections = lock(&self.maps.connections)
-            .keys()
-            .filter_map(Result::ok)
-            .count() as u64;
-        let established = lock(&self.maps.established)
-            .keys()
-            .filter_map(Result::ok)
-            .count() as u64;
+        let ipcache = self.ipcache_rows.count(&self.maps)?;
+        let connections =
+            connections::count(&lock(&self.maps.connections), map_names::CONNECTIONS)?;
+        let established =
+            connections::count(&lock(&self.maps.established), map_names::ESTABLISHED)?;
         let (policies, policy_room) = self.policies.largest()?;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {

@@ -5,8 +5,10 @@
 
 mod api;
 mod attach;
+mod batch;
 mod connections;
 mod conversion;
+mod cost;
 mod events;
 #[cfg(test)]
 mod handover;
@@ -27,6 +29,7 @@ pub use api::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
+pub use cost::ProgramSize;
 pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
 pub use pinned::{Bindings, Pinned};

@@ -1,9 +1,12 @@
 //! Typed handles of the maps that user space writes or reads.
 
-use crate::{DatapathError, object::chain};
+use crate::{DatapathError, batch, object::chain};
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf},
+    maps::{
+        Array, ArrayOfMaps, HashMap, IterableMap as _, LpmTrie, MapData, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+    },
 };
 use heddle_abi::{
     Address, ConnectionEntry, ConnectionKey, Endpoint, IpcacheValue, MetricSlot, NodeConfig,
@@ -86,4 +89,30 @@ where
         reason: "it is not in the object".to_owned(),
     })?;
     map.try_into().map_err(refused("use map", name))
+}
+
+/// How many rows the ipcache has, which only user space writes: counted when somebody asks after a change.
+#[derive(Default)]
+pub(crate) struct IpcacheRows(Mutex<Option<u64>>);
+
+impl IpcacheRows {
+    /// To be called under the ipcache's lock, before it is changed.
+    pub(crate) fn forget(&self) {
+        *lock(&self.0) = None;
+    }
+
+    pub(crate) fn count(&self, maps: &Maps) -> Result<u64, DatapathError> {
+        let ipcache = lock(&maps.ipcache);
+        let mut counted = lock(&self.0);
+        if let Some(rows) = *counted {
+            return Ok(rows);
+        }
+        let mut rows = 0;
+        batch::read(ipcache.map(), |_: &Key<Address>, _: &IpcacheValue| {
+            rows += 1
+        })
+        .map_err(refused("count", map_names::IPCACHE))?;
+        *counted = Some(rows);
+        Ok(rows)
+    }
 }

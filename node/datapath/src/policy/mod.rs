@@ -33,7 +33,8 @@ use std::{
 /// A map that endpoints have.
 struct InUse {
     map: PolicyMap,
-    rows: Arc<Rows>,
+    rows: Rows,
+    fingerprint: u64,
     /// Of the policy; [`CompiledPolicy::size`].
     size: usize,
     endpoints: usize,
@@ -44,7 +45,8 @@ struct InUse {
 struct Bound {
     by_endpoint: HashMap<u16, u32>,
     by_slot: HashMap<u32, InUse>,
-    by_rows: HashMap<Arc<Rows>, u32>,
+    /// Slots by their rows' [`rows::fingerprint`].
+    by_rows: HashMap<u64, Vec<u32>>,
 }
 
 /// The policies of a node's endpoints.
@@ -75,7 +77,8 @@ impl Policies {
                 continue;
             }
             let rows = rows::read(&map)?;
-            bound.enter(Slot { number: slot, map }, rows.into(), endpoints);
+            let fingerprint = rows::fingerprint(&rows.entries, &rows.aliases);
+            bound.enter(Slot { number: slot, map }, rows, fingerprint, endpoints);
         }
         let keeper = Keeper::start("policy-slots", {
             let slots = Arc::clone(&slots);
@@ -114,17 +117,18 @@ impl Policies {
                 max: u64::from(self.max_entries),
             });
         }
-        let rows = Arc::new(Rows::of(policy));
-        let number = match bound.by_rows.get(&rows) {
-            Some(number) => *number,
+        let fingerprint = rows::fingerprint(&policy.entries, &policy.aliases);
+        let number = match bound.slot_of(policy, fingerprint) {
+            Some(number) => number,
             None => {
+                let rows = Rows::of(policy);
                 let mut slot = self.slots.spare()?;
                 if let Err(error) = rows::fill(&mut slot.map, &rows) {
                     self.slots.retire(slot);
                     self.keeper.wake();
                     return Err(error);
                 }
-                bound.enter(slot, rows, 0)
+                bound.enter(slot, rows, fingerprint, 0)
             }
         };
         let outcome = self.bind(&mut bound, endpoint, number, policy.audit);
@@ -213,13 +217,28 @@ impl Policies {
 }
 
 impl Bound {
+    /// The slot whose map has a policy's rows.
+    fn slot_of(&self, policy: &CompiledPolicy, fingerprint: u64) -> Option<u32> {
+        let slots = self.by_rows.get(&fingerprint)?.iter().copied();
+        slots
+            .filter(|slot| {
+                let present = self.by_slot.get(slot);
+                present.is_some_and(|present| present.rows.are_of(policy))
+            })
+            .last()
+    }
+
     /// Takes in a map that this many endpoints have already.
-    fn enter(&mut self, slot: Slot, rows: Arc<Rows>, endpoints: usize) -> u32 {
-        self.by_rows.insert(Arc::clone(&rows), slot.number);
+    fn enter(&mut self, slot: Slot, rows: Rows, fingerprint: u64, endpoints: usize) -> u32 {
+        self.by_rows
+            .entry(fingerprint)
+            .or_default()
+            .push(slot.number);
         let in_use = InUse {
             map: slot.map,
             size: size(&rows.entries),
             rows,
+            fingerprint,
             endpoints,
         };
         self.by_slot.insert(slot.number, in_use);
@@ -248,8 +267,11 @@ impl Bound {
             return None;
         }
         let left = self.by_slot.remove(&slot)?;
-        if self.by_rows.get(&left.rows) == Some(&slot) {
-            self.by_rows.remove(&left.rows);
+        if let Some(slots) = self.by_rows.get_mut(&left.fingerprint) {
+            slots.retain(|it| *it != slot);
+            if slots.is_empty() {
+                self.by_rows.remove(&left.fingerprint);
+            }
         }
         Some(Slot {
             number: slot,

@@ -6,7 +6,7 @@
 
 use crate::{
     maps::FRAGMENTS,
-    packet::{IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_V6, Packet},
+    packet::{IS_ECHO_REPLY, IS_ECHO_REQUEST, IS_FIRST_FRAGMENT, IS_LATER_FRAGMENT, IS_V6, Packet},
 };
 use heddle_abi::{DropReason, FRAGMENT_SLOTS, FragmentEntry, FragmentKey};
 
@@ -52,6 +52,23 @@ pub fn find(packet: &mut Packet, endpoint: u32) -> Result<(), DropReason> {
     packet.tcp_flags_or_icmp_type = found.icmp_type;
     packet.kind = (packet.kind & !KEPT_KINDS) | (found.kind & KEPT_KINDS);
     Ok(())
+}
+
+/// As [`find`] for a later fragment where the node's policy is to decide (`host` is its endpoint id, else 0); where its
+/// first one is not known, `admit` says so.
+#[inline(always)]
+pub fn recall(packet: &mut Packet, host: u32) {
+    if host != 0 && packet.is(IS_LATER_FRAGMENT) {
+        let _ = find(packet, host);
+    }
+}
+
+/// Remembers a first fragment that passes without the node's policy, for those behind it.
+#[inline(always)]
+pub fn note(packet: &Packet, host: u32) {
+    if host != 0 && packet.is(IS_FIRST_FRAGMENT) {
+        remember(packet, host);
+    }
 }
 
 /// Remembers a first fragment that was admitted.

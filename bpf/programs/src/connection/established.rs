@@ -10,8 +10,11 @@
 //! two of its packets, so an end that opens more connections in a second than its share has places has the rest of
 //! them moved only if they are used for longer than a second.
 
+use super::{
+    Ends,
+    state::{is_established, is_reset},
+};
 use crate::{
-    connection::{Ends, is_established, is_reset},
     maps::{CONFIG, CONNECTIONS, ESTABLISHED, PROMOTIONS, SHARES},
     packet::TCP,
 };

@@ -3,7 +3,7 @@
 use crate::{
     neighbour,
     packet::{IS_V6, Packet},
-    peer::{self, Peer},
+    policy::peer::{self, Peer},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_tuple},

@@ -1,14 +1,14 @@
 //! Asking an endpoint's policy.
 
-use crate::{
-    maps::{BINDINGS, POLICIES, PolicyMap},
-    peer::Peer,
-};
+pub mod peer;
+
+use crate::maps::{BINDINGS, POLICIES, PolicyMap};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use heddle_abi::{
     ConnectionVerdict, DropReason, POLICY_FULL_PREFIX, POLICY_SLOT_NONE, POLICY_VERDICT_ALIAS,
-    POLICY_VERDICT_ALLOW, PolicyBinding, PolicyKey, PolicyValue,
+    POLICY_VERDICT_ALLOW, PolicyBinding, PolicyKey,
 };
+use peer::Peer;
 
 /// Which policy an endpoint has, and since which change.
 #[inline(always)]

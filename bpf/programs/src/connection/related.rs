@@ -6,14 +6,14 @@
 //! connection, with whoever its peer is now. Whatever else an ICMP error is, it is a message of its type, for
 //! policy to decide on.
 
+use super::{Ends, established, host::HOST, is_turned_back, key};
 use crate::{
-    connection::{self, Ends},
-    established,
-    host::HOST,
     maps::CONFIG,
     packet::{ICMP, ICMPV6, IS_V6, Packet, parse_quoted},
-    peer::{self, Peer},
-    policy,
+    policy::{
+        self,
+        peer::{self, Peer},
+    },
     report::Scratch,
 };
 use aya_ebpf::bindings::__sk_buff;
@@ -24,11 +24,11 @@ use heddle_abi::{
 };
 
 /// It is not about a connection that is in force.
-pub const UNRELATED: u32 = 0;
+pub const UNRELATED: i32 = 0;
 /// It goes with its connection, which was reported within this second.
-pub const TOLD: u32 = 1;
+pub const TOLD: i32 = 1;
 /// It goes with its connection, and is to be reported.
-pub const TO_TELL: u32 = 2;
+pub const TO_TELL: i32 = 2;
 
 /// Who may send an error of this type and code.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,11 +61,27 @@ fn sender(packet: &Packet) -> Sender {
 }
 
 /// Whether an ICMP error goes with a live connection (reference I12): one of this module's constants.
+#[inline(always)]
+pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, now: u32) -> i32 {
+    admit_error(skb, scratch, now)
+}
+
+/// [`admit`] as a subprogram.
 #[inline(never)]
-pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn admit_error(skb: *mut __sk_buff, scratch: *mut Scratch, now: u32) -> i32 {
+    // SAFETY: the verifier wants the check; the callers pass their own.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+        return UNRELATED;
+    };
     let Scratch {
-        flow, quoted, key, ..
+        flow,
+        ends,
+        quoted,
+        key: connection,
+        ..
     } = scratch;
+    let ends = &*ends;
     let sender = sender(&flow.packet);
     if sender == Sender::Nobody || parse_quoted(skb, &flow.packet, quoted).is_none() {
         return UNRELATED;
@@ -80,15 +96,17 @@ pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, ends: &Ends, now: u32) 
         }
         destination
     };
-    let quoted_source_is_low = connection::set_key(key, quoted);
-    let (Some(entry), _) = established::find(key) else {
+    let quoted_source_is_low = key::set_key(connection, quoted);
+    let (Some(entry), _) = established::find(connection) else {
         return UNRELATED;
     };
     // SAFETY: the entry stays readable and writable until the program ends.
     let entry = unsafe { &mut *entry };
     // The error travels against what it quotes.
     let is_reply = (entry.flags & CT_INITIATOR_IS_LOW != 0) == quoted_source_is_low;
-    if entry.expires < now || !is_in_force(entry, key, ends, is_reply, &peer, from_destination) {
+    if entry.expires < now
+        || !is_in_force(entry, connection, ends, is_reply, &peer, from_destination)
+    {
         return UNRELATED;
     }
     flow.flags |= EVENT_RELATED;
@@ -152,7 +170,11 @@ fn is_in_force(
     } else {
         0
     };
-    let receiver = ends.destination_endpoint;
+    let receiver = if is_reply && is_turned_back(entry, ends) {
+        0
+    } else {
+        ends.destination_endpoint
+    };
     still_allows(to.0, receiver, to.1, peer, key.protocol, port)
         && still_allows(
             from.0,

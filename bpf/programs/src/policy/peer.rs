@@ -4,11 +4,17 @@ use crate::maps::{ENDPOINTS, IPCACHE};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use heddle_abi::{Address, Endpoint, IPCACHE_REMOTE, IpcacheValue};
 
+/// A pod address that nobody is known to have, another node, and the numbers of label sets (reference 1.7).
+pub const UNMANAGED: u32 = 3;
+pub const REMOTE_NODE: u32 = 6;
+pub const CLUSTER_FIRST: u32 = 256;
+pub const CLUSTER_LAST: u32 = 65_535;
 /// World, the address family told apart (reference 1.7).
 const WORLD_IPV4: u32 = 9;
 const WORLD_IPV6: u32 = 10;
 
 /// One end of a packet.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Peer {
     pub identity: u32,

@@ -1,0 +1,93 @@
+//! The overlay: what stands in an outer header, and what is believed of it.
+
+use crate::{
+    memory,
+    packet::{Packet, UDP},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    helpers::generated::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
+};
+use heddle_abi::{Address, DropReason, OVERLAY_PORT};
+
+/// `skb->mark` of a packet whose tunnel key is set (Cilium's MARK_MAGIC_OVERLAY, reference 3.2).
+/// A pod cannot set it: the mark is cleared where a packet leaves the pod's namespace.
+pub const MARK_OVERLAY: u32 = 0x0400;
+
+/// The packet has the form of one that a node encapsulated. A later fragment has no port unless it was recalled.
+#[inline(always)]
+pub fn is_encapsulated(packet: &Packet) -> bool {
+    packet.protocol == UDP && packet.destination_port == OVERLAY_PORT.to_be()
+}
+
+/// What the outer header and the VNI say of the sender.
+pub struct OuterHeader {
+    pub node: Address,
+    pub identity: u32,
+}
+
+impl OuterHeader {
+    #[inline(always)]
+    pub fn of(skb: *mut __sk_buff) -> Result<Self, DropReason> {
+        // SAFETY: the helper writes a whole bpf_tunnel_key.
+        unsafe {
+            let mut key: bpf_tunnel_key = memory::zeroed();
+            let size = size_of::<bpf_tunnel_key>() as u32;
+            if bpf_skb_get_tunnel_key(skb, &raw mut key, size, 0) == 0 {
+                let word = key.__bindgen_anon_1.remote_ipv4.to_be();
+                return Ok(Self {
+                    node: Address::from_v4_word(word),
+                    identity: key.tunnel_id,
+                });
+            }
+            let flags = u64::from(BPF_F_TUNINFO_IPV6);
+            if bpf_skb_get_tunnel_key(skb, &raw mut key, size, flags) == 0 {
+                let words = key.__bindgen_anon_1.remote_ipv6;
+                return Ok(Self {
+                    node: Address { words },
+                    identity: key.tunnel_id,
+                });
+            }
+        }
+        Err(DropReason::ErrorRetrievingTunnelKey)
+    }
+}
+
+/// To another node, encapsulated, with the sender's identity as VNI.
+#[inline(always)]
+pub fn send(
+    skb: *mut __sk_buff,
+    node: &Address,
+    identity: u32,
+    overlay: u32,
+) -> Result<i32, DropReason> {
+    set_key(skb, node, identity)?;
+    // SAFETY: the context is the kernel's.
+    unsafe {
+        (*skb).mark = MARK_OVERLAY;
+        Ok(bpf_redirect(overlay, 0) as i32)
+    }
+}
+
+/// Writes the outer header's address and the identity beside the packet.
+#[inline(always)]
+pub fn set_key(skb: *mut __sk_buff, node: &Address, identity: u32) -> Result<(), DropReason> {
+    let mut key: bpf_tunnel_key = memory::zeroed();
+    key.tunnel_id = identity;
+    key.tunnel_ttl = 64;
+    // SAFETY: the union's fields are plain integers; the helper reads a whole bpf_tunnel_key.
+    unsafe {
+        let flags = if node.is_v4() {
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(node.words[3]);
+            u64::from(BPF_F_ZERO_CSUM_TX)
+        } else {
+            key.__bindgen_anon_1.remote_ipv6 = node.words;
+            u64::from(BPF_F_TUNINFO_IPV6)
+        };
+        if bpf_skb_set_tunnel_key(skb, &raw mut key, size_of::<bpf_tunnel_key>() as u32, flags) != 0
+        {
+            return Err(DropReason::ErrorRetrievingTunnelKey);
+        }
+    }
+    Ok(())
+}
