@@ -25,6 +25,9 @@ enum Command {
     /// A cluster on this machine: nodes and pods are network namespaces.
     #[command(subcommand)]
     Lab(commands::lab::Command),
+    /// Probes between test pods: who reaches whom, compared with what must be.
+    #[command(subcommand)]
+    Connectivity(commands::connectivity::Command),
     /// Questions about policy, answered from files: no root, no cluster, no network (`why` asks a live lab).
     #[command(subcommand)]
     Policy(commands::policy::Command),
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
+        Command::Connectivity(command) => commands::connectivity::run(command),
         Command::Policy(command) => commands::policy::run(command),
         Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),

@@ -192,6 +192,18 @@ pub enum LabError {
         /// What to try.
         help: String,
     },
+    /// It was ended from outside, by a signal.
+    #[error("{what} was interrupted")]
+    Interrupted {
+        /// What.
+        what: String,
+    },
+    /// A lab of another mode than a test is about.
+    #[error("this lab cannot be tested: {reason}")]
+    Untestable {
+        /// Why.
+        reason: String,
+    },
     /// An argument cannot be understood.
     #[error("{0}")]
     Usage(String),
@@ -280,6 +292,8 @@ impl LabError {
             Self::BadManifest(error) => error.code(),
             Self::NotFound { .. } => "lab/not-found",
             Self::Protected { .. } => "lab/protected",
+            Self::Interrupted { .. } => "lab/interrupted",
+            Self::Untestable { .. } => "lab/untestable",
             Self::Usage(_) => "lab/usage",
             Self::Start { .. } => "lab/cannot-start",
             Self::Cni { .. } => "lab/cni-failed",
@@ -331,6 +345,10 @@ impl LabError {
             Self::Config { .. } => {
                 "correct the setting; `heddle lab up --help` names the flags, docs/lab.md a file's keys"
                     .into()
+            }
+            Self::Interrupted { .. } => "what it made is removed; run it again".into(),
+            Self::Untestable { .. } => {
+                "bring up another lab without that setting: `heddle lab up --lab NAME`".into()
             }
             Self::Usage(_) => "`heddle lab --help` names the commands and their arguments".into(),
             Self::Host { .. } => {
