@@ -16,6 +16,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// How often, and after what pauses, a flow asks the busy ledger what nearly allowed it.
 const EXPLAIN_TRIES: u32 = 4;
@@ -28,13 +29,6 @@ pub(crate) enum Readiness {
     Starting(String),
     /// Everything that is wished is in force.
     Ready,
-}
-
-/// What the operator was told, and when it was tried last.
-#[derive(Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) report: Option<serde_json::Value>,
-    pub(crate) at: Option<Instant>,
 }
 
 /// What the agent's parts share.
@@ -53,11 +47,11 @@ pub(crate) struct Agent {
     /// What an operator should know; by subject.
     pub(crate) notices: Mutex<BTreeMap<&'static str, String>>,
     /// Store revision up to which everything is in force.
-    pub(crate) realised_revision: AtomicU64,
+    pub(crate) realised_revision: Arc<AtomicU64>,
+    /// Wakes those who look at the ledger for work.
+    pub(crate) changed: watch::Sender<()>,
     /// False while the store cannot be reached.
     pub(crate) store_reachable: AtomicBool,
-    /// What the operator was told of policies in force.
-    pub(crate) told: Mutex<Told>,
     turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
     unfinished: Mutex<BTreeMap<u16, Record>>,
     /// What the kernel or a damaged file holds without a record.
@@ -87,10 +81,14 @@ impl Agent {
                 config.state_dir.display()
             )
         })?;
+        let realised_revision = Arc::new(AtomicU64::new(0));
+        let changed = watch::Sender::new(());
         let ledger = Ledger::new(
             config.clone(),
             Arc::clone(&directory),
             Arc::clone(&datapath),
+            Arc::clone(&realised_revision),
+            changed.clone(),
         )
         .context("the kernel's ipcache cannot be read")?;
         let ledger = Arc::new(Mutex::new(ledger));
@@ -128,9 +126,9 @@ impl Agent {
                 "waiting for the store's first complete answer".to_owned(),
             )),
             notices: Mutex::default(),
-            realised_revision: AtomicU64::new(0),
+            realised_revision,
+            changed,
             store_reachable: AtomicBool::new(true),
-            told: Mutex::default(),
             turns: Mutex::default(),
             unfinished: Mutex::default(),
             orphans: Mutex::default(),

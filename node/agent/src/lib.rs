@@ -8,14 +8,16 @@
 mod agent;
 mod api;
 pub mod config;
+mod controller;
 pub mod directory;
 mod endpoint;
 pub mod flows;
-mod identity;
+mod identities;
 mod ipcache;
 mod ledger;
 pub mod metrics;
 mod sessions;
+mod status;
 mod telling;
 #[cfg(test)]
 mod testing;
@@ -103,16 +105,9 @@ pub async fn run(
         listener,
         shutdown.clone(),
     ));
-    tasks.spawn(watch::follow_addresses(
-        Arc::clone(&agent),
-        shutdown.clone(),
-    ));
-    tasks.spawn(watch::feel_pulse(Arc::clone(&agent), shutdown.clone()));
-    tasks.spawn(watch::collect_connections(
-        Arc::clone(&agent),
-        shutdown.clone(),
-    ));
-    tasks.spawn(watch::follow(Arc::clone(&agent), shutdown));
+    start(&mut tasks, &agent, &shutdown);
+    tasks.spawn(watch::probe_store(Arc::clone(&agent), shutdown.clone()));
+    tasks.spawn(watch::collect_connections(Arc::clone(&agent), shutdown));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the agent failed")?;
     }
@@ -120,6 +115,31 @@ pub async fn run(
     let _ = std::fs::remove_file(&socket);
     tracing::info!(node = %agent.config.node_name, "stopped; the datapath goes on");
     Ok(())
+}
+
+/// Starts what follows the store, and the controllers that do the rest.
+fn start(
+    tasks: &mut tokio::task::JoinSet<()>,
+    agent: &Arc<Agent>,
+    shutdown: &signal::Receiver<bool>,
+) {
+    tasks.spawn(watch::follow(Arc::clone(agent), shutdown.clone()));
+    tasks.spawn(watch::follow_addresses(Arc::clone(agent), shutdown.clone()));
+    macro_rules! controllers {
+        ($($controller:expr),* $(,)?) => {
+            $(tasks.spawn(controller::run($controller, Arc::clone(agent), shutdown.clone()));)*
+        };
+    }
+    controllers![
+        endpoint::Restoration,
+        endpoint::Removals,
+        endpoint::Publisher,
+        identities::Reasserter,
+        identities::Relabeler::default(),
+        status::Conditions,
+        status::Report::default(),
+        status::Gauges,
+    ];
 }
 
 /// One agent per state directory; the lock goes with the process.

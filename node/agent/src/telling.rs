@@ -1,72 +1,24 @@
-//! What the agent tells others about itself: gauges for metrics, and names for flows.
+//! Names for flows, and flows for those who ask on the socket.
 
-use crate::agent::Agent;
 use crate::api::FlowSource;
 use crate::directory::Directory;
 use crate::flows::{Devices, FlowHub};
 use crate::ledger::nearest::Denial;
-use crate::metrics::{AddressCount, IdentityCount};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_flow::{
     Asked, Denied, Direction as FlowDirection, NearestAllow, ObserveRequest, Peer, Policy,
     Resolver, Workload,
 };
-use heddle_ipam::Family;
-use heddle_model::{Identity, IdentityScope};
+use heddle_model::Identity;
 use heddle_policy::compiled::Direction;
 use heddle_policy::{Nearest, PolicyId, Term, Traffic};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Lines that wait for a slow observer.
 const LINES: usize = 256;
-
-impl Agent {
-    /// Brings the gauges up to date.
-    pub(crate) async fn update_metrics(&self) {
-        let (states, identities, policies, revision, not_in_force) = self
-            .on_ledger(|ledger| {
-                let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
-                for endpoint in ledger.endpoints.values() {
-                    *states.entry(endpoint.state()).or_default() += 1;
-                }
-                let mut identities = IdentityCount {
-                    node: ledger.engine.cidrs().len() as u64,
-                    ..IdentityCount::default()
-                };
-                for (identity, _) in ledger.engine.identities() {
-                    match identity.scope() {
-                        IdentityScope::Reserved => identities.reserved += 1,
-                        IdentityScope::Cluster => identities.cluster += 1,
-                        IdentityScope::Node | IdentityScope::Subject | IdentityScope::Other => {}
-                    }
-                }
-                (
-                    states.into_iter().collect::<Vec<_>>(),
-                    identities,
-                    ledger.policies.in_force() as u64,
-                    ledger.policy_revision,
-                    ledger.not_in_force_count() as u64,
-                )
-            })
-            .await;
-        self.metrics.set_endpoints(&states);
-        self.metrics.set_identities(identities);
-        self.metrics.set_policies(policies, revision);
-        self.metrics.set_not_in_force(not_in_force);
-        for (family, stats) in self.addresses.stats() {
-            self.metrics.set_addresses(AddressCount {
-                family: if family == Family::V4 { 4 } else { 6 },
-                used: stats.used,
-                resting: stats.resting,
-                free: stats.free,
-            });
-        }
-    }
-}
 
 /// Allows that a flow names as nearest at most.
 const MOST_NEAREST: usize = 3;

@@ -12,7 +12,9 @@ mod tests;
 
 pub(crate) use add::Step;
 pub(crate) use orphans::Orphan;
-pub(crate) use restore::as_compiled;
+pub(crate) use publish::Publisher;
+pub(crate) use remove::Removals;
+pub(crate) use restore::{Restoration, as_compiled};
 
 use crate::agent::Agent;
 use crate::ledger::Ledger;

@@ -3,17 +3,15 @@
 use super::Ledger;
 use super::audit::may_lock_out;
 use super::budget::made;
+use crate::status::conditions::pending::{PendingConditions, PolicyKey, Verdict, first_error};
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
-use heddle_kube::policy::{Problem, Severity, parse_policy};
+use heddle_kube::policy::{Problem, parse_policy};
 use heddle_kube::store::{Kind, Object};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{Peer, Peers, Policy, PolicyId, PolicyKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// Which policy object.
-pub(super) type PolicyKey = (Kind, NamespacedName);
 
 /// What is said of a policy whose addresses do not fit.
 pub(super) const TOO_MANY_CIDRS: &str = "the policies of its namespace name more addresses than fit, this one goes beyond: \
@@ -41,21 +39,12 @@ struct PolicyObject {
     conditions: Vec<Value>,
 }
 
-/// A status condition to be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ConditionWrite {
-    pub(crate) kind: Kind,
-    pub(crate) name: NamespacedName,
-    /// The whole list of conditions.
-    pub(crate) conditions: Value,
-}
-
 /// Every policy object.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
     objects: BTreeMap<PolicyKey, PolicyObject>,
     /// Conditions that objects should have and have not.
-    pub(crate) writes: BTreeMap<PolicyKey, ConditionWrite>,
+    pub(crate) conditions: PendingConditions,
     /// Where the last accepted versions of refused objects are kept over restarts.
     kept: PathBuf,
 }
@@ -64,7 +53,7 @@ impl PolicyTable {
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self {
             objects: BTreeMap::new(),
-            writes: BTreeMap::new(),
+            conditions: PendingConditions::default(),
             kept: state_dir.join("policies"),
         }
     }
@@ -100,13 +89,6 @@ impl PolicyTable {
     }
 }
 
-fn first_error(problems: &[Problem]) -> Option<&Problem> {
-    problems
-        .iter()
-        .find(|problem| problem.severity == Severity::Error)
-        .or_else(|| problems.first())
-}
-
 impl Ledger {
     pub(super) fn set_policy_object(&mut self, object: &Object) {
         let key = (object.kind, object.name.clone());
@@ -134,18 +116,27 @@ impl Ledger {
             }
             Err(problems) => self.refuse(&key, &mut known, problems),
         }
-        self.policy_revision = self.policy_revision.max(object.revision);
+        self.heard.note_policy(object.revision);
         self.tell_condition(&key, &known);
         self.policies.objects.insert(key, known);
     }
 
     fn tell_condition(&mut self, key: &PolicyKey, known: &PolicyObject) {
-        let fits = self.cidr_budget.admits(key);
-        if let Some(write) = condition(key, known, fits) {
-            self.policies.writes.insert(key.clone(), write);
+        let verdict = if known.problems.is_empty() {
+            if self.cidr_budget.admits(key) {
+                Verdict::InForce
+            } else {
+                Verdict::TooManyCidrs(TOO_MANY_CIDRS)
+            }
         } else {
-            self.policies.writes.remove(key);
-        }
+            Verdict::Refused {
+                problems: &known.problems,
+                has_accepted: known.accepted.is_some(),
+            }
+        };
+        self.policies
+            .conditions
+            .want(key, &verdict, &known.generation, &known.conditions);
     }
 
     fn put_in_force(
@@ -257,7 +248,7 @@ impl Ledger {
     ) {
         let key = (kind, name.clone());
         let _ = std::fs::remove_file(self.policies.kept_path(kind, name));
-        self.policies.writes.remove(&key);
+        self.policies.conditions.forget(&key);
         if let Some(known) = self.policies.objects.remove(&key) {
             for id in &known.ids {
                 self.touched.extend(self.engine.remove_policy(id));
@@ -265,7 +256,7 @@ impl Ledger {
         }
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
-        self.policy_revision = self.policy_revision.max(revision);
+        self.heard.note_policy(revision);
     }
 }
 
@@ -297,79 +288,4 @@ fn content_of(value: &Value) -> Value {
         }
     }
     content
-}
-
-/// The condition that the object should have, if it has it not. `fits` tells whether its addresses do.
-fn condition(key: &PolicyKey, known: &PolicyObject, fits: bool) -> Option<ConditionWrite> {
-    let (status, reason, message) = match first_error(&known.problems) {
-        None if !fits => (
-            "False",
-            "PolicyTooManyCidrs".to_owned(),
-            format!("[policy/too-many-cidrs] {TOO_MANY_CIDRS}"),
-        ),
-        None => (
-            "True",
-            "Accepted".to_owned(),
-            "the policy is enforced".to_owned(),
-        ),
-        Some(first) => {
-            let mut parts: Vec<String> = known
-                .problems
-                .iter()
-                .filter(|problem| problem.severity == Severity::Error)
-                .map(|problem| format!("[{}] {}: {}", problem.code, problem.field, problem.message))
-                .collect();
-            parts.push(
-                if known.accepted.is_some() {
-                    "the last accepted version stays in force"
-                } else {
-                    "the policy is not in force"
-                }
-                .to_owned(),
-            );
-            ("False", camel_case(first.code), parts.join("; "))
-        }
-    };
-    let generation = known.generation.clone();
-    let present = &known.conditions;
-    let is_ours = |condition: &Value| condition["type"] == "Valid";
-    if let Some(valid) = present.iter().find(|condition| is_ours(condition))
-        && valid["status"] == status
-        && valid["reason"] == reason.as_str()
-        && valid["message"] == message.as_str()
-        && (generation.is_null() || valid["observedGeneration"] == generation)
-    {
-        return None;
-    }
-    let mut valid = serde_json::json!({
-        "type": "Valid", "status": status, "reason": reason, "message": message,
-    });
-    if !generation.is_null() {
-        valid["observedGeneration"] = generation;
-    }
-    let mut conditions: Vec<Value> = present
-        .iter()
-        .filter(|one| !is_ours(one))
-        .cloned()
-        .collect();
-    conditions.push(valid);
-    Some(ConditionWrite {
-        kind: key.0,
-        name: key.1.clone(),
-        conditions: Value::Array(conditions),
-    })
-}
-
-/// `policy/unknown-entity` as a condition's reason: `PolicyUnknownEntity`.
-fn camel_case(code: &str) -> String {
-    code.split(|c: char| !c.is_ascii_alphanumeric())
-        .flat_map(|word| {
-            let mut letters = word.chars();
-            letters
-                .next()
-                .map(|first| first.to_ascii_uppercase())
-                .into_iter()
-                .chain(letters)
-        })
-        .collect()
 }

@@ -317,7 +317,7 @@ async fn ten_thousand_peers_and_two_hundred_policies_are_ready_soon() {
     // Agents before this one have written the conditions.
     eventually("quiet", || async {
         here.agent()
-            .on_ledger(|ledger| ledger.policies.writes.is_empty())
+            .on_ledger(|ledger| ledger.policies.conditions.is_empty())
             .await
     })
     .await;
@@ -513,7 +513,7 @@ async fn a_number_in_conflict_gives_strangers_nothing_and_the_conflict_ends() {
     assert_eq!(node.datapath.kernel().peers[&far].identity, held);
     let contested = node
         .agent()
-        .on_ledger(|ledger| ledger.contested_notice())
+        .on_ledger(|ledger| ledger.unsettled.contested_notice())
         .await;
     assert_eq!(contested, None);
 }
