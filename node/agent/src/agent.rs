@@ -4,7 +4,7 @@ use crate::config::AgentConfig;
 use crate::directory::Directory;
 use crate::endpoint::record::{AttachmentKey, Record, Records};
 use crate::endpoint::{Addresses, Step};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SharedLedger};
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::Datapath;
@@ -14,13 +14,9 @@ use heddle_model::LabelFilter;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tokio::sync::watch;
-
-/// How often, and after what pauses, a flow asks the busy ledger what nearly allowed it.
-const EXPLAIN_TRIES: u32 = 4;
-const EXPLAIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// How far the agent has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,7 +34,7 @@ pub(crate) struct Agent {
     pub(crate) datapath: Arc<dyn Datapath>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) ledger: Arc<SharedLedger>,
     pub(crate) identities: IdentityAllocator,
     pub(crate) label_filter: LabelFilter,
     pub(crate) records: Records,
@@ -91,23 +87,7 @@ impl Agent {
             changed.clone(),
         )
         .context("the kernel's ipcache cannot be read")?;
-        let ledger = Arc::new(Mutex::new(ledger));
-        let asked = Arc::downgrade(&ledger);
-        directory.set_explainer(move |denial| {
-            let ledger = asked.upgrade()?;
-            // Events do not wait: while the ledger is at work a flow goes without.
-            (0..EXPLAIN_TRIES).find_map(|attempt| {
-                if attempt > 0 {
-                    std::thread::sleep(EXPLAIN_PAUSE);
-                }
-                let ledger = match ledger.try_lock() {
-                    Err(TryLockError::WouldBlock) => return None,
-                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                    Ok(ledger) => ledger,
-                };
-                Some(ledger.nearest(denial))
-            })
-        });
+        let ledger = Arc::new(SharedLedger::new(ledger));
         let limits = IdentityLimits {
             per_namespace: config.max_identities_per_namespace as usize,
             new_per_minute: config.new_identities_per_minute,

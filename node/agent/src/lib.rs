@@ -11,6 +11,7 @@ pub mod config;
 mod controller;
 pub mod directory;
 mod endpoint;
+mod flow_resolver;
 pub mod flows;
 mod identities;
 mod ipcache;
@@ -18,7 +19,6 @@ mod ledger;
 pub mod metrics;
 mod sessions;
 mod status;
-mod telling;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -31,13 +31,13 @@ use agent::Agent;
 use anyhow::{Context, bail};
 use config::AgentConfig;
 use directory::Directory;
+use flow_resolver::{Explanations, Names};
 use flows::{Devices, FlowHub, HubOptions};
 use heddle_datapath::Datapath;
 use heddle_kube::process_lock::{ProcessLock, ProcessLockError};
 use heddle_kube::store::Store;
 use metrics::Metrics;
 use std::sync::Arc;
-use telling::Names;
 use tokio::sync::watch as signal;
 
 /// The agent's socket in its state directory.
@@ -84,20 +84,24 @@ pub async fn run(
         cluster: config.cluster.clone(),
         devices: Devices::new(),
     };
-    let hub = FlowHub::start(
-        Arc::clone(&datapath),
-        Arc::new(names),
-        Arc::clone(&metrics),
-        HubOptions::new(&config.node_name, config.flow_capacity),
-    )
-    .context("the thread that reads flows cannot be started")?;
-    let hub = Arc::new(hub);
-    let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
-
     let agent = endpoint::blocking(move || {
         Agent::new(config, store, datapath, directory, metrics).map(Arc::new)
     })
     .await?;
+    let explanations = Explanations {
+        ledger: Arc::clone(&agent.ledger),
+    };
+    let hub = FlowHub::start(
+        Arc::clone(&agent.datapath),
+        Arc::new(names),
+        Arc::new(explanations),
+        Arc::clone(&agent.metrics),
+        HubOptions::new(&agent.config.node_name, agent.config.flow_capacity),
+    )
+    .context("the threads that read flows cannot be started")?;
+    let hub = Arc::new(hub);
+    let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
+
     tracing::info!(node = %agent.config.node_name, socket = %socket.display(), "started");
     tasks.spawn(api::serve(
         Arc::clone(&agent),

@@ -199,11 +199,7 @@ impl Agent {
         work: impl FnOnce(&mut Ledger) -> T + Send + 'static,
     ) -> T {
         let ledger = std::sync::Arc::clone(&self.ledger);
-        blocking(move || {
-            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut ledger)
-        })
-        .await
+        blocking(move || work(&mut ledger.lock())).await
     }
 }
 

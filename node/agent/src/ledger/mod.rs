@@ -13,6 +13,7 @@ pub(crate) mod nearest;
 mod observe;
 mod policies;
 mod reconcile;
+mod shared;
 mod shortfall;
 #[cfg(test)]
 mod tenants;
@@ -42,6 +43,7 @@ pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
 pub(crate) use policies::{PolicyTable, outside_only};
 pub(crate) use reconcile::IPCACHE;
+pub(crate) use shared::SharedLedger;
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";

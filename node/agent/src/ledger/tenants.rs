@@ -106,8 +106,10 @@ async fn addresses_beyond_a_namespaces_budget_are_its_own_matter() {
         })
         .await;
     }
-    let web = valid(&node, Kind::NetworkPolicy, "shop", "web").await;
-    assert_eq!(web["status"], "True");
+    eventually("told on the object", || async {
+        valid(&node, Kind::NetworkPolicy, "shop", "web").await["status"] == "True"
+    })
+    .await;
     assert!(node.datapath.kernel().peers.len() < 120);
 
     // A restart comes to the same answer, and it heals by itself when the first goes.
