@@ -16,7 +16,7 @@ mod resolve;
 mod selector;
 mod time;
 
-pub use decode::{Context, decode};
+pub use decode::{Context, decode, denial};
 pub use filter::{Clause, Filter, FilterError, Matcher, ObserveRequest};
 pub use flags::{FilterBuilder, FilterFlag};
 pub use record::{

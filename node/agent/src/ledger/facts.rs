@@ -87,7 +87,7 @@ impl Ledger {
                 self.keep_group(name);
             }
         }
-        self.policies_heard = true;
+        self.heard.note_policy();
     }
 
     /// The addresses of a group fit now, or do not any more: then what is in force stays.
@@ -136,7 +136,7 @@ impl Ledger {
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
         self.touched.extend(self.engine.remove_cidr_group(name));
-        self.policies_heard = true;
+        self.heard.note_policy();
     }
 
     pub(super) fn set_service(&mut self, object: &Object) {
@@ -187,6 +187,6 @@ impl Ledger {
             None => self.engine.remove_service(name),
         };
         self.touched.extend(touched);
-        self.policies_heard = true;
+        self.heard.note_policy();
     }
 }

@@ -7,6 +7,9 @@ mod budget;
 mod claimed;
 mod claims;
 mod facts;
+#[cfg(test)]
+mod hanging;
+mod heard;
 mod host;
 pub(crate) mod nearest;
 mod observe;
@@ -14,7 +17,7 @@ mod policies;
 mod reconcile;
 #[cfg(test)]
 mod refused;
-pub(crate) mod report;
+mod shared;
 mod shortfall;
 #[cfg(test)]
 mod tenants;
@@ -25,22 +28,26 @@ mod transition;
 use crate::config::{AgentConfig, AllowLocalhost, Fabric};
 use crate::directory::{Directory, EndpointInfo, Listing, PolicyListing};
 use crate::endpoint::record::{AttachmentKey, Record};
+use crate::identities::unsettled::Unsettled;
 use crate::ipcache::{self, Base, Ipcache};
 use heddle_datapath::{Datapath, DatapathError, Facts};
-use heddle_kube::store::{Kind, Object};
+use heddle_kube::store::Object;
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::{CidrChange, CidrScope, CompiledPolicy, Engine};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 pub(crate) use facts::NamedFacts;
+pub(crate) use heard::Heard;
 pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
-pub(crate) use policies::{PolicyTable, outside_only};
+pub(crate) use policies::{PolicyKey, PolicyTable, outside_only};
 pub(crate) use reconcile::IPCACHE;
+pub(crate) use shared::SharedLedger;
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";
@@ -245,32 +252,22 @@ pub(crate) struct Ledger {
     cidr_changes: Vec<CidrChange>,
     ranges_changed: bool,
     routes: Option<Vec<(IpNet, IpAddr)>>,
-    /// Local endpoints whose labels have to be looked at again.
-    pub(crate) relabel: BTreeSet<u16>,
-    /// Local endpoints whose object in the store is to be written again.
-    pub(crate) republish: BTreeSet<u16>,
-    /// Identities of local endpoints whose number stands for other labels in the store, and these labels.
-    pub(crate) contested: BTreeMap<Identity, LabelSet>,
-    /// Identities of local endpoints whose objects are gone from the store and have to be made again.
-    pub(crate) reassert: BTreeSet<Identity>,
-    /// How far the watch was when the newest policy event had been said.
-    pub(crate) policy_revision: u64,
-    /// Policies, or what they refer to, were heard of since.
-    policies_heard: bool,
-    /// Objects said again since the watch started over.
-    repeated: Option<BTreeSet<(Kind, NamespacedName)>>,
-    /// Objects known per kind, to see what is gone after a watch started over.
-    known: BTreeSet<(Kind, NamespacedName)>,
+    pub(crate) unsettled: Unsettled,
+    pub(crate) heard: Heard,
     /// Failures of the last reconciliation, by object.
     pub(crate) failures: BTreeMap<String, String>,
     /// What did not fit in the last reconciliation, by object.
-    shortfalls: BTreeMap<String, Shortfall>,
-    /// Endpoints whose labels have no identity because of their namespace's limits: which limit, and since when.
-    pub(crate) identity_shortfalls: BTreeMap<u16, (String, Instant)>,
+    pub(crate) shortfalls: BTreeMap<String, Shortfall>,
     /// Number of cookies at which those that nobody bears are forgotten.
     cookies_due: usize,
     /// Before the former run's state is taken over nothing is written.
     pub(crate) restored: bool,
+    /// The former run's state is taken over, and new pods are served.
+    pub(crate) ready: bool,
+    /// Store revision up to which everything is in force.
+    realised: Arc<AtomicU64>,
+    /// Wakes those who look at the ledger for work.
+    changed: watch::Sender<()>,
 }
 
 impl Ledger {
@@ -279,6 +276,8 @@ impl Ledger {
         config: AgentConfig,
         directory: Arc<Directory>,
         datapath: Arc<dyn Datapath>,
+        realised: Arc<AtomicU64>,
+        changed: watch::Sender<()>,
     ) -> Result<Self, DatapathError> {
         let rows = datapath.peers()?;
         let mut engine = Engine::new();
@@ -305,8 +304,6 @@ impl Ledger {
             ipcache,
             namespaces: BTreeMap::new(),
             audit_namespaces: BTreeSet::new(),
-            contested: BTreeMap::new(),
-            reassert: BTreeSet::new(),
             nodes: BTreeMap::new(),
             device_addresses: BTreeSet::new(),
             pods: BTreeMap::new(),
@@ -323,18 +320,35 @@ impl Ledger {
             cidr_changes: Vec::new(),
             ranges_changed: true,
             routes: None,
-            relabel: BTreeSet::new(),
-            republish: BTreeSet::new(),
-            policy_revision: 0,
-            policies_heard: false,
-            repeated: None,
-            known: BTreeSet::new(),
+            unsettled: Unsettled::default(),
+            heard: Heard::default(),
             failures: BTreeMap::new(),
             shortfalls: BTreeMap::new(),
-            identity_shortfalls: BTreeMap::new(),
             cookies_due: reconcile::LEAST_COOKIES,
             restored: false,
+            ready: false,
+            realised,
+            changed,
         })
+    }
+
+    /// Everything that was heard is in force here, the labels of pods included.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ready
+            && self.heard.is_complete()
+            && !self.heard.is_starting_over()
+            && !self.is_behind()
+            && self.unsettled.relabel.is_empty()
+    }
+
+    /// Says so when everything that was heard is in force and known to the other nodes, and wakes whoever looks for
+    /// work.
+    pub(crate) fn tell(&self) {
+        if self.is_settled() && self.unsettled.is_empty() {
+            self.realised
+                .fetch_max(self.heard.revision(), Ordering::SeqCst);
+        }
+        self.changed.send_replace(());
     }
 
     /// This node, once the store has said it.
@@ -386,7 +400,7 @@ impl Ledger {
         if self.is_held_with_other_labels(&endpoint) {
             tracing::error!(endpoint = id, identity = %endpoint.identity, "another pod here has this identity with other labels: isolated until it has one of its own");
             endpoint.identity = Identity::INIT;
-            self.relabel.insert(id);
+            self.unsettled.relabel.insert(id);
         }
         self.ids.insert(id);
         self.keys.insert(endpoint.record.key.clone(), id);
@@ -397,8 +411,10 @@ impl Ledger {
         if self.stands_for_others(endpoint.identity, &endpoint.labels)
             && let Some(others) = self.engine.labels(endpoint.identity).cloned()
         {
-            self.contested.entry(endpoint.identity).or_insert(others);
-            self.relabel.insert(id);
+            if self.unsettled.contested(endpoint.identity).is_none() {
+                self.unsettled.contest(endpoint.identity, others);
+            }
+            self.unsettled.relabel.insert(id);
         }
         let former = self.endpoints.get(&id).map(|it| it.identity);
         if endpoint.identity != Identity::INIT {
@@ -483,9 +499,7 @@ impl Ledger {
             }
         }
         self.directory.set_endpoint(id, None);
-        self.relabel.remove(&id);
-        self.republish.remove(&id);
-        self.identity_shortfalls.remove(&id);
+        self.unsettled.forget(id);
         self.attend();
         self.left_identity(endpoint.identity);
         Some(endpoint)
@@ -549,7 +563,7 @@ impl Ledger {
         // Until local endpoints have left a number that stands for other labels, it must not give those who
         // have it elsewhere what these labels are allowed here. Not `unmanaged`: of such an address the tunnel
         // tells the identity.
-        let identity = if self.contested.contains_key(&endpoint.identity) {
+        let identity = if self.unsettled.contested(endpoint.identity).is_some() {
             Identity::INIT
         } else {
             endpoint.identity

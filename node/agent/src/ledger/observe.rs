@@ -12,43 +12,22 @@ use std::net::IpAddr;
 impl Ledger {
     /// Takes in one event. `Synced` after a `Restarted` removes what was not said again.
     pub(crate) fn observe(&mut self, event: Event) {
+        let gone = self.heard.note(&event);
         match event {
-            Event::Applied(object) => {
-                let key = (object.kind, object.name.clone());
-                if let Some(repeated) = &mut self.repeated {
-                    repeated.insert(key.clone());
-                }
-                self.known.insert(key);
-                self.applied(object);
-            }
-            Event::Deleted(object) => {
-                self.known.remove(&(object.kind, object.name.clone()));
-                self.deleted(object.kind, &object.name);
-            }
+            Event::Applied(object) => self.applied(object),
+            Event::Deleted(object) => self.deleted(object.kind, &object.name),
             Event::Restarted => {
-                self.repeated = Some(BTreeSet::new());
                 self.is_listing = true;
                 self.claims_heard += 1;
             }
-            Event::Synced { revision } => {
+            Event::Synced { .. } => {
                 self.is_listing = false;
-                if let Some(repeated) = self.repeated.take() {
-                    let gone: Vec<_> = self.known.difference(&repeated).cloned().collect();
-                    for (kind, name) in gone {
-                        self.known.remove(&(kind, name.clone()));
-                        self.deleted(kind, &name);
-                    }
+                for (kind, name) in gone {
+                    self.deleted(kind, &name);
                 }
-                if std::mem::take(&mut self.policies_heard) {
-                    self.policy_revision = self.policy_revision.max(revision);
-                }
+                self.heard.all_said();
             }
         }
-    }
-
-    /// True between a lost connection and its being made good.
-    pub(crate) fn is_starting_over(&self) -> bool {
-        self.repeated.is_some()
     }
 
     fn applied(&mut self, object: Object) {
@@ -108,7 +87,7 @@ impl Ledger {
                 self.remove_remote(name);
                 if let Some(here) = self.by_pod(name).filter(|it| it.attached && !it.leaving) {
                     // Whoever deleted it was wrong.
-                    self.republish.insert(here.record.endpoint);
+                    self.unsettled.republish.insert(here.record.endpoint);
                 }
             }
             _ => {}
@@ -132,7 +111,7 @@ impl Ledger {
             .iter()
             .filter(|(_, endpoint)| endpoint.record.pod.namespace == name)
             .map(|(id, _)| *id);
-        self.relabel.extend(here);
+        self.unsettled.relabel.extend(here);
     }
 
     fn set_node(&mut self, name: String, node: Option<NodeView>) {
@@ -189,7 +168,7 @@ impl Ledger {
         let here = object.value["spec"]["nodeName"].as_str() == Some(&self.config.node_name);
         let endpoint = self.by_pod(&object.name).map(|it| it.record.endpoint);
         if let Some(id) = endpoint {
-            self.relabel.insert(id);
+            self.unsettled.relabel.insert(id);
             let before = self.pods.get(&object.name);
             if before.is_none_or(|pod| is_on_audit(&pod.value) != is_on_audit(&object.value)) {
                 let identity = self.endpoints.get(&id).map(|endpoint| endpoint.identity);

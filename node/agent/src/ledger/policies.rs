@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Which policy object.
-pub(super) type PolicyKey = (Kind, NamespacedName);
+pub(crate) type PolicyKey = (Kind, NamespacedName);
 
 /// Open endpoints named beside a refused policy at most.
 const MOST_OPEN: usize = 8;
@@ -74,12 +74,12 @@ impl PolicyTable {
     }
 
     /// What is known of every object, as others can compare it.
-    pub(super) const fn observed(&self) -> &ObservedPolicies {
+    pub(crate) const fn observed(&self) -> &ObservedPolicies {
         &self.observed
     }
 
     /// Refused objects: whether an earlier version stays in force, and whether whom it selects is isolated.
-    pub(super) fn refused_objects(&self) -> impl Iterator<Item = (&PolicyKey, bool, bool)> {
+    pub(crate) fn refused_objects(&self) -> impl Iterator<Item = (&PolicyKey, bool, bool)> {
         let refused = self.objects.iter();
         let refused = refused.filter(|(_, known)| !known.problems.is_empty());
         refused.map(|(key, known)| {
@@ -104,6 +104,7 @@ impl PolicyTable {
     }
 }
 
+/// The first of these that is an error.
 fn first_error(problems: &[Problem]) -> Option<&Problem> {
     problems
         .iter()
@@ -138,7 +139,7 @@ impl Ledger {
             }
             Err(problems) => self.refuse(&key, &mut known, problems, &object.value),
         }
-        self.policies_heard = true;
+        self.heard.note_policy();
         self.policies.objects.insert(key, known);
     }
 
@@ -267,7 +268,7 @@ impl Ledger {
     }
 
     /// The endpoints that are open because a policy is refused, by policy.
-    pub(super) fn open_endpoints(&self) -> impl Iterator<Item = (&PolicyKey, OpenEndpoints)> {
+    pub(crate) fn open_endpoints(&self) -> impl Iterator<Item = (&PolicyKey, OpenEndpoints)> {
         let refused = self.policies.objects.iter();
         refused.filter_map(|(key, known)| {
             let isolation = known.isolation.as_ref()?;
@@ -303,7 +304,7 @@ impl Ledger {
         }
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
-        self.policies_heard = true;
+        self.heard.note_policy();
     }
 }
 

@@ -499,7 +499,7 @@ async fn a_number_in_conflict_gives_strangers_nothing_and_the_conflict_ends() {
     assert_eq!(node.datapath.kernel().peers[&far].identity, held);
     let contested = node
         .agent()
-        .on_ledger(|ledger| ledger.contested_notice())
+        .on_ledger(|ledger| ledger.unsettled.contested_notice())
         .await;
     assert_eq!(contested, None);
 }

@@ -1,4 +1,4 @@
-//! A store that can be cut off.
+//! A store that can be cut off, or whose writes hang.
 
 use async_trait::async_trait;
 use heddle_kube::store::memory::MemoryStore;
@@ -6,13 +6,15 @@ use heddle_kube::store::{Kind, Object, Scope, Store, StoreError, Version, Watch}
 use heddle_model::NamespacedName;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A store behind a wire; a watch that has begun goes on over a cut.
 #[derive(Clone)]
 pub(crate) struct FlakyStore {
     store: MemoryStore,
     down: Arc<AtomicBool>,
+    hanging: tokio::sync::watch::Sender<bool>,
+    refused_writes: Arc<AtomicUsize>,
 }
 
 impl FlakyStore {
@@ -20,11 +22,30 @@ impl FlakyStore {
         Self {
             store,
             down: Arc::default(),
+            hanging: tokio::sync::watch::Sender::new(false),
+            refused_writes: Arc::default(),
         }
     }
 
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on no write is answered, or all are again.
+    pub(crate) fn set_hanging(&self, hanging: bool) {
+        self.hanging.send_replace(hanging);
+    }
+
+    async fn reach_to_write(&self) -> Result<&MemoryStore, StoreError> {
+        let _ = self.hanging.subscribe().wait_for(|it| !it).await;
+        self.reach().inspect_err(|_| {
+            self.refused_writes.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
+    /// How many writes failed because the store was down.
+    pub(crate) fn refused_writes(&self) -> usize {
+        self.refused_writes.load(Ordering::SeqCst)
     }
 
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
@@ -50,11 +71,11 @@ impl Store for FlakyStore {
     }
 
     async fn create(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.reach()?.create(kind, value).await
+        self.reach_to_write().await?.create(kind, value).await
     }
 
     async fn update(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.reach()?.update(kind, value).await
+        self.reach_to_write().await?.update(kind, value).await
     }
 
     async fn apply_status(
@@ -64,7 +85,8 @@ impl Store for FlakyStore {
         manager: &str,
         status: Value,
     ) -> Result<Object, StoreError> {
-        self.reach()?
+        self.reach_to_write()
+            .await?
             .apply_status(kind, name, manager, status)
             .await
     }
@@ -75,7 +97,10 @@ impl Store for FlakyStore {
         name: &NamespacedName,
         version: Option<&Version>,
     ) -> Result<(), StoreError> {
-        self.reach()?.delete(kind, name, version).await
+        self.reach_to_write()
+            .await?
+            .delete(kind, name, version)
+            .await
     }
 
     fn watch(&self, scopes: &[Scope]) -> Watch {

@@ -3,10 +3,10 @@
 use super::{Cut, FakeDatapath, FlakyStore};
 use crate::agent::Agent;
 use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
+use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
 use crate::endpoint::Step;
 use crate::metrics::Metrics;
-use crate::watch;
 use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
 use heddle_kube::store::{Kind, Scope, Store};
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch as signal;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Longest wait for something that should happen; never reached when all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Running {
     agent: Arc<Agent>,
     stop: signal::Sender<bool>,
-    follower: JoinHandle<()>,
-    addresses: JoinHandle<()>,
+    tasks: JoinSet<()>,
 }
 
 /// A node.
@@ -165,23 +164,18 @@ impl Node {
             .unwrap(),
         );
         let (stop, shutdown) = signal::channel(false);
-        let follower = tokio::spawn(watch::follow(Arc::clone(&agent), shutdown.clone()));
-        let addresses = tokio::spawn(watch::follow_addresses(Arc::clone(&agent), shutdown));
-        self.running = Some(Running {
-            agent,
-            stop,
-            follower,
-            addresses,
-        });
+        let mut tasks = JoinSet::new();
+        crate::start(&mut tasks, &agent, &shutdown);
+        self.running = Some(Running { agent, stop, tasks });
     }
 
     /// Ends the agent as a kill does; its locks and memory are gone.
     pub(crate) async fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             running.stop.send_replace(true);
-            running.follower.abort();
-            let _ = running.follower.await;
-            let _ = running.addresses.await;
+            running.tasks.shutdown().await;
+            // What has begun on the ledger ends before another agent begins.
+            running.agent.on_ledger(|_| ()).await;
         }
     }
 
@@ -352,12 +346,29 @@ impl Node {
 }
 
 /// Waits until something is true.
-pub(crate) async fn eventually<F, Fut>(what: &str, mut holds: F)
+pub(crate) async fn eventually<F, Fut>(what: &str, holds: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    holds_within(PATIENCE, what, holds).await;
+}
+
+/// Waits until something is true, for less long than the agent waits for an answer of the store.
+pub(crate) async fn soon<F, Fut>(what: &str, holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    holds_within(STORE_TIMEOUT / 2, what, holds).await;
+}
+
+async fn holds_within<F, Fut>(time: Duration, what: &str, mut holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + time;
     while !holds().await {
         assert!(Instant::now() < deadline, "never {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,17 +1,88 @@
 //! What this node has in force of each policy: the operator sums up the nodes' reports on the policies.
 
-use super::Ledger;
-use super::policies::PolicyKey;
+use crate::agent::{Agent, MANAGER, within};
+use crate::controller::{Controller, Next, RETRY_INTERVAL, STORE_TIMEOUT};
+use crate::ledger::{Ledger, PolicyKey};
+use async_trait::async_trait;
 use heddle_kube::objects::NodePolicyReport;
 use heddle_kube::policy::report_key;
-use heddle_model::Identity;
+use heddle_kube::store::{Kind, StoreError};
+use heddle_model::{Identity, NamespacedName};
 use heddle_policy::PolicyId;
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Lock-outs that a report names at most.
 const MOST_LOCK_OUTS: usize = 32;
 /// Refused policies with open endpoints, and objects that do not fit, that a report names at most.
 const MOST_REFUSED: usize = 256;
+
+/// Least time between two reports of what is in force.
+const REPORT_INTERVAL: Duration = Duration::from_millis(900);
+
+/// Reports to the operator what is in force here.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// What was reported last.
+    reported: Option<NodePolicyReport>,
+    /// When that was tried.
+    at: Option<Instant>,
+}
+
+#[async_trait]
+impl Controller for Report {
+    async fn work(&mut self, agent: &Arc<Agent>) -> Next {
+        let rest = self
+            .at
+            .map(|at| REPORT_INTERVAL.saturating_sub(at.elapsed()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            return Next::After(rest);
+        }
+        let report = agent
+            .on_ledger(|ledger| ledger.is_settled().then(|| ledger.policy_report()))
+            .await;
+        let Some(report) = report.filter(|report| self.reported.as_ref() != Some(report)) else {
+            return Next::Change;
+        };
+        self.at = Some(Instant::now());
+        match write(agent, &report).await {
+            Ok(()) => {
+                self.reported = Some(report);
+                Next::Change
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what is in force is not reported yet");
+                Next::After(RETRY_INTERVAL)
+            }
+        }
+    }
+}
+
+async fn write(agent: &Agent, report: &NodePolicyReport) -> Result<(), StoreError> {
+    let name = NamespacedName::new("", &agent.config.node_name);
+    let kind = Kind::NodePolicyReport;
+    within(Instant::now() + STORE_TIMEOUT, async {
+        let apply = || {
+            let store = &agent.store;
+            store.apply_status(kind, &name, MANAGER, json!(report))
+        };
+        match apply().await {
+            Err(StoreError::NotFound { .. }) => {
+                let object = json!({
+                    "apiVersion": kind.api_version(), "kind": kind.name(),
+                    "metadata": { "name": name.name },
+                });
+                agent.store.create(kind, object).await?;
+                apply().await
+            }
+            other => other,
+        }
+    })
+    .await
+    .map(drop)
+}
 
 fn key(policy: &PolicyId) -> String {
     report_key(policy.kind.name(), &policy.namespace, &policy.name)
@@ -19,7 +90,7 @@ fn key(policy: &PolicyId) -> String {
 
 impl Ledger {
     /// The `status` of this node's NodePolicyReport.
-    pub(crate) fn policy_report(&self) -> NodePolicyReport {
+    fn policy_report(&self) -> NodePolicyReport {
         let mut subjects: BTreeMap<Identity, u64> = BTreeMap::new();
         for endpoint in self.endpoints.values() {
             if endpoint.policy.is_some() && endpoint.policy == endpoint.wished {
@@ -47,7 +118,7 @@ impl Ledger {
         let name = |(kind, name): &PolicyKey| report_key(kind.name(), &name.namespace, &name.name);
         let refused = || self.policies.refused_objects();
         NodePolicyReport {
-            revision: self.policy_revision,
+            revision: self.heard.policy_revision(),
             observed: self.policies.observed().digests(),
             endpoints,
             lock_outs,

@@ -1,72 +1,25 @@
-//! What the agent tells others about itself: gauges for metrics, and names for flows.
+//! Names for flows, and flows for those who ask on the socket.
 
-use crate::agent::Agent;
 use crate::api::FlowSource;
 use crate::directory::Directory;
-use crate::flows::{Devices, FlowHub};
+use crate::flows::{Devices, Explainer, FlowHub};
+use crate::ledger::SharedLedger;
 use crate::ledger::nearest::Denial;
-use crate::metrics::{AddressCount, IdentityCount};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_flow::{
     Asked, Denied, Direction as FlowDirection, NearestAllow, ObserveRequest, Peer, Policy,
     Resolver, Workload,
 };
-use heddle_ipam::Family;
-use heddle_model::{Identity, IdentityScope};
+use heddle_model::Identity;
 use heddle_policy::compiled::Direction;
 use heddle_policy::{Nearest, PolicyId, Term, Traffic};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Lines that wait for a slow observer.
 const LINES: usize = 256;
-
-impl Agent {
-    /// Brings the gauges up to date.
-    pub(crate) async fn update_metrics(&self) {
-        let (states, identities, policies, revision, not_in_force) = self
-            .on_ledger(|ledger| {
-                let mut states: BTreeMap<&'static str, u64> = BTreeMap::new();
-                for endpoint in ledger.endpoints.values() {
-                    *states.entry(endpoint.state()).or_default() += 1;
-                }
-                let mut identities = IdentityCount {
-                    node: ledger.engine.cidrs().len() as u64,
-                    ..IdentityCount::default()
-                };
-                for (identity, _) in ledger.engine.identities() {
-                    match identity.scope() {
-                        IdentityScope::Reserved => identities.reserved += 1,
-                        IdentityScope::Cluster => identities.cluster += 1,
-                        IdentityScope::Node | IdentityScope::Subject | IdentityScope::Other => {}
-                    }
-                }
-                (
-                    states.into_iter().collect::<Vec<_>>(),
-                    identities,
-                    ledger.policies.in_force() as u64,
-                    ledger.policy_revision,
-                    ledger.not_in_force_count() as u64,
-                )
-            })
-            .await;
-        self.metrics.set_endpoints(&states);
-        self.metrics.set_identities(identities);
-        self.metrics.set_policies(policies, revision);
-        self.metrics.set_not_in_force(not_in_force);
-        for (family, stats) in self.addresses.stats() {
-            self.metrics.set_addresses(AddressCount {
-                family: if family == Family::V4 { 4 } else { 6 },
-                used: stats.used,
-                resting: stats.resting,
-                free: stats.free,
-            });
-        }
-    }
-}
 
 /// Allows that a flow names as nearest at most.
 const MOST_NEAREST: usize = 3;
@@ -140,27 +93,6 @@ impl Resolver for Names {
             .collect()
     }
 
-    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
-        let (Some(direction), Ok(endpoint)) =
-            (side(denied.direction), u16::try_from(denied.endpoint))
-        else {
-            return Vec::new();
-        };
-        let denial = Denial {
-            endpoint,
-            direction,
-            generation: denied.generation,
-            peer: Identity(denied.peer),
-            address: denied.address,
-            traffic: Traffic {
-                protocol: denied.protocol,
-                port: denied.port,
-            },
-        };
-        let nearest = self.directory.nearest(&denial).into_iter();
-        nearest.take(MOST_NEAREST).map(nearest_allow).collect()
-    }
-
     fn interface(&self, index: u32) -> Option<String> {
         self.directory
             .interface(index)
@@ -180,6 +112,34 @@ impl Resolver for Names {
             asked.protocol,
             asked.port,
         )
+    }
+}
+
+/// What nearly allowed a flow, as the ledger says.
+pub(crate) struct Explanations {
+    pub(crate) ledger: Arc<SharedLedger>,
+}
+
+impl Explainer for Explanations {
+    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
+        let (Some(direction), Ok(endpoint)) =
+            (side(denied.direction), u16::try_from(denied.endpoint))
+        else {
+            return Vec::new();
+        };
+        let denial = Denial {
+            endpoint,
+            direction,
+            generation: denied.generation,
+            peer: Identity(denied.peer),
+            address: denied.address,
+            traffic: Traffic {
+                protocol: denied.protocol,
+                port: denied.port,
+            },
+        };
+        let nearest = self.ledger.lock_last().nearest(&denial).into_iter();
+        nearest.take(MOST_NEAREST).map(nearest_allow).collect()
     }
 }
 
@@ -253,5 +213,67 @@ impl FlowSource for Arc<FlowHub> {
                 status.sampled
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flows::HubOptions;
+    use crate::flows::simulated::{SimulatedKernel, denied};
+    use crate::testing::Node;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_busy_ledger_holds_up_no_event_but_those_that_it_is_asked_about() {
+        let node = Node::start().await;
+        let agent = node.agent();
+        let kernel = Arc::new(SimulatedKernel::default());
+        let hub = FlowHub::start(
+            Arc::<SimulatedKernel>::clone(&kernel),
+            Arc::new(Names {
+                directory: Arc::clone(&agent.directory),
+                cluster: "default".to_owned(),
+                devices: Devices::new(),
+            }),
+            Arc::new(Explanations {
+                ledger: Arc::clone(&agent.ledger),
+            }),
+            Arc::clone(&agent.metrics),
+            HubOptions::new("n1", 15),
+        )
+        .unwrap();
+        let request = serde_json::from_value(json!({ "follow": true })).unwrap();
+        let mut observation = hub.observe(request).unwrap();
+        let mut next_port = async || {
+            let next = tokio::time::timeout(Duration::from_secs(10), observation.next());
+            let response = next.await.unwrap().unwrap();
+            response.flow().unwrap().ports().unwrap().1
+        };
+
+        let (release, released) = channel::<()>();
+        let (hold, held) = channel();
+        let ledger = Arc::clone(&agent.ledger);
+        let holder = std::thread::spawn(move || {
+            let _ledger = ledger.lock();
+            hold.send(()).unwrap();
+            let _ = released.recv();
+        });
+        held.recv().unwrap();
+        let trace = heddle_abi::Event {
+            kind: heddle_abi::EVENT_TRACE,
+            ..denied(1, 2)
+        };
+        for _ in 0..3 {
+            kernel.send(&[denied(1, 1), trace]);
+            assert_eq!(next_port().await, 2);
+        }
+        drop(release);
+        holder.join().unwrap();
+        for _ in 0..3 {
+            assert_eq!(next_port().await, 1);
+        }
+        crate::endpoint::blocking(move || hub.stop()).await;
     }
 }
