@@ -21,6 +21,8 @@ pub(crate) type PolicyKey = (Kind, NamespacedName);
 
 /// Open endpoints named beside a refused policy at most.
 const MOST_OPEN: usize = 8;
+/// Refused policies whose open endpoints are looked for at most.
+const MOST_LOOKED_AT: usize = 256;
 
 /// What is known of a policy object.
 #[derive(Clone, Debug, Default)]
@@ -270,10 +272,16 @@ impl Ledger {
     /// The endpoints that are open because a policy is refused, by policy.
     pub(crate) fn open_endpoints(&self) -> impl Iterator<Item = (&PolicyKey, OpenEndpoints)> {
         let refused = self.policies.objects.iter();
-        refused.filter_map(|(key, known)| {
-            let isolation = known.isolation.as_ref()?;
+        let refused = refused.filter_map(|(key, known)| Some((key, known.isolation.as_ref()?)));
+        // However many there are, to look at them costs what some do.
+        refused.take(MOST_LOOKED_AT).filter_map(|(key, isolation)| {
+            let namespace = &key.1.namespace;
             let mut open = OpenEndpoints::default();
-            for endpoint in self.endpoints.values() {
+            let endpoints = self.endpoints.values();
+            let endpoints = endpoints.filter(|endpoint| {
+                namespace.is_empty() || endpoint.record.pod.namespace == *namespace
+            });
+            for endpoint in endpoints {
                 let Some(policy) = &endpoint.policy else {
                     continue;
                 };

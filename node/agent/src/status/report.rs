@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// Lock-outs that a report names at most.
 const MOST_LOCK_OUTS: usize = 32;
-/// Refused policies with open endpoints, and objects that do not fit, that a report names at most.
-const MOST_REFUSED: usize = 256;
+/// Objects that do not fit whose policies a report names at most.
+const MOST_SHORTFALLS: usize = 256;
 
 /// Least time between two reports of what is in force.
 const REPORT_INTERVAL: Duration = Duration::from_millis(900);
@@ -133,7 +133,6 @@ impl Ledger {
             not_in_force: self.policies_not_in_force(),
             open: self
                 .open_endpoints()
-                .take(MOST_REFUSED)
                 .map(|(key, open)| (name(key), open))
                 .collect(),
         }
@@ -142,7 +141,7 @@ impl Ledger {
     /// Why policies are not in force for an endpoint that they are about.
     fn policies_not_in_force(&self) -> BTreeMap<String, String> {
         let mut reasons = BTreeMap::new();
-        for (object, shortfall) in self.shortfalls.iter().take(MOST_REFUSED) {
+        for (object, shortfall) in self.shortfalls.iter().take(MOST_SHORTFALLS) {
             let about = shortfall.identity.map(|it| self.engine.policies_about(it));
             for policy in about.into_iter().flatten() {
                 reasons
