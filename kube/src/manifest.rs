@@ -97,7 +97,7 @@ impl ManifestError {
             Self::Empty { .. } | Self::TooDeep { .. } => "name a file, or a folder of manifests",
             Self::NoObject { .. } => "was it written, and is it the right file?",
             Self::Syntax { .. } => {
-                "check quotes, colons and indentation at that line; documents are parted by `---`"
+                "check quotes, colons and indentation at that line; documents are separated by `---`"
             }
             Self::NotAnObject { .. } => {
                 "each document is a mapping that starts with apiVersion and kind"

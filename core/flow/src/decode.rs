@@ -77,12 +77,12 @@ pub fn decode(event: &Event, context: &Context<'_>, resolver: &dyn Resolver) -> 
             own.id = event.endpoint;
         }
     }
-    judge(event, direction, resolver, &mut flow);
+    set_verdict(event, direction, resolver, &mut flow);
     flow
 }
 
 /// Fills verdict, reasons and the policies behind them.
-fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut Flow) {
+fn set_verdict(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut Flow) {
     let reply = is_reply(event);
     match event.kind {
         EVENT_DROP => {

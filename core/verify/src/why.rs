@@ -51,7 +51,7 @@ pub struct Realised {
 
 /// Who told what a node's datapath does.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Told {
+pub enum Reported {
     /// Its agent.
     Agent(Realised),
     /// The maps that its agent left pinned.
@@ -60,7 +60,7 @@ pub enum Told {
     Nothing,
 }
 
-impl Told {
+impl Reported {
     /// What was told.
     pub const fn realised(&self) -> Option<&Realised> {
         match self {
@@ -89,14 +89,14 @@ pub struct Difference {
 }
 
 /// Every difference at one end, the one that matters most first.
-pub fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> {
+pub fn differences(lab: &str, end: &End, told: &Reported) -> Vec<Difference> {
     let Some(answer) = told.realised() else {
         return Vec::new();
     };
     let node = &end.node;
     let start = format!("`heddle lab agent start {node} --lab {lab}` starts its agent");
     let look = match told {
-        Told::Maps(_) => start,
+        Reported::Maps(_) => start,
         _ => format!(
             "`heddle diff --node {node} --lab {lab}` shows what differs there, its agent's log why"
         ),
@@ -146,7 +146,7 @@ pub fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> {
             denies(realised),
             if wished == "deny" { "deny" } else { "allow" }
         );
-        if matches!(told, Told::Maps(_)) {
+        if matches!(told, Reported::Maps(_)) {
             message.push_str("; it enforces what it had when its agent ended");
         }
         add("verdict", wished.into(), realised.into(), message);
@@ -200,7 +200,7 @@ pub fn differences(lab: &str, end: &End, told: &Told) -> Vec<Difference> {
 /// Whether store and datapaths agree; `None` when a node could not be asked and the others agree.
 pub fn agrees<'a>(
     differences: &[Difference],
-    told: impl IntoIterator<Item = &'a Told>,
+    told: impl IntoIterator<Item = &'a Reported>,
 ) -> Option<bool> {
     if !differences.is_empty() {
         return Some(false);
@@ -332,7 +332,7 @@ mod tests {
             ),
         ];
         for (change, what, wished, had) in changes {
-            let told = Told::Agent(realised(change));
+            let told = Reported::Agent(realised(change));
             let found = differences("l", &end(Direction::Ingress, EntryVerdict::Allow), &told);
             assert_eq!(found.len(), 1, "{what}: {found:?}");
             let one = &found[0];
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_policy_is_not_judged_and_one_that_is_kept_off_is_told() {
+    fn a_node_without_a_policy_is_open_and_one_that_is_kept_off_is_named() {
         let own = End {
             is_node: true,
             pod: "node-2".into(),
@@ -358,7 +358,7 @@ mod tests {
             ..end(Direction::Ingress, EntryVerdict::Allow)
         };
         let host = realised(|it| (it.identity, it.has_policy) = (Some(1), false));
-        let told = Told::Agent(host.clone());
+        let told = Reported::Agent(host.clone());
         assert_eq!(differences("l", &own, &told), []);
         let kept_off = Realised {
             failure: Some("it would cut SSH".into()),
@@ -368,7 +368,7 @@ mod tests {
             verdict: EntryVerdict::Deny,
             ..own
         };
-        let found = differences("l", &denied, &Told::Agent(kept_off));
+        let found = differences("l", &denied, &Reported::Agent(kept_off));
         let what: Vec<&str> = found.iter().map(|one| one.what).collect();
         assert_eq!(what, ["verdict", "failure"]);
     }
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn an_agent_that_is_up_to_date_or_ahead_agrees() {
         for revision in [40, 99] {
-            let told = Told::Agent(realised(|it| it.revision = Some(revision)));
+            let told = Reported::Agent(realised(|it| it.revision = Some(revision)));
             let found = differences("l", &end(Direction::Ingress, EntryVerdict::Allow), &told);
             assert_eq!(found, []);
             assert_eq!(agrees(&found, [&told]), Some(true));
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn without_an_agent_the_maps_are_compared_and_without_both_nobody_knows() {
-        let maps = Told::Maps(realised(|it| (it.denied, it.revision) = (true, None)));
+        let maps = Reported::Maps(realised(|it| (it.denied, it.revision) = (true, None)));
         let found = differences("l", &end(Direction::Egress, EntryVerdict::Allow), &maps);
         assert_eq!(found.len(), 1);
         assert_eq!(
@@ -394,7 +394,7 @@ mod tests {
              enforces what it had when its agent ended"
         );
         assert!(found[0].help.contains("lab agent start node-2"));
-        let nothing = Told::Nothing;
+        let nothing = Reported::Nothing;
         let none = differences("l", &end(Direction::Egress, EntryVerdict::Allow), &nothing);
         assert_eq!(agrees(&none, [&nothing]), None);
         assert_eq!(agrees(&found, [&maps, &nothing]), Some(false));

@@ -185,7 +185,7 @@ mod tests {
         for number in 0..3 {
             quota.take(&labels("a", number), now).unwrap();
             quota.observe(Identity(300 + number), &labels("a", number), now);
-            // Told twice, counted once.
+            // Heard twice, counted once.
             quota.observe(Identity(300 + number), &labels("a", number), now);
         }
         let refused = quota.take(&labels("a", 3), now);

@@ -1,6 +1,6 @@
 //! The objects in memory and those who watch them: what both stores share.
 
-use super::objects::{Change, Outcome, Stored, Surroundings, Write, plan};
+use super::objects::{Change, Outcome, Stored, Write, WriteContext, plan};
 use super::scope::{Scopes, last_state};
 use super::{Kind, Object, Scope, StoreError};
 use heddle_model::NamespacedName;
@@ -57,30 +57,30 @@ impl Tables {
 
 /// What a watcher hears of one change.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct Notification {
     object: Arc<Object>,
     deleted: bool,
 }
 
 struct Watcher {
     scopes: Arc<Scopes>,
-    queue: mpsc::Sender<Told>,
+    queue: mpsc::Sender<Notification>,
 }
 
 impl Watcher {
     /// What this watcher hears of a change, if anything: what leaves its scopes is gone to it.
-    fn hears(&self, before: Option<&Stored>, change: &Change) -> Option<Told> {
+    fn hears(&self, before: Option<&Stored>, change: &Change) -> Option<Notification> {
         let object = change.object();
         if !change.deleted
             && let Some(object) = self.scopes.view(object)
         {
-            return Some(Told {
+            return Some(Notification {
                 object,
                 deleted: false,
             });
         }
         let last = self.scopes.view(&before?.object)?;
-        Some(Told {
+        Some(Notification {
             object: Arc::new(last_state(&last, &object.version)),
             deleted: true,
         })
@@ -101,7 +101,7 @@ pub(crate) struct Hub {
 }
 
 /// A watcher's list, the revision it was made at, and the changes since.
-type Subscription = (Vec<Arc<Object>>, u64, mpsc::Receiver<Told>);
+type Subscription = (Vec<Arc<Object>>, u64, mpsc::Receiver<Notification>);
 
 impl Hub {
     pub(crate) fn new(tables: Tables) -> Self {
@@ -220,7 +220,7 @@ impl<'a> Batch<'a> {
                 Some(staged) => staged.clone(),
                 None => self.hub.lookup(kind, name),
             };
-        match plan(write, lookup, self.revision + 1, &surroundings()?)? {
+        match plan(write, lookup, self.revision + 1, &context()?)? {
             Outcome::Unchanged(object) => Ok(object),
             Outcome::Changed(change) => {
                 self.revision += 1;
@@ -234,7 +234,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn surroundings() -> Result<Surroundings, StoreError> {
+fn context() -> Result<WriteContext, StoreError> {
     let mut entropy = [0; 16];
     getrandom::fill(&mut entropy).map_err(|error| StoreError::NotSaved {
         what: "a new object".into(),
@@ -243,13 +243,13 @@ fn surroundings() -> Result<Surroundings, StoreError> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_secs());
-    Ok(Surroundings { now, entropy })
+    Ok(WriteContext { now, entropy })
 }
 
 /// What a watcher hears, with the object still shared.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    Change(Told),
+    Change(Notification),
     Synced(u64),
     Restarted,
 }
@@ -257,7 +257,7 @@ pub(crate) enum Said {
 impl From<Said> for super::Event {
     fn from(said: Said) -> Self {
         match said {
-            Said::Change(Told { object, deleted }) => {
+            Said::Change(Notification { object, deleted }) => {
                 let object = Arc::unwrap_or_clone(object);
                 if deleted {
                     Self::Deleted(object)
@@ -279,7 +279,7 @@ pub(crate) struct Follower {
     list: std::vec::IntoIter<Arc<Object>>,
     /// Revision of the list while it is being said.
     listed: Option<u64>,
-    changes: mpsc::Receiver<Told>,
+    changes: mpsc::Receiver<Notification>,
     revision: watch::Receiver<u64>,
     /// Last revision said as synced.
     said: u64,
@@ -293,7 +293,7 @@ impl Follower {
     /// The next thing to say. Dropping the future before it is ready loses nothing.
     pub(crate) async fn next(&mut self) -> Said {
         if let Some(object) = self.list.next() {
-            return Said::Change(Told {
+            return Said::Change(Notification {
                 object,
                 deleted: false,
             });
@@ -340,7 +340,7 @@ impl Follower {
         }
     }
 
-    fn hear(&mut self, change: Told) -> Said {
+    fn hear(&mut self, change: Notification) -> Said {
         self.heard = true;
         Said::Change(change)
     }

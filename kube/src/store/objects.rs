@@ -67,8 +67,8 @@ pub(crate) enum Outcome {
     Changed(Change),
 }
 
-/// What only the store's surroundings know.
-pub(crate) struct Surroundings {
+/// What a write needs that only the store knows: the time, and random bytes.
+pub(crate) struct WriteContext {
     /// Seconds since 1970.
     pub(crate) now: u64,
     /// 16 random bytes for a new object's uid.
@@ -90,7 +90,7 @@ pub(crate) fn plan(
     write: Write,
     lookup: impl Fn(Kind, &NamespacedName) -> Option<Stored>,
     revision: u64,
-    surroundings: &Surroundings,
+    context: &WriteContext,
 ) -> Result<Outcome, StoreError> {
     let found = |kind: Kind, name: &NamespacedName| {
         lookup(kind, name).ok_or_else(|| StoreError::NotFound {
@@ -111,9 +111,9 @@ pub(crate) fn plan(
             }
             let metadata = metadata_of(&mut value);
             metadata.remove("managedFields");
-            metadata.insert("uid".into(), uid(surroundings.entropy).into());
+            metadata.insert("uid".into(), uid(context.entropy).into());
             metadata.insert("generation".into(), 1.into());
-            metadata.insert("creationTimestamp".into(), rfc3339(surroundings.now).into());
+            metadata.insert("creationTimestamp".into(), rfc3339(context.now).into());
             changed(kind, name, value, Arc::default(), revision)
         }
         Write::Update { kind, value } => {

@@ -31,7 +31,7 @@ const PROBES: [Probe; 4] = [
 
 /// How long an answer is waited for; a cell that differs is asked again with more.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(900);
-const MORE_PATIENCE: Duration = Duration::from_secs(5);
+const LONGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Somebody who connects and is connected to.
 struct End {
@@ -292,7 +292,7 @@ impl Bed {
             if doubtful.is_empty() {
                 continue;
             }
-            let again = self.live(v6, &doubtful, MORE_PATIENCE);
+            let again = self.live(v6, &doubtful, LONGER_TIMEOUT);
             let wrong: Vec<String> = doubtful
                 .iter()
                 .filter(|cell| paper[cell] != again[cell])

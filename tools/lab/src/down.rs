@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// How long killed processes may take to go.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long ended processes may take to leave the process table.
-const REAP_PATIENCE: Duration = Duration::from_secs(2);
+const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Removes everything of a lab; not existing is no error. Returns whether there was something.
 pub fn down(lab: &Lab) -> Result<bool, LabError> {
@@ -55,7 +55,7 @@ pub fn down(lab: &Lab) -> Result<bool, LabError> {
 
 /// Orphans stay in the process table until init reaps them, which it does in its own time.
 fn wait_until_reaped(processes: &[i32]) {
-    let end = Instant::now() + REAP_PATIENCE;
+    let end = Instant::now() + REAP_TIMEOUT;
     while processes
         .iter()
         .any(|process| Path::new(&format!("/proc/{process}")).exists())

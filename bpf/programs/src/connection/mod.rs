@@ -187,7 +187,10 @@ fn evaluate(
         };
         flow.direction = direction;
         flow.generation = generation;
-        flow.egress_cookie = cookie;
+        // Who denies is told where the ingress policy's rules are; what the egress policy allowed before stays.
+        if direction == DIRECTION_EGRESS {
+            flow.egress_cookie = cookie;
+        }
         flow.ingress_cookie = cookie;
         // Without a policy there is nothing to audit: that stays closed.
         if !binding.is_on_audit() || matches!(reason, DropReason::EpNotReady) {

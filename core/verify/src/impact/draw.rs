@@ -110,18 +110,18 @@ pub fn peers(sides: &mut Sides) -> Vec<String> {
             continue;
         };
         // To host policies nodes with other labels are others.
-        let judged = [node, &sides.after.nodes[after]].map(|node| node.labels.clone());
+        let evaluated = [node, &sides.after.nodes[after]].map(|node| node.labels.clone());
         let kind = node
             .addresses
             .iter()
             .flat_map(|address| of_both(sides, *address, CidrScope::InCluster))
             .collect();
-        let judged = if has_host_policies(sides) {
-            judged
+        let evaluated = if has_host_policies(sides) {
+            evaluated
         } else {
             Default::default()
         };
-        let count = nodes.entry((kind, judged)).or_default();
+        let count = nodes.entry((kind, evaluated)).or_default();
         *count += 1;
         if *count <= 2 {
             drawn.push(format!("host:{}", node.name));

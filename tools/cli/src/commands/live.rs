@@ -154,7 +154,7 @@ pub(crate) enum ConnectionCommand {
 }
 
 /// Where a command runs; tests bring their own.
-pub(crate) struct Surroundings<'a> {
+pub(crate) struct Environment<'a> {
     /// Where agents and labs keep their sockets.
     pub(crate) runtime: PathBuf,
     /// For data.
@@ -175,7 +175,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     let color = stdout.is_terminal() && !no_color;
     execute(
         command,
-        &mut Surroundings {
+        &mut Environment {
             runtime: Path::new(RUNTIME).to_owned(),
             out: &mut stdout.lock(),
             err: &mut std::io::stderr(),
@@ -187,7 +187,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
 }
 
 /// Runs a command and gives its exit code.
-pub(crate) fn execute(command: Command, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+pub(crate) fn execute(command: Command, around: &mut Environment<'_>) -> Result<u8, Failure> {
     match command {
         Command::Observe(arguments) => observe::run(*arguments, around),
         Command::Status(ask) => ask.told(status(&ask, around)),
@@ -248,7 +248,7 @@ fn ask_all(
     target: &Target,
     method: &str,
     params: &Value,
-    around: &mut Surroundings<'_>,
+    around: &mut Environment<'_>,
 ) -> Result<Answers, Failure> {
     let agents = target.find(&around.runtime)?;
     let several = matches!(agents, Agents::Lab(_));
@@ -297,7 +297,7 @@ fn ask_all(
     })
 }
 
-fn warn(around: &mut Surroundings<'_>, text: &str) {
+fn warn(around: &mut Environment<'_>, text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(around.err, "warning: {text}");
 }
@@ -312,7 +312,7 @@ const fn completeness(answers: &Answers) -> u8 {
 }
 
 /// Prints; a reader that has gone away is no failure.
-fn emit(around: &mut Surroundings<'_>, text: &str) -> Result<(), Failure> {
+fn emit(around: &mut Environment<'_>, text: &str) -> Result<(), Failure> {
     match writeln!(around.out, "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
             "output/failed",
@@ -324,7 +324,7 @@ fn emit(around: &mut Surroundings<'_>, text: &str) -> Result<(), Failure> {
 
 /// `status`: one agent's object; for a whole lab `{"nodes": [...]}`, where an agent that does not answer
 /// is `{"node", "ready": false, "error"}`.
-fn status(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+fn status(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let answers = ask_all(&ask.target, "status", &json!({}), around)?;
     let exit = completeness(&answers);
     let mut nodes: Vec<Value> = answers.given.into_iter().map(|(_, value)| value).collect();
@@ -342,7 +342,7 @@ fn status(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
 }
 
 /// `diff`: the differences of every node that was asked.
-fn diff(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+fn diff(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let answers = ask_all(&ask.target, "diff", &json!({}), around)?;
     let complete = completeness(&answers);
     let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
@@ -366,7 +366,7 @@ fn list(
     ask: &Ask,
     method: &str,
     params: &Value,
-    around: &mut Surroundings<'_>,
+    around: &mut Environment<'_>,
 ) -> Result<u8, Failure> {
     let (rows, exit) = rows(ask, method, params, around, |_| true)?;
     emit(
@@ -381,7 +381,7 @@ fn connections(
     ask: &Ask,
     endpoint: Option<u16>,
     all: bool,
-    around: &mut Surroundings<'_>,
+    around: &mut Environment<'_>,
 ) -> Result<u8, Failure> {
     let params = endpoint.map_or_else(|| json!({}), |id| json!({ "endpoint": id }));
     let lives = |row: &Value| all || row["remainingSeconds"] != 0;
@@ -397,7 +397,7 @@ fn connections(
 }
 
 /// The ipcache rows of an endpoint's own addresses.
-fn ipcache_of(ask: &Ask, id: u16, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+fn ipcache_of(ask: &Ask, id: u16, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let text = id.to_string();
     let is_meant = |row: &Value| is_endpoint(row, &text);
     let (endpoints, _) = rows(ask, "endpoint.list", &json!({}), around, is_meant)?;
@@ -435,7 +435,7 @@ fn get(
     ask: &Ask,
     what: &str,
     which: &str,
-    around: &mut Surroundings<'_>,
+    around: &mut Environment<'_>,
     is: impl Fn(&Value, &str) -> bool,
 ) -> Result<u8, Failure> {
     let method = format!("{what}.list");
@@ -465,7 +465,7 @@ fn rows(
     ask: &Ask,
     method: &str,
     params: &Value,
-    around: &mut Surroundings<'_>,
+    around: &mut Environment<'_>,
     keep: impl Fn(&Value) -> bool,
 ) -> Result<(Vec<Value>, u8), Failure> {
     let answers = ask_all(&ask.target, method, params, around)?;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// Time an agent has to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of one answer line at most: a full connection table fits several times.
 const MAX_LINE: u64 = 256 << 20;
 
@@ -59,8 +59,8 @@ impl Answer {
     pub(super) fn begin(agent: &Agent, method: &str, params: &Value) -> Result<Self, Failure> {
         let connect = || -> std::io::Result<UnixStream> {
             let mut stream = UnixStream::connect(&agent.socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+            stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
             let request = json!({"method": method, "params": params});
             stream.write_all(format!("{request}\n").as_bytes())?;
             Ok(stream)
@@ -92,7 +92,7 @@ impl Answer {
                     format!(
                         "{} did not answer within {} seconds",
                         self.agent,
-                        PATIENCE.as_secs()
+                        ANSWER_TIMEOUT.as_secs()
                     ),
                 )
                 .help("the agent's log says what it is busy with")

@@ -3,7 +3,7 @@
 use super::agents::{Agent, Agents, Target};
 use super::client::Answer;
 use super::flags::FilterFlags;
-use super::{Surroundings, warn};
+use super::{Environment, warn};
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::{Args, ValueEnum};
 use heddle_flow::print::{Form, Style};
@@ -166,7 +166,7 @@ impl Arguments {
 /// Prints responses in the form that was asked for.
 struct Printer<'a, 'b> {
     style: Style,
-    around: &'a mut Surroundings<'b>,
+    around: &'a mut Environment<'b>,
     /// The reader has gone away.
     closed: bool,
 }
@@ -226,12 +226,12 @@ enum News {
 }
 
 /// Runs the command and gives its exit code.
-pub(super) fn run(arguments: Arguments, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+pub(super) fn run(arguments: Arguments, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let json = arguments.output == Printed::Jsonpb;
     observe(&arguments, around).map_err(|failure| failure.json(json))
 }
 
-fn observe(arguments: &Arguments, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
+fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let request = arguments.request()?;
     let agents = arguments.target.find(&around.runtime)?;
     let several = matches!(&agents, Agents::Lab(agents) if agents.len() > 1);

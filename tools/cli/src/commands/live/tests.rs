@@ -81,7 +81,7 @@ impl Stage {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let outcome = execute(
             line.command,
-            &mut Surroundings {
+            &mut Environment {
                 runtime: self.folder.path().to_owned(),
                 out: &mut out,
                 err: &mut err,

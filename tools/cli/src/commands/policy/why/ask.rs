@@ -9,7 +9,7 @@ use heddle_model::Identity;
 use heddle_policy::RuleRef;
 use heddle_verify::{
     Cluster, Family, Holder, Named, Peer,
-    why::{End, Realised, Told},
+    why::{End, Realised, Reported},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, net::SocketAddr};
@@ -21,7 +21,7 @@ const MOST_CONNECTIONS: usize = 131_072;
 
 /// What a node's datapath does with the packet, and how that was learnt.
 pub(super) struct Reply {
-    pub(super) told: Told,
+    pub(super) told: Reported,
     /// As it was told; null when nobody could be asked.
     pub(super) answer: Value,
     /// Why the agent did not tell.
@@ -34,8 +34,8 @@ impl Reply {
         let realised = realised(&answer);
         Self {
             told: match problem {
-                None => Told::Agent(realised),
-                Some(_) => Told::Maps(realised),
+                None => Reported::Agent(realised),
+                Some(_) => Reported::Maps(realised),
             },
             answer,
             problem,
@@ -98,7 +98,7 @@ pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Quest
     match from_maps(live, wished, end, question) {
         Ok(answer) => Reply::of(answer, Some(failure.message)),
         Err(other) => Reply {
-            told: Told::Nothing,
+            told: Reported::Nothing,
             answer: Value::Null,
             problem: Some(format!("{}; {}", failure.message, other.message)),
         },

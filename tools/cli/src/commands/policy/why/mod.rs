@@ -21,7 +21,7 @@ use heddle_policy::{EntryVerdict, Traffic};
 use heddle_verify::{
     Answer, Cluster, Family, Named, Peer, Summary, common_family, decide as decide_pair, icmp,
     transport,
-    why::{self, AskedEnd, Difference, End, Told},
+    why::{self, AskedEnd, Difference, End, Reported},
 };
 use serde_json::{Value, json};
 use show::Paint;
@@ -36,7 +36,7 @@ use store::{Live, Wished};
 /// How long a difference must last to be told: a change that is on its way to the nodes is none.
 const SETTLING: Duration = Duration::from_secs(2);
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// `heddle why`.
 #[derive(Args)]
@@ -120,12 +120,12 @@ impl Why {
             let may_settle = findings.families.iter().any(|it| {
                 let mut ends = it.ends.iter();
                 !it.differences.is_empty()
-                    && ends.any(|(_, reply)| matches!(reply.told, Told::Agent(_)))
+                    && ends.any(|(_, reply)| matches!(reply.told, Reported::Agent(_)))
             });
             if !may_settle || Instant::now() >= until {
                 break findings;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         };
         let nodes: BTreeSet<String> = findings
             .families
@@ -397,13 +397,13 @@ fn family_value(one: &InFamily) -> Value {
         .iter()
         .map(|(end, reply)| {
             let mut value = match reply.told {
-                Told::Nothing => json!({}),
+                Reported::Nothing => json!({}),
                 _ => reply.answer.clone(),
             };
             let source = match reply.told {
-                Told::Agent(_) => "agent",
-                Told::Maps(_) => "maps",
-                Told::Nothing => "none",
+                Reported::Agent(_) => "agent",
+                Reported::Maps(_) => "maps",
+                Reported::Nothing => "none",
             };
             value["direction"] = json!(end.direction);
             value["node"] = json!(end.node);

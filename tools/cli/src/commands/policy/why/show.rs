@@ -5,7 +5,7 @@ use heddle_model::Identity;
 use heddle_policy::{Direction, RuleRef};
 use heddle_verify::{
     Family, Named, Summary,
-    why::{Difference, End, Told},
+    why::{Difference, End, Reported},
     word,
 };
 use serde_json::Value;
@@ -45,7 +45,7 @@ impl Paint {
 /// The nodes whose datapath nobody could be asked about: what follows is what policies say alone.
 pub(super) fn unasked(families: &[InFamily]) -> Vec<String> {
     let ends = families.iter().flat_map(|it| &it.ends);
-    let nobody = ends.filter(|(_, reply)| reply.told == Told::Nothing);
+    let nobody = ends.filter(|(_, reply)| reply.told == Reported::Nothing);
     let mut lines: Vec<String> = nobody
         .map(|(end, reply)| {
             let why = reply.problem.as_deref().unwrap_or("it cannot be asked");
@@ -173,7 +173,7 @@ pub(super) fn datapath(end: &End, reply: &Reply) -> Vec<String> {
         Direction::Ingress => "ingress",
     };
     let title = format!("  datapath of {}, {title} of {}", end.node, end.pod);
-    if reply.told == Told::Nothing {
+    if reply.told == Reported::Nothing {
         let why = reply.problem.as_deref().unwrap_or("nobody could be asked");
         return vec![format!("{title}: unknown, {why}")];
     }
@@ -181,7 +181,7 @@ pub(super) fn datapath(end: &End, reply: &Reply) -> Vec<String> {
     let verdict = answer["verdict"].as_str().unwrap_or("deny");
     let mut lines = Vec::new();
     let standing = match reply.told {
-        Told::Maps(_) => {
+        Reported::Maps(_) => {
             "its agent does not answer; read from the maps that it left pinned".to_owned()
         }
         _ => format!(
@@ -393,7 +393,7 @@ mod tests {
         let nothing = datapath(
             &end(),
             &Reply {
-                told: Told::Nothing,
+                told: Reported::Nothing,
                 answer: Value::Null,
                 problem: Some("no agent, no maps".into()),
             },

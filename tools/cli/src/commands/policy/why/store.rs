@@ -17,7 +17,7 @@ use heddle_verify::{Cluster, Placement};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long the store may take to tell all it has.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The lab that is asked.
 pub(super) struct Live {
@@ -67,7 +67,7 @@ impl Live {
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failure> {
         let mut watch = self.store.watch(&Scope::each(&Kind::OF_VERDICTS));
         let mut objects = BTreeMap::new();
-        let heard = tokio::time::timeout(PATIENCE, async {
+        let heard = tokio::time::timeout(STORE_TIMEOUT, async {
             while let Some(event) = watch.recv().await {
                 match event {
                     Event::Applied(object) => {
@@ -91,7 +91,7 @@ impl Live {
                     "the store of lab {} ({}) did not tell what it has within {} seconds",
                     self.lab.name(),
                     self.store.socket().display(),
-                    PATIENCE.as_secs()
+                    STORE_TIMEOUT.as_secs()
                 ),
             )
             .object(self.lab.name())

@@ -180,7 +180,7 @@ fn a_node_that_cannot_be_asked_is_told_before_what_the_policies_say() {
     let (mut found, ..) = families(&isolating(""), standing);
     for it in &mut found {
         for (_, reply) in &mut it.ends {
-            reply.told = Told::Nothing;
+            reply.told = Reported::Nothing;
             reply.problem = Some("it does not answer".to_owned());
         }
     }
