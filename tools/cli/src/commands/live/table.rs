@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
 /// Blanks between two columns.
-const BETWEEN: usize = 3;
+const BETWEEN: usize = 2;
 
 /// Columns that a method's rows have, in the order people read them. A row may have others: they follow
 /// in `wide`.
@@ -126,10 +126,9 @@ fn named_directions(row: Value) -> Value {
     Value::Object(fields)
 }
 
-/// Columns whose cells may be cut to fit a line; the rest is what rows are told apart by.
-const CUT: [&str; 3] = ["labels", "rules", "seenBy"];
-/// Characters that are left of a cell at least.
-const LEAST: usize = 12;
+/// Columns whose cells may be cut to fit a line, and the characters that are left of a cell at least; the rest is what
+/// rows are told apart by.
+const CUT: [(&str, usize); 4] = [("labels", 12), ("rules", 12), ("seenBy", 12), ("pod", 32)];
 
 /// Rows with these columns first; without a width, with all others, too.
 pub(super) fn with_columns(preferred: &[&str], rows: &[Value], width: Option<usize>) -> String {
@@ -181,11 +180,11 @@ fn fit(keys: &[String], lines: &mut [Vec<String>], width: usize) {
         if over == 0 {
             return;
         }
-        if !CUT.contains(&keys[column].as_str()) {
+        let Some((_, least)) = CUT.iter().find(|(key, _)| *key == keys[column]) else {
             continue;
-        }
+        };
         let is = longest(lines, column);
-        let may = is.saturating_sub(over).max(LEAST.min(is));
+        let may = is.saturating_sub(over).max((*least).min(is));
         for line in lines.iter_mut() {
             line[column] = cut(&line[column], may);
         }
@@ -328,9 +327,9 @@ mod tests {
             "state": "established", "packets": [491, 651], "bytes": [5, 6], "remainingSeconds": 21600});
         let text = of("bpf.ct", &[row], Some(120));
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert!(text.starts_with("NODE   PROTOCOL   SOURCE"), "{text}");
+        assert!(text.starts_with("NODE  PROTOCOL  SOURCE"), "{text}");
         assert!(
-            text.contains("PACKETS THERE   PACKETS BACK   BYTES THERE   BYTES BACK   EXPIRES"),
+            text.contains("PACKETS THERE  PACKETS BACK  BYTES THERE  BYTES BACK  EXPIRES"),
             "{text}"
         );
         assert_eq!(
