@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
 /// Blanks between two columns.
-const BETWEEN: usize = 2;
+const BETWEEN: usize = 3;
 
 /// Columns that a method's rows have, in the order people read them. A row may have others: they follow
 /// in `wide`.
@@ -128,7 +128,7 @@ fn named_directions(row: Value) -> Value {
 
 /// Columns whose cells may be cut to fit a line, and the characters that are left of a cell at least; the rest is what
 /// rows are told apart by.
-const CUT: [(&str, usize); 4] = [("labels", 12), ("rules", 12), ("seenBy", 12), ("pod", 32)];
+const CUT: [(&str, usize); 4] = [("labels", 10), ("rules", 10), ("seenBy", 10), ("pod", 24)];
 
 /// Rows with these columns first; without a width, with all others, too.
 pub(super) fn with_columns(preferred: &[&str], rows: &[Value], width: Option<usize>) -> String {
@@ -327,9 +327,9 @@ mod tests {
             "state": "established", "packets": [491, 651], "bytes": [5, 6], "remainingSeconds": 21600});
         let text = of("bpf.ct", &[row], Some(120));
         let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert!(text.starts_with("NODE  PROTOCOL  SOURCE"), "{text}");
+        assert!(text.starts_with("NODE   PROTOCOL   SOURCE"), "{text}");
         assert!(
-            text.contains("PACKETS THERE  PACKETS BACK  BYTES THERE  BYTES BACK  EXPIRES"),
+            text.contains("PACKETS THERE   PACKETS BACK   BYTES THERE   BYTES BACK   EXPIRES"),
             "{text}"
         );
         assert_eq!(

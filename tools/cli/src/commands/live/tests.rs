@@ -313,7 +313,7 @@ fn connections_name_their_protocol() {
     });
     let shown = stage.run(&["bpf", "ct", "list"]);
     assert!(
-        shown.out.contains("TCP") && shown.out.contains("PACKETS THERE  PACKETS BACK"),
+        shown.out.contains("TCP") && shown.out.contains("PACKETS THERE   PACKETS BACK"),
         "{}",
         shown.out
     );
