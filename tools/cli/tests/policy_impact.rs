@@ -298,9 +298,9 @@ fn a_wrong_question_says_why() {
             2,
         ),
         (vec!["--remove", "a/b/c/d"], "usage/object", 2),
-        (vec!["--change", "twice.yaml"], "manifest/duplicate", 1),
-        (vec!["--change", "bad.yaml"], "policy/unknown-field", 1),
-        (vec!["--change", "gone.yaml"], "manifest/unreadable", 1),
+        (vec!["--change", "twice.yaml"], "manifest/duplicate", 2),
+        (vec!["--change", "bad.yaml"], "policy/unknown-field", 2),
+        (vec!["--change", "gone.yaml"], "manifest/unreadable", 2),
         (
             vec!["--change", "shop.yaml", "--probe", "HTTP/1"],
             "usage/probe",

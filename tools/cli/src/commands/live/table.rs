@@ -126,10 +126,9 @@ fn named_directions(row: Value) -> Value {
     Value::Object(fields)
 }
 
-/// Columns whose cells may be cut to fit a line; the rest is what rows are told apart by.
-const CUT: [&str; 3] = ["labels", "rules", "seenBy"];
-/// Characters that are left of a cell at least.
-const LEAST: usize = 12;
+/// Columns whose cells may be cut to fit a line, and the characters that are left of a cell at least; the rest is what
+/// rows are told apart by.
+const CUT: [(&str, usize); 4] = [("labels", 10), ("rules", 10), ("seenBy", 10), ("pod", 24)];
 
 /// Rows with these columns first; without a width, with all others, too.
 pub(super) fn with_columns(preferred: &[&str], rows: &[Value], width: Option<usize>) -> String {
@@ -181,11 +180,11 @@ fn fit(keys: &[String], lines: &mut [Vec<String>], width: usize) {
         if over == 0 {
             return;
         }
-        if !CUT.contains(&keys[column].as_str()) {
+        let Some((_, least)) = CUT.iter().find(|(key, _)| *key == keys[column]) else {
             continue;
-        }
+        };
         let is = longest(lines, column);
-        let may = is.saturating_sub(over).max(LEAST.min(is));
+        let may = is.saturating_sub(over).max((*least).min(is));
         for line in lines.iter_mut() {
             line[column] = cut(&line[column], may);
         }
