@@ -83,7 +83,9 @@ fn check(fabric: &str) {
     is_clean(&lab);
 
     // node-1 loses its way to the others.
-    let _ = lab.on("node-1", "ip link set eth0 down").ok();
+    let _ = lab
+        .on("node-1", "ip route del default; ip -6 route del default")
+        .ok();
     let said = test(&lab, &[]);
     assert_eq!(said.code, 1, "{said:?}");
     let report = said.json();

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long what the test made may take to go.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a test is run.
 #[derive(Clone, Copy, Debug)]
