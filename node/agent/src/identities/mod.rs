@@ -67,7 +67,7 @@ impl Agent {
         let name = pod::name(value);
         let namespace = name.namespace.clone();
         let known = self
-            .on_ledger(move |ledger| ledger.namespaces.get(&namespace).cloned())
+            .on_ledger(move |ledger| ledger.pods.namespace(&namespace).cloned())
             .await;
         let namespace_labels = match known {
             Some(labels) => labels,

@@ -1,9 +1,9 @@
 //! The node's own policy: what host policies say of this node, and what they must not cut.
 
+use super::realised::as_compiled;
 use super::transition::truncated;
 use super::{Ledger, Shortfall};
 use crate::directory::PolicyListing;
-use crate::endpoint::as_compiled;
 use heddle_datapath::{Datapath, DatapathError};
 use heddle_model::Identity;
 use heddle_policy::{
@@ -189,13 +189,13 @@ impl Ledger {
                     pod: None,
                     identity: Some(Identity::OWN_NODE),
                 };
-                self.shortfalls.insert(NODE.to_owned(), shortfall);
+                self.failures.fall_short(NODE.to_owned(), shortfall);
             }
             Err(error) => {
                 self.host.in_doubt = true;
                 let reason = error.to_string();
                 tracing::error!(%reason, "host policy not in force");
-                self.failures.insert(NODE.to_owned(), reason);
+                self.failures.fail(NODE.to_owned(), reason);
             }
         }
     }

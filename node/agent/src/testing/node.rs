@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
 use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
-use crate::endpoint::Step;
+use crate::endpoint::step::Step;
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
