@@ -2,8 +2,10 @@
 
 use crate::config::AgentConfig;
 use crate::directory::Directory;
+use crate::endpoint::addresses::Addresses;
+use crate::endpoint::orphan::Orphan;
 use crate::endpoint::record::{AttachmentKey, Record, Records};
-use crate::endpoint::{Addresses, Step};
+use crate::endpoint::step::Step;
 use crate::ledger::{Ledger, SharedLedger};
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{ApiError, error_codes};
@@ -54,7 +56,7 @@ pub(crate) struct Agent {
     turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
     unfinished: Mutex<BTreeMap<u16, Record>>,
     /// What the kernel or a damaged file holds without a record.
-    pub(crate) orphans: Mutex<Vec<crate::endpoint::Orphan>>,
+    pub(crate) orphans: Mutex<Vec<Orphan>>,
     #[cfg(test)]
     pub(crate) faults: crate::testing::Faults,
 }
@@ -181,6 +183,15 @@ impl Agent {
         }
     }
 
+    /// Works on the ledger where blocking is fine.
+    pub(crate) async fn on_ledger<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ledger) -> T + Send + 'static,
+    ) -> T {
+        let ledger = Arc::clone(&self.ledger);
+        blocking(move || work(&mut ledger.lock())).await
+    }
+
     /// A step of an ADD has been done: the place where tests cut it short.
     #[cfg(not(test))]
     #[allow(clippy::unused_async)]
@@ -192,6 +203,18 @@ impl Agent {
     #[cfg(test)]
     pub(crate) async fn reach(&self, step: Step) -> Result<(), ApiError> {
         self.faults.reach(step).await
+    }
+}
+
+/// Runs what blocks away from the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The work panicked, or the runtime is going down: there is nobody to answer to.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

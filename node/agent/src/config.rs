@@ -1,6 +1,8 @@
 //! The agent's configuration file.
 
-use heddle_policy::{CidrLimits, Direction, EnforcementMode, Policy, protocol};
+use heddle_policy::{
+    CidrLimits, Direction, EnforcementMode, Peer, Peers, Policy, PolicyKind, protocol,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -173,9 +175,27 @@ impl CidrMatchMode {
     pub fn meant(self, policy: Policy) -> Policy {
         match self {
             Self::Specification => policy,
-            Self::Outside => crate::ledger::outside_only(policy),
+            Self::Outside => outside_only(policy),
         }
     }
+}
+
+/// Kubernetes' NetworkPolicy as Cilium reads it: `ipBlock` selects nobody inside the cluster (reference I1).
+fn outside_only(mut policy: Policy) -> Policy {
+    if policy.id.kind != PolicyKind::NetworkPolicy {
+        return policy;
+    }
+    let rules = policy.specs.iter_mut().flat_map(|spec| &mut spec.rules);
+    for rule in rules {
+        if let Peers::Terms(terms) = &mut rule.peers {
+            for term in terms {
+                if let Peer::Cidr(block) = term {
+                    block.in_cluster = false;
+                }
+            }
+        }
+    }
+    policy
 }
 
 /// Traffic of this node that no host policy may cut.

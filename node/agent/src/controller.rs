@@ -60,7 +60,9 @@ pub(crate) async fn run<C: Controller>(
             match next {
                 Next::After(_) => std::future::pending().await,
                 // The agent holds the sender.
-                _ => drop(changed.changed().await),
+                _ => {
+                    let _ = changed.changed().await;
+                }
             }
         };
         tokio::select! {

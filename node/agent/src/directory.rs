@@ -1,5 +1,7 @@
 //! Who is who, for those who describe flows: cheap to read from any thread, written by the agent only.
 
+use crate::addresses::prefixes::PrefixTable;
+use crate::lock_order::{Level, enter};
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::compiled::{CompiledPolicy, Direction};
 use heddle_policy::{PolicyId, RuleRef};
@@ -133,8 +135,7 @@ impl Shapes {
 #[derive(Default)]
 struct Tables {
     addresses: HashMap<IpAddr, Listing>,
-    /// Ranges, the longest prefixes first.
-    ranges: Vec<(IpNet, Identity)>,
+    ranges: PrefixTable<Identity>,
     labels: HashMap<Identity, Arc<LabelSet>>,
     endpoints: BTreeMap<u16, EndpointInfo>,
     /// Local pods' addresses.
@@ -170,11 +171,13 @@ impl Directory {
     }
 
     fn read<T>(&self, reading: impl FnOnce(&Tables) -> T) -> T {
+        let _held = enter(Level::Directory);
         // Writers never panic halfway through a row, so a poisoned table is still whole.
         reading(&self.tables.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn write<T>(&self, writing: impl FnOnce(&mut Tables) -> T) -> T {
+        let _held = enter(Level::Directory);
         writing(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -185,10 +188,7 @@ impl Directory {
             let (identity, pod, node) = match tables.addresses.get(&address) {
                 Some(listing) => (listing.identity, listing.pod.clone(), listing.node.clone()),
                 None => {
-                    let (_, identity) = tables
-                        .ranges
-                        .iter()
-                        .find(|(range, _)| range.contains(&address))?;
+                    let (_, identity) = tables.ranges.longest(address.into())?;
                     (*identity, None, None)
                 }
             };
@@ -290,8 +290,8 @@ impl Directory {
         });
     }
 
-    pub(crate) fn set_ranges(&self, mut ranges: Vec<(IpNet, Identity)>) {
-        ranges.sort_by_key(|(range, _)| std::cmp::Reverse(range.prefix_len()));
+    pub(crate) fn set_ranges(&self, ranges: impl IntoIterator<Item = (IpNet, Identity)>) {
+        let ranges = ranges.into_iter().collect();
         self.write(|tables| tables.ranges = ranges);
     }
 

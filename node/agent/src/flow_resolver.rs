@@ -274,6 +274,6 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(next_port().await, 1);
         }
-        crate::endpoint::blocking(move || hub.stop()).await;
+        crate::agent::blocking(move || hub.stop()).await;
     }
 }

@@ -5,6 +5,7 @@
 //! holds stays when the agent goes, and is taken over when it comes back.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod agent;
 mod api;
 pub mod config;
@@ -14,8 +15,8 @@ mod endpoint;
 mod flow_resolver;
 pub mod flows;
 mod identities;
-mod ipcache;
 mod ledger;
+mod lock_order;
 pub mod metrics;
 mod sessions;
 mod status;
@@ -84,7 +85,7 @@ pub async fn run(
         cluster: config.cluster.clone(),
         devices: Devices::new(),
     };
-    let agent = endpoint::blocking(move || {
+    let agent = agent::blocking(move || {
         Agent::new(config, store, datapath, directory, metrics).map(Arc::new)
     })
     .await?;
@@ -115,7 +116,7 @@ pub async fn run(
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the agent failed")?;
     }
-    endpoint::blocking(move || hub.stop()).await;
+    agent::blocking(move || hub.stop()).await;
     let _ = std::fs::remove_file(&socket);
     tracing::info!(node = %agent.config.node_name, "stopped; the datapath goes on");
     Ok(())

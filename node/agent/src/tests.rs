@@ -49,7 +49,7 @@ impl Daemon {
 
     async fn ask(&self, method: &'static str, params: Value) -> Result<Value, String> {
         let socket = self.socket.clone();
-        crate::endpoint::blocking(move || {
+        crate::agent::blocking(move || {
             heddle_cni::ask(&socket, method, params, Duration::from_secs(10))
                 .map_err(|error| format!("{error:?}"))
         })
@@ -72,7 +72,7 @@ impl Daemon {
                 format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={container}"),
             ),
         ]);
-        let outcome = crate::endpoint::blocking(move || {
+        let outcome = crate::agent::blocking(move || {
             heddle_cni::run(
                 &|name| variables.get(name).cloned(),
                 config.to_string().as_bytes(),

@@ -1,9 +1,8 @@
 //! Following the store: every change is taken in and brought into the kernel. This waits for nothing but the ledger:
 //! what needs the store afterwards is done by controllers (`controller.rs`).
 
-use crate::agent::{Agent, within};
+use crate::agent::{Agent, blocking, within};
 use crate::controller::{RETRY_INTERVAL, STORE_TIMEOUT, stopped};
-use crate::endpoint::blocking;
 use heddle_kube::store::{Event, Kind, Scope, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
@@ -77,7 +76,7 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>) {
             // Between a lost connection and its being made good the list is partial; what is added to it
             // counts, and nothing is missed by waiting for the rest.
             ledger.reconcile();
-            ledger.own_node().map(|node| node.pod_cidrs.clone())
+            ledger.nodes.own().map(|node| node.pod_cidrs.clone())
         })
         .await;
     if agent.is_ready() {

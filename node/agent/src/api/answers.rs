@@ -1,9 +1,10 @@
 //! `status`, endpoints, identities and nodes, as the contract prints them.
 
 use super::FlowSource;
-use crate::agent::{Agent, Readiness, lock};
-use crate::endpoint::{blocking, kernel_failure};
-use crate::ledger::{HostPolicy, Ledger, LocalEndpoint};
+use crate::agent::{Agent, Readiness, blocking, lock};
+use crate::endpoint::kernel_failure;
+use crate::endpoint::table::LocalEndpoint;
+use crate::ledger::{HostPolicy, Ledger};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::FeatureState;
 use heddle_model::{Identity, IdentityScope, NamespacedName};
@@ -53,7 +54,11 @@ pub(super) async fn status(
                     ledger.policies.in_force(),
                     host_policy(&ledger.host),
                     ledger.engine.identities().count(),
-                    ledger.failures.clone(),
+                    ledger
+                        .failures
+                        .iter()
+                        .map(|(object, reason)| format!("{object} is not as wished: {reason}"))
+                        .collect::<Vec<_>>(),
                     ledger
                         .policies
                         .refused()
@@ -81,11 +86,7 @@ pub(super) async fn status(
             })
             .await;
     warnings.extend(refused);
-    warnings.extend(
-        failures
-            .iter()
-            .map(|(object, reason)| format!("{object} is not as wished: {reason}")),
-    );
+    warnings.extend(failures);
     warnings.extend(not_in_force.iter().filter_map(|one| {
         let (object, reason) = (one["object"].as_str()?, one["reason"].as_str()?);
         Some(format!("{object} is not as wished: {reason}"))
@@ -202,11 +203,11 @@ pub(super) fn find_endpoint<'a>(
     params: &Value,
 ) -> Result<&'a LocalEndpoint, ApiError> {
     let by_text = |text: &str| match text.parse::<u16>() {
-        Ok(id) => ledger.endpoints.get(&id),
+        Ok(id) => ledger.endpoints.get(id),
         Err(_) => text
             .parse::<NamespacedName>()
             .ok()
-            .and_then(|name| ledger.by_pod(&name)),
+            .and_then(|name| ledger.endpoints.by_pod(&name)),
     };
     let wanted = ["id", "endpoint", "pod"]
         .into_iter()
@@ -217,7 +218,7 @@ pub(super) fn find_endpoint<'a>(
             number
                 .as_u64()
                 .and_then(|id| u16::try_from(id).ok())
-                .and_then(|id| ledger.endpoints.get(&id)),
+                .and_then(|id| ledger.endpoints.get(id)),
             number.to_string(),
         ),
         Some(Value::String(text)) => (by_text(text), text.clone()),

@@ -55,7 +55,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .map(|it| (it.facts.endpoint, it))
         .collect();
     for id in realised.keys() {
-        if !ledger.endpoints.contains_key(id) {
+        if !ledger.endpoints.contains(*id) {
             findings.add("endpoint", &id.to_string(), "present", &false, &true);
         }
     }
@@ -63,13 +63,13 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         .endpoints
         .iter()
         .filter(|(_, it)| it.attached)
-        .map(|(id, it)| (*id, it.record.pod.clone(), it.identity))
+        .map(|(id, it)| (id, it.record.pod.clone(), it.identity))
         .collect();
     for (id, pod, identity) in wished {
         let object = format!("{id} ({pod})");
         let facts = ledger
             .endpoints
-            .get(&id)
+            .get(id)
             .and_then(|endpoint| ledger.wished_facts(endpoint));
         match realised.get(&id) {
             None => {
@@ -87,10 +87,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         }
         // Compiled afresh: what was remembered could be wrong itself.
         let wished = ledger.engine.compile(identity);
-        let audit = ledger
-            .endpoints
-            .get(&id)
-            .is_some_and(|it| ledger.audits(it));
+        let audit = ledger.endpoints.get(id).is_some_and(|it| ledger.audits(it));
         let in_kernel = ledger.datapath.policy(id)?;
         policy("endpoint", &object, (&wished, audit), &in_kernel, findings);
     }

@@ -2,8 +2,8 @@
 //! connection it belongs to.
 
 use super::tables::{connection, port_range, protocol_name};
-use crate::agent::Agent;
-use crate::endpoint::{blocking, kernel_failure};
+use crate::agent::{Agent, blocking};
+use crate::endpoint::kernel_failure;
 use heddle_abi::HOST_ENDPOINT;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::{ConnectionRow, Facts, PeerRow, RealisedPolicy};
@@ -71,7 +71,7 @@ pub struct Standing {
     pub identity: Option<Identity>,
     /// Generation of its policy.
     pub generation: u32,
-    /// Whether it has a policy map. Without one everything of a pod is dropped, and nothing of a node is judged.
+    /// Whether it has a policy map. Without one everything of a pod is dropped, and nothing of a node is evaluated.
     pub has_policy: bool,
     /// Whether what its policy denies is told and passes.
     pub audit: bool,
@@ -280,9 +280,9 @@ pub(super) async fn lookup(agent: &Arc<Agent>, params: Value) -> Result<Value, A
     let is_node = question.address.is_none();
     let (state, failure, revision) = agent
         .on_ledger(move |ledger| {
-            let endpoint = known.and_then(|id| ledger.endpoints.get(&id));
+            let endpoint = known.and_then(|id| ledger.endpoints.get(id));
             (
-                endpoint.map(crate::ledger::LocalEndpoint::state),
+                endpoint.map(crate::endpoint::table::LocalEndpoint::state),
                 match ledger.host.lock_outs().first() {
                     Some(one) if is_node => Some(format!("it would cut {}", one.what)),
                     _ => endpoint.and_then(|it| it.failure.clone()),
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_judged_only_where_it_has_a_policy() {
+    fn a_node_is_evaluated_only_where_it_has_a_policy() {
         let held = Held {
             endpoints: &[],
             peers: &[peer_row("0.0.0.0/0", 9, 0)],

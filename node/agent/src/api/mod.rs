@@ -29,7 +29,7 @@ const MAX_CONNECTIONS: usize = 512;
 /// Bytes of a question at most.
 const MAX_QUESTION: u64 = 1024 * 1024;
 /// A reader that takes nothing for this long is given up.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -135,7 +135,7 @@ async fn converse(
 async fn say(writing: &mut (impl AsyncWriteExt + Unpin), value: &Value) -> std::io::Result<()> {
     let mut line = value.to_string();
     line.push('\n');
-    match tokio::time::timeout(WRITE_PATIENCE, writing.write_all(line.as_bytes())).await {
+    match tokio::time::timeout(WRITE_TIMEOUT, writing.write_all(line.as_bytes())).await {
         Ok(written) => written,
         Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
     }

@@ -1,8 +1,9 @@
 //! The kernel's maps, decoded.
 
 use super::answers::find_endpoint;
-use crate::agent::Agent;
-use crate::endpoint::{as_compiled, blocking, kernel_failure};
+use crate::agent::{Agent, blocking};
+use crate::endpoint::kernel_failure;
+use crate::ledger::as_compiled;
 use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY};
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::ConnectionRow;

@@ -1,9 +1,11 @@
 //! ADD: a transaction. Nothing passes before policy is in force, and what fails is undone in reverse.
 
+use super::kernel_failure;
 use super::record::{AttachmentKey, LinkRecord, Phase, Record};
-use super::{blocking, kernel_failure};
-use crate::agent::Agent;
-use crate::ledger::{IPCACHE, LocalEndpoint};
+use super::step::Step;
+use super::table::{LAST_ENDPOINT_ID, LocalEndpoint};
+use crate::agent::{Agent, blocking};
+use crate::ledger::IPCACHE;
 use heddle_cni::protocol::{AddParams, ApiError, AttachedAddress, Attachment, error_codes};
 use heddle_datapath::{LinkSpec, PodLink};
 use heddle_ipam::Family;
@@ -12,60 +14,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The steps of an ADD, in order; each names what has been done when it is reached.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Step {
-    /// Addresses are leased, in memory.
-    Leased,
-    /// The intent is on the disk.
-    Recorded,
-    /// The pod's labels have an identity.
-    Identified,
-    /// The link exists, its host side down.
-    LinkMade,
-    /// Policy, facts and ipcache rows are written.
-    InForce,
-    /// The endpoint is in the store.
-    Published,
-    /// Programs are attached, the link is up.
-    Attached,
-    /// The result is on the disk.
-    Committed,
-}
-
-impl Step {
-    /// Its name in metrics.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Leased => "address",
-            Self::Recorded => "record",
-            Self::Identified => "identity",
-            Self::LinkMade => "link",
-            Self::InForce => "policy",
-            Self::Published => "publish",
-            Self::Attached => "attach",
-            Self::Committed => "commit",
-        }
-    }
-
-    /// Every step, in order.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Leased,
-        Self::Recorded,
-        Self::Identified,
-        Self::LinkMade,
-        Self::InForce,
-        Self::Published,
-        Self::Attached,
-        Self::Committed,
-    ];
-}
-
 /// Seconds that the agent works on an ADD at most, however long the runtime would wait.
-const PATIENCE_SECONDS: u64 = 30;
+const ADD_TIMEOUT_SECONDS: u64 = 30;
 /// Seconds for a pod to appear in the store: the runtime may know it before the agent does.
-const POD_PATIENCE: Duration = Duration::from_secs(5);
+const POD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells how long each step of an ADD takes.
 struct Clock<'a> {
@@ -126,13 +78,13 @@ impl Agent {
         let turn = self.turn(&key);
         let _turn = turn.lock().await;
         let deadline =
-            Instant::now() + Duration::from_secs(params.deadline_seconds.min(PATIENCE_SECONDS));
+            Instant::now() + Duration::from_secs(params.deadline_seconds.min(ADD_TIMEOUT_SECONDS));
 
         self.finish_leftover(&key).await?;
         self.remove_orphan_of(&key).await?;
         let wanted = key.clone();
         let known = self
-            .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
+            .on_ledger(move |ledger| ledger.endpoints.by_key(&wanted).map(|it| it.record.clone()))
             .await;
         if let Some(record) = known {
             if record.netns == params.netns
@@ -192,15 +144,14 @@ impl Agent {
     ) -> Result<Attachment, ApiError> {
         let mut clock = Clock::start(self);
         let id = self
-            .on_ledger(crate::ledger::Ledger::take_id)
+            .on_ledger(|ledger| ledger.endpoints.take_id())
             .await
             .ok_or_else(|| {
                 ApiError::new(
                     "cni/no-endpoint",
                     format!(
                         "pod {}: this node has all of its {} endpoints",
-                        record.pod,
-                        crate::ledger::LAST_ENDPOINT_ID
+                        record.pod, LAST_ENDPOINT_ID
                     ),
                 )
                 .help("delete pods on this node, or lower the kubelet's maxPods")
@@ -266,7 +217,7 @@ impl Agent {
         clock.reach(Step::Committed).await?;
         let committed = record.clone();
         self.on_ledger(move |ledger| {
-            if let Some(endpoint) = ledger.endpoints.get_mut(&committed.endpoint) {
+            if let Some(endpoint) = ledger.endpoints.get_mut(committed.endpoint) {
                 endpoint.record = committed;
                 endpoint.attached = true;
             }
@@ -282,7 +233,7 @@ impl Agent {
         record: &Record,
         deadline: Instant,
     ) -> Result<(Identity, Arc<LabelSet>), ApiError> {
-        let patience = deadline.min(Instant::now() + POD_PATIENCE);
+        let patience = deadline.min(Instant::now() + POD_TIMEOUT);
         let labels = self
             .pod_labels(&record.pod, record.pod_uid.as_deref(), patience)
             .await?;
@@ -318,20 +269,20 @@ impl Agent {
                 }
                 ledger.add_endpoint(endpoint);
                 ledger.reconcile();
-                match ledger.endpoints.get(&id) {
+                match ledger.endpoints.get(id) {
                     Some(it)
                         if it.policy.is_some()
                             && (it.policy == it.wished || it.has_part_of_wished())
                             && it.facts.is_some() =>
                     {
                         // A failure elsewhere is tried again; only the ipcache concerns everybody.
-                        ledger.failures.get(IPCACHE).cloned()
+                        ledger.failures.of(IPCACHE).cloned()
                     }
                     Some(it) => Some(it.failure.clone().unwrap_or_else(|| {
                         ledger
                             .failures
-                            .values()
-                            .cloned()
+                            .iter()
+                            .map(|(_, reason)| reason.clone())
                             .collect::<Vec<_>>()
                             .join("; ")
                     })),

@@ -1,8 +1,7 @@
 //! CHECK: is the attachment as it was answered?
 
-use super::blocking;
 use super::record::AttachmentKey;
-use crate::agent::Agent;
+use crate::agent::{Agent, blocking};
 use heddle_cni::protocol::{ApiError, CheckParams, error_codes};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,7 +18,7 @@ impl Agent {
         let wished = || {
             let key = key.clone();
             self.on_ledger(move |ledger| {
-                let endpoint = ledger.by_key(&key)?;
+                let endpoint = ledger.endpoints.by_key(&key)?;
                 Some((endpoint.record.clone(), endpoint.facts.clone()))
             })
         };

@@ -1,49 +1,15 @@
 //! Endpoints of the kernel that no record names, and files that cannot be read: their addresses are nobody
 //! else's until they are gone.
 
-use super::record::{AttachmentKey, Records};
-use super::{blocking, kernel_failure};
-use crate::agent::{Agent, lock};
+use super::kernel_failure;
+use super::orphan::Orphan;
+use super::record::AttachmentKey;
+use crate::agent::{Agent, blocking, lock};
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::Facts;
-use heddle_ipam::Owner;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-/// An endpoint without a record, a file that cannot be read, or both.
-#[derive(Clone, Debug)]
-pub(crate) struct Orphan {
-    /// The kernel's endpoint, if it has one.
-    pub(crate) endpoint: Option<u16>,
-    /// The damaged file and its name without endings.
-    pub(crate) file: Option<(PathBuf, String)>,
-    /// Under whose name its addresses are reserved.
-    pub(crate) owner: Owner,
-}
-
-impl Orphan {
-    /// What the kernel has of an endpoint.
-    pub(super) fn of_kernel(facts: &Facts, file: Option<(PathBuf, String)>) -> Self {
-        Self {
-            endpoint: Some(facts.endpoint),
-            file,
-            // No container has such an id and interface.
-            owner: Owner::new(format!("endpoint {}", facts.endpoint), "kernel"),
-        }
-    }
-
-    fn tells_attachment(&self) -> bool {
-        let file = self.file.as_ref();
-        file.is_some_and(|(_, stem)| stem.contains('@'))
-    }
-
-    fn is_of(&self, key: &AttachmentKey) -> bool {
-        let file = self.file.as_ref();
-        file.is_some_and(|(_, stem)| Records::is_about(stem, key))
-    }
-}
 
 /// The addresses of facts.
 pub(super) fn addresses(facts: &Facts) -> impl Iterator<Item = IpAddr> + use<> {
@@ -78,7 +44,9 @@ impl Agent {
         let unknown: Vec<AttachmentKey> = self
             .on_ledger(move |ledger| {
                 let unknown = wanted.into_iter();
-                unknown.filter(|key| ledger.by_key(key).is_none()).collect()
+                unknown
+                    .filter(|key| ledger.endpoints.by_key(key).is_none())
+                    .collect()
             })
             .await;
         let unexplained = unknown
@@ -114,7 +82,8 @@ impl Agent {
             blocking(move || datapath.remove_endpoint(id))
                 .await
                 .map_err(|error| kernel_failure(&error).object(format!("endpoint {id}")))?;
-            self.on_ledger(move |ledger| ledger.free_id(id)).await;
+            self.on_ledger(move |ledger| ledger.endpoints.free_id(id))
+                .await;
             tracing::info!(endpoint = id, "removed from the kernel: no record names it");
         }
         self.addresses.release_owner(&orphan.owner, 0);

@@ -36,10 +36,11 @@ impl Agent {
             .on_ledger(move |ledger| {
                 let labels = ledger
                     .endpoints
-                    .get(&id)
+                    .get(id)
                     .map(|it| LabelSet::clone(&it.labels));
                 let node = ledger
-                    .own_node()
+                    .nodes
+                    .own()
                     .and_then(|node| node.underlay(ledger.config.fabric, true));
                 (labels.unwrap_or_default(), node)
             })
@@ -90,7 +91,7 @@ impl Agent {
             .on_ledger(|ledger| {
                 let due = ledger.unsettled.republish.begin(usize::MAX).into_iter();
                 let records = due.map(|id| {
-                    let endpoint = ledger.endpoints.get(&id)?;
+                    let endpoint = ledger.endpoints.get(id)?;
                     let mut record = endpoint.record.clone();
                     record.identity = endpoint.identity.0;
                     Some(record)
@@ -113,7 +114,7 @@ impl Agent {
                         Err(_) => ledger.unsettled.republish.failed(id),
                     }
                     ledger.tell();
-                    !ledger.endpoints.contains_key(&id)
+                    !ledger.endpoints.contains(id)
                 })
                 .await;
             // It was removed meanwhile, and may have been taken out of the store before it was written.

@@ -1,8 +1,8 @@
 //! DEL, GC, and undoing what a failed ADD did: all the same, and each part can be repeated.
 
+use super::kernel_failure;
 use super::record::{AttachmentKey, Phase, Record};
-use super::{blocking, kernel_failure};
-use crate::agent::Agent;
+use crate::agent::{Agent, blocking};
 use crate::controller::{Controller, Next, RETRY_INTERVAL};
 use async_trait::async_trait;
 use heddle_cni::pending;
@@ -50,7 +50,7 @@ impl Agent {
         let _ = self.finish_leftover(key).await;
         let wanted = key.clone();
         let known = self
-            .on_ledger(move |ledger| ledger.by_key(&wanted).map(|it| it.record.clone()))
+            .on_ledger(move |ledger| ledger.endpoints.by_key(&wanted).map(|it| it.record.clone()))
             .await;
         if let Some(record) = known {
             let _ = self.remove_record(record).await;
@@ -167,7 +167,8 @@ impl Agent {
         match &outcome {
             Ok(()) => {
                 self.removals(|removals| removals.remove(&id));
-                self.on_ledger(move |ledger| ledger.free_id(id)).await;
+                self.on_ledger(move |ledger| ledger.endpoints.free_id(id))
+                    .await;
                 tracing::info!(pod = %record.pod, endpoint = id, container = %record.key.container_id, "endpoint removed");
             }
             Err(error) => {

@@ -1,18 +1,20 @@
 //! Taking over what a former run left: endpoints keep what they have, leftovers go.
 
-use super::orphans::{Orphan, addresses};
+use super::addresses::owner;
+use super::kernel_failure;
+use super::orphan::Orphan;
+use super::orphans::addresses;
 use super::record::{AttachmentKey, DamagedRecord, LinkRecord, Phase, Record};
-use super::{blocking, kernel_failure, owner};
-use crate::agent::{Agent, Readiness, lock, within};
+use super::table::LocalEndpoint;
+use crate::agent::{Agent, Readiness, blocking, lock, within};
 use crate::controller::{Controller, Next, RETRY_INTERVAL};
-use crate::ledger::{Ledger, LocalEndpoint};
+use crate::ledger::{Ledger, as_compiled};
 use async_trait::async_trait;
 use heddle_cni::protocol::ApiError;
-use heddle_datapath::{RealisedEndpoint, RealisedPolicy};
+use heddle_datapath::RealisedEndpoint;
 use heddle_ipam::{Lease, Owner};
 use heddle_kube::store::{Kind, Scope};
 use heddle_model::{Identity, LabelSet, NamespacedName};
-use heddle_policy::{CompiledPolicy, Direction, EntryVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,7 +55,7 @@ fn what_is_missing(ledger: &Ledger) -> Option<&'static str> {
     if !ledger.heard.is_complete() {
         return Some("waiting for the store's first complete answer");
     }
-    match ledger.own_node() {
+    match ledger.nodes.own() {
         None => Some("waiting for its Node object in the store"),
         Some(node) if node.pod_cidrs.is_empty() => {
             Some("waiting for the operator to write spec.podCIDRs of its Node")
@@ -117,9 +119,9 @@ impl Agent {
         let blocks = self
             .on_ledger(move |ledger| {
                 for id in ids.into_iter().chain(kernel_ids) {
-                    ledger.reserve_id(id);
+                    ledger.endpoints.reserve_id(id);
                 }
-                ledger.own_node().map(|node| node.pod_cidrs.clone())
+                ledger.nodes.own().map(|node| node.pod_cidrs.clone())
             })
             .await
             .unwrap_or_default();
@@ -195,9 +197,9 @@ impl Agent {
         self.metrics.set_ready(true);
         let blocks = self
             .on_ledger(|ledger| {
-                ledger.ready = true;
+                ledger.progress.set_ready();
                 ledger.tell();
-                ledger.own_node().map(|node| node.pod_cidrs.clone())
+                ledger.nodes.own().map(|node| node.pod_cidrs.clone())
             })
             .await;
         // They may have changed meanwhile.
@@ -261,7 +263,7 @@ impl Agent {
                     }
                 }
                 ledger.unsettled.republish.extend(changed);
-                ledger.restored = true;
+                ledger.progress.set_restored();
                 ledger.reconcile()
             })
             .await;
@@ -283,7 +285,7 @@ impl Agent {
             .on_ledger(move |ledger| {
                 (
                     ledger.pods.get(&name).map(|pod| pod.value.clone()),
-                    ledger.namespaces.get(&name.namespace).cloned(),
+                    ledger.pods.namespace(&name.namespace).cloned(),
                     ledger.engine.labels(identity).cloned(),
                 )
             })
@@ -330,7 +332,7 @@ impl Agent {
             match blocking(move || datapath.attach(id, ifindex)).await {
                 Ok(()) => {
                     self.on_ledger(move |ledger| {
-                        if let Some(endpoint) = ledger.endpoints.get_mut(&id) {
+                        if let Some(endpoint) = ledger.endpoints.get_mut(id) {
                             endpoint.attached = true;
                         }
                     })
@@ -449,26 +451,4 @@ fn strings(list: &serde_json::Value) -> Vec<String> {
     items
         .filter_map(|item| Some(item.as_str()?.to_owned()))
         .collect()
-}
-
-/// A policy read back from the kernel. A direction is not enforced where the row for everybody stands.
-pub(crate) fn as_compiled(policy: RealisedPolicy) -> Option<CompiledPolicy> {
-    let audit = policy.audit;
-    let entries = policy.entries?;
-    let is_open = |direction: Direction| {
-        entries.iter().any(|entry| {
-            entry.key.direction == direction
-                && entry.key.identity == Identity::UNKNOWN
-                && entry.key.protocol == 0
-                && entry.cookie == 0
-                && entry.verdict == EntryVerdict::Allow
-        })
-    };
-    Some(CompiledPolicy {
-        ingress_enforced: !is_open(Direction::Ingress),
-        egress_enforced: !is_open(Direction::Egress),
-        entries,
-        aliases: policy.aliases,
-        audit,
-    })
 }

@@ -8,7 +8,7 @@ use heddle_kube::store::{Kind, Store};
 use heddle_model::{Identity, NamespacedName};
 use std::time::Duration;
 
-use super::Step;
+use super::step::Step;
 
 #[tokio::test]
 async fn an_add_is_in_force_and_repeats_its_answer() {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Pause between two looks for a pod that the store does not have yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Agent {
     /// The labels of a pod's identity, waiting for the pod to appear in the store until `deadline`. With
@@ -50,7 +50,7 @@ impl Agent {
                 Ok(_) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(store_failure(&error, &object)),
             }
-            if Instant::now() + LOOK_AGAIN >= deadline {
+            if Instant::now() + CHECK_INTERVAL >= deadline {
                 let with_uid = uid.map_or_else(String::new, |uid| format!(" with UID {uid}"));
                 return Err(ApiError::new(
                     error_codes::TRY_AGAIN,
@@ -59,7 +59,7 @@ impl Agent {
                 .object(object)
                 .help("create the Pod object first; if it was deleted, the runtime will give up by itself"));
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
@@ -67,7 +67,7 @@ impl Agent {
         let name = pod::name(value);
         let namespace = name.namespace.clone();
         let known = self
-            .on_ledger(move |ledger| ledger.namespaces.get(&namespace).cloned())
+            .on_ledger(move |ledger| ledger.pods.namespace(&namespace).cloned())
             .await;
         let namespace_labels = match known {
             Some(labels) => labels,

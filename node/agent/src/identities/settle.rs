@@ -111,7 +111,7 @@ struct Relabel {
 
 /// What is to be looked at; `None` where the endpoint needs nothing.
 fn relabel_of(ledger: &Ledger, id: u16) -> Option<Relabel> {
-    let endpoint = ledger.endpoints.get(&id)?;
+    let endpoint = ledger.endpoints.get(id)?;
     let contested = ledger.unsettled.contested(endpoint.identity).is_some()
         || endpoint.identity == Identity::INIT;
     let pod = ledger.pods.get(&endpoint.record.pod).filter(|pod| {
@@ -122,7 +122,7 @@ fn relabel_of(ledger: &Ledger, id: u16) -> Option<Relabel> {
     if pod.is_none() && !contested {
         return None;
     }
-    let namespace = ledger.namespaces.get(&endpoint.record.pod.namespace);
+    let namespace = ledger.pods.namespace(&endpoint.record.pod.namespace);
     Some(Relabel {
         endpoint: id,
         pod: pod.cloned(),
@@ -141,10 +141,8 @@ impl Agent {
             .on_ledger(|ledger| {
                 let mut due = Vec::new();
                 for identity in ledger.unsettled.reassert.begin(usize::MAX) {
-                    let mut bearers = ledger.endpoints.values();
-                    let bearer = bearers.find(|it| it.identity == identity);
-                    match bearer.filter(|it| !it.labels.is_empty()) {
-                        Some(bearer) => due.push((identity, Arc::clone(&bearer.labels))),
+                    match ledger.endpoints.labels_of(identity) {
+                        Some(labels) => due.push((identity, labels)),
                         // Nobody can say what it stands for.
                         None => ledger.unsettled.reassert.failed(identity),
                     }
@@ -242,7 +240,7 @@ impl Agent {
                 ledger.relabel_endpoint(id, identity, labels);
                 ledger.unsettled.republish.insert(id);
                 ledger.reconcile();
-                let endpoint = ledger.endpoints.get(&id);
+                let endpoint = ledger.endpoints.get(id);
                 let attached = endpoint.filter(|it| it.attached && !it.leaving);
                 Ok(attached.map(|it| it.record.clone()))
             })

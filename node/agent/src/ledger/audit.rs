@@ -1,7 +1,8 @@
 //! Whose policies are on audit: what they deny is told, and passes.
 
-use super::{Ledger, LocalEndpoint};
+use super::Ledger;
 use crate::config::PolicyAudit;
+use crate::endpoint::table::LocalEndpoint;
 use serde_json::Value;
 
 /// Annotation of a Pod or a Node whose policy is to be on audit, with the value `true`.
@@ -18,7 +19,7 @@ impl Ledger {
     /// Whether the node's own policy is on audit.
     pub(super) fn audits_node(&self) -> bool {
         self.config.policy_audit != PolicyAudit::None
-            || self.own_node().is_some_and(|node| node.on_audit)
+            || self.nodes.own().is_some_and(|node| node.on_audit)
     }
 
     /// Whether an endpoint's policy is on audit. A Pod's annotation alone is not enough: who may write Pods
@@ -39,7 +40,7 @@ impl Ledger {
             return Some("the agent's setting allowPodAudit is off".to_owned());
         }
         let namespace = &endpoint.record.pod.namespace;
-        if !self.audit_namespaces.contains(namespace) {
+        if !self.pods.allows_audit(namespace) {
             return Some(format!(
                 "Namespace {namespace} is not annotated {ALLOW_AUDIT}: \"true\""
             ));
@@ -76,12 +77,7 @@ impl Ledger {
 
     /// Whether a Namespace lets its pods be on audit.
     pub(super) fn set_audit_namespace(&mut self, name: &str, allows: bool) {
-        let changed = if allows {
-            self.audit_namespaces.insert(name.to_owned())
-        } else {
-            self.audit_namespaces.remove(name)
-        };
-        if changed {
+        if self.pods.set_allows_audit(name, allows) {
             let here = self.endpoints.values();
             let here = here.filter(|it| it.record.pod.namespace == name);
             self.touched.extend(here.map(|it| it.identity));

@@ -14,7 +14,8 @@ impl Ledger {
         }
         let is_other = |known: &LabelSet| known != labels;
         // While one of two has it here the other does not get it, whatever the store says by now.
-        self.local_labels(identity)
+        self.endpoints
+            .labels_of(identity)
             .is_some_and(|held| is_other(&held))
             || match self.unsettled.contested(identity) {
                 Some(others) => is_other(others),
@@ -22,18 +23,10 @@ impl Ledger {
             }
     }
 
-    /// The labels of the local endpoints that have an identity.
-    fn local_labels(&self, identity: Identity) -> Option<Arc<LabelSet>> {
-        let mut endpoints = self.endpoints.values();
-        endpoints
-            .find(|it| it.identity == identity && !it.labels.is_empty())
-            .map(|it| Arc::clone(&it.labels))
-    }
-
     /// An identity's labels as the store says them. Where local endpoints have the number with other labels,
     /// they keep these, and are moved to a number of their own.
     pub(crate) fn set_identity(&mut self, identity: Identity, labels: LabelSet) {
-        if let Some(held) = self.local_labels(identity)
+        if let Some(held) = self.endpoints.labels_of(identity)
             && *held != labels
         {
             self.contest(identity, labels);
@@ -59,7 +52,7 @@ impl Ledger {
         self.unsettled.reassert.remove(identity);
         let bearers = self.endpoints.iter();
         let bearers = bearers.filter(|(_, it)| it.identity == identity);
-        self.unsettled.relabel.extend(bearers.map(|(id, _)| *id));
+        self.unsettled.relabel.extend(bearers.map(|(id, _)| id));
         if self.unsettled.contested(identity) == Some(&labels) {
             return;
         }
@@ -73,7 +66,9 @@ impl Ledger {
 
     /// A number went to others, whose labels the watch has not said or nobody can read: its endpoints get another.
     pub(crate) fn give_up_identity(&mut self, identity: Identity) {
-        if self.unsettled.contested(identity).is_none() && self.local_labels(identity).is_some() {
+        if self.unsettled.contested(identity).is_none()
+            && self.endpoints.labels_of(identity).is_some()
+        {
             self.contest(identity, LabelSet::new());
         }
     }
@@ -87,7 +82,7 @@ impl Ledger {
         if contested {
             self.refresh_bearers(identity);
         }
-        if self.endpoints.values().any(|it| it.identity == identity) {
+        if self.endpoints.bears(identity) {
             // Whoever deleted it was wrong.
             self.unsettled.reassert.insert(identity);
             return;
@@ -111,9 +106,7 @@ impl Ledger {
 
     /// A local endpoint does not have this identity any more: when it was the last, the store's word counts.
     pub(super) fn left_identity(&mut self, identity: Identity) {
-        if identity.scope() != IdentityScope::Cluster
-            || self.endpoints.values().any(|it| it.identity == identity)
-        {
+        if identity.scope() != IdentityScope::Cluster || self.endpoints.bears(identity) {
             return;
         }
         if let Some(labels) = self.unsettled.end_contest(identity) {
@@ -132,8 +125,7 @@ impl Ledger {
 
     /// Works out again who the addresses are that other nodes' pods with this identity have.
     fn refresh_bearers(&mut self, identity: Identity) {
-        let remote = self.remote.values().filter(|it| it.identity == identity);
-        let addresses: Vec<IpAddr> = remote.flat_map(|it| it.addresses.clone()).collect();
+        let addresses: Vec<IpAddr> = self.remote.addresses_of(identity).collect();
         for address in addresses {
             self.refresh_host(address);
         }

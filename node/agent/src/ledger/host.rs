@@ -1,9 +1,9 @@
 //! The node's own policy: what host policies say of this node, and what they must not cut.
 
+use super::realised::as_compiled;
 use super::transition::truncated;
 use super::{Ledger, Shortfall};
 use crate::directory::PolicyListing;
-use crate::endpoint::as_compiled;
 use heddle_datapath::{Datapath, DatapathError};
 use heddle_model::Identity;
 use heddle_policy::{
@@ -21,7 +21,7 @@ pub(crate) const NODE: &str = "the node";
 /// The policy of this node as it is wished and as it is.
 #[derive(Debug, Default)]
 pub(crate) struct HostPolicy {
-    /// `None`: no host policy is about this node, and its traffic is not judged.
+    /// `None`: no host policy is about this node, and its traffic is not evaluated.
     wished: Option<Arc<CompiledPolicy>>,
     in_force: Option<Arc<CompiledPolicy>>,
     /// What is to be said of the wished policy once it is in force.
@@ -189,13 +189,13 @@ impl Ledger {
                     pod: None,
                     identity: Some(Identity::OWN_NODE),
                 };
-                self.shortfalls.insert(NODE.to_owned(), shortfall);
+                self.failures.fall_short(NODE.to_owned(), shortfall);
             }
             Err(error) => {
                 self.host.in_doubt = true;
                 let reason = error.to_string();
                 tracing::error!(%reason, "host policy not in force");
-                self.failures.insert(NODE.to_owned(), reason);
+                self.failures.fail(NODE.to_owned(), reason);
             }
         }
     }
@@ -230,7 +230,7 @@ impl Ledger {
     }
 
     /// What this node lives by: who is logged in, what the configuration protects, and the probes of its
-    /// own pods. Envelopes between nodes, neighbour discovery and errors about known connections are not
+    /// own pods. Encapsulated packets between nodes, neighbour discovery and errors about known connections are not
     /// on the list, because no policy is asked about them.
     fn needed(&self) -> Vec<Needed> {
         let tcp = |port| Traffic {

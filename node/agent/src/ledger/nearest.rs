@@ -26,7 +26,7 @@ impl Ledger {
                 .then(|| Party::in_cluster(Identity::HOST, None).with_subject(Identity::OWN_NODE))
         } else {
             self.endpoints
-                .get(&denial.endpoint)
+                .get(denial.endpoint)
                 .filter(|it| it.policy == it.wished)
                 .map(|it| Party::in_cluster(it.identity, None))
         };

@@ -1,7 +1,9 @@
 //! What the store says, taken into the ledger.
 
+use super::Ledger;
 use super::audit::{allows_audit, is_on_audit};
-use super::{Age, Ledger, NodeView, RemoteEndpoint};
+use crate::addresses::nodes::NodeView;
+use crate::addresses::remote::{Age, RemoteEndpoint};
 use heddle_kube::store::{Event, Kind, Object};
 use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
 use heddle_policy::NodeFacts;
@@ -17,11 +19,10 @@ impl Ledger {
             Event::Applied(object) => self.applied(object),
             Event::Deleted(object) => self.deleted(object.kind, &object.name),
             Event::Restarted => {
-                self.is_listing = true;
-                self.claims_heard += 1;
+                self.remote.begin_list();
             }
             Event::Synced { .. } => {
-                self.is_listing = false;
+                self.remote.end_list();
                 for (kind, name) in gone {
                     self.deleted(kind, &name);
                 }
@@ -85,7 +86,11 @@ impl Ledger {
             }
             Kind::CiliumEndpoint => {
                 self.remove_remote(name);
-                if let Some(here) = self.by_pod(name).filter(|it| it.attached && !it.leaving) {
+                if let Some(here) = self
+                    .endpoints
+                    .by_pod(name)
+                    .filter(|it| it.attached && !it.leaving)
+                {
                     // Whoever deleted it was wrong.
                     self.unsettled.republish.insert(here.record.endpoint);
                 }
@@ -95,46 +100,23 @@ impl Ledger {
     }
 
     fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
-        if self.namespaces.get(name) == labels.as_ref() {
-            return;
-        }
-        match labels {
-            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
-            // Its pods keep their labels until they are gone themselves.
-            None => {
-                self.namespaces.remove(name);
-                return;
-            }
+        let Some(labels) = labels else {
+            return self.pods.remove_namespace(name);
         };
-        let here = self
-            .endpoints
-            .iter()
-            .filter(|(_, endpoint)| endpoint.record.pod.namespace == name)
-            .map(|(id, _)| *id);
-        self.unsettled.relabel.extend(here);
+        if self.pods.set_namespace(name, labels) {
+            let here = self.endpoints.in_namespace(name);
+            self.unsettled.relabel.extend(here);
+        }
     }
 
     fn set_node(&mut self, name: String, node: Option<NodeView>) {
-        let before = self.nodes.get(&name).cloned();
-        if before == node {
+        if self.nodes.get(&name) == node.as_ref() {
             return;
         }
-        let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
-        for view in before.iter().chain(&node) {
-            addresses.extend(&view.addresses);
-            addresses.extend(view.pod_cidrs.iter().filter_map(super::first_address));
-        }
-        for endpoint in self.remote.values() {
-            if endpoint.node_name.as_deref() == Some(&name) {
-                addresses.extend(&endpoint.addresses);
-            }
-        }
         self.tell_engine_of_node(&name, node.as_ref());
-        match node {
-            Some(node) => self.nodes.insert(name, node),
-            None => self.nodes.remove(&name),
-        };
-        self.ranges_changed = true;
+        let pods = self.remote.addresses_on(&name);
+        let mut addresses: BTreeSet<IpAddr> = pods.collect();
+        addresses.extend(self.nodes.set(name, node));
         for address in addresses {
             self.refresh_host(address);
         }
@@ -166,17 +148,20 @@ impl Ledger {
 
     fn set_pod(&mut self, object: Object) {
         let here = object.value["spec"]["nodeName"].as_str() == Some(&self.config.node_name);
-        let endpoint = self.by_pod(&object.name).map(|it| it.record.endpoint);
+        let endpoint = self
+            .endpoints
+            .by_pod(&object.name)
+            .map(|it| it.record.endpoint);
         if let Some(id) = endpoint {
             self.unsettled.relabel.insert(id);
             let before = self.pods.get(&object.name);
             if before.is_none_or(|pod| is_on_audit(&pod.value) != is_on_audit(&object.value)) {
-                let identity = self.endpoints.get(&id).map(|endpoint| endpoint.identity);
+                let identity = self.endpoints.get(id).map(|endpoint| endpoint.identity);
                 self.touched.extend(identity);
             }
         }
         if here || endpoint.is_some() {
-            self.pods.insert(object.name.clone(), object);
+            self.pods.set(object);
         } else {
             self.pods.remove(&object.name);
         }
@@ -186,29 +171,8 @@ impl Ledger {
         let name = object.name.clone();
         match remote_endpoint(&object) {
             // This node's endpoints are known at first hand.
-            Some(mut endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
-                endpoint.age.heard = match self.remote.get(&name) {
-                    Some(before)
-                        if before.age.uid == endpoint.age.uid
-                            && before.addresses == endpoint.addresses =>
-                    {
-                        before.age.heard
-                    }
-                    _ => {
-                        self.claims_heard += u64::from(!self.is_listing);
-                        self.claims_heard
-                    }
-                };
-                let mut addresses = self.drop_claims(&name);
-                for address in &endpoint.addresses {
-                    self.claims
-                        .entry(*address)
-                        .or_default()
-                        .insert((endpoint.age.clone(), name.clone()));
-                }
-                addresses.extend(&endpoint.addresses);
-                self.remote.insert(name, endpoint);
-                for address in addresses {
+            Some(endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
+                for address in self.remote.set(name, endpoint) {
                     self.refresh_host(address);
                 }
             }
@@ -217,27 +181,9 @@ impl Ledger {
     }
 
     fn remove_remote(&mut self, name: &NamespacedName) {
-        let addresses = self.drop_claims(name);
-        self.remote.remove(name);
-        for address in addresses {
+        for address in self.remote.remove(name) {
             self.refresh_host(address);
         }
-    }
-
-    fn drop_claims(&mut self, name: &NamespacedName) -> BTreeSet<IpAddr> {
-        let Some(endpoint) = self.remote.get(name) else {
-            return BTreeSet::new();
-        };
-        let addresses: BTreeSet<IpAddr> = endpoint.addresses.iter().copied().collect();
-        for address in &addresses {
-            if let Some(claims) = self.claims.get_mut(address) {
-                claims.remove(&(endpoint.age.clone(), name.clone()));
-                if claims.is_empty() {
-                    self.claims.remove(address);
-                }
-            }
-        }
-        addresses
     }
 }
 

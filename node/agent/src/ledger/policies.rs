@@ -11,7 +11,7 @@ use heddle_kube::policy::{
 };
 use heddle_kube::store::{Kind, Object};
 use heddle_model::{Identity, NamespacedName};
-use heddle_policy::{Peer, Peers, Policy, PolicyId, PolicyKind};
+use heddle_policy::{Policy, PolicyId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -314,24 +314,6 @@ impl Ledger {
         self.budget_changed(changed);
         self.heard.note_policy();
     }
-}
-
-/// Kubernetes' NetworkPolicy as Cilium reads it: `ipBlock` selects nobody inside the cluster (reference I1).
-pub(crate) fn outside_only(mut policy: Policy) -> Policy {
-    if policy.id.kind != PolicyKind::NetworkPolicy {
-        return policy;
-    }
-    let rules = policy.specs.iter_mut().flat_map(|spec| &mut spec.rules);
-    for rule in rules {
-        if let Peers::Terms(terms) = &mut rule.peers {
-            for term in terms {
-                if let Peer::Cidr(block) = term {
-                    block.in_cluster = false;
-                }
-            }
-        }
-    }
-    policy
 }
 
 /// What people wrote: the object without what the store adds, so that a write to its status is no change.

@@ -1,8 +1,9 @@
 //! Bringing the kernel to what is wished: only differences are written, in an order that opens nothing.
 
 use super::transition::{truncated, with_fresh, with_joined};
-use super::{CIDRS_FILE, Ledger, Shortfall, TooLarge};
+use super::{CIDRS_FILE, Ledger, Shortfall};
 use crate::directory::{PolicyListing, Shapes};
+use crate::endpoint::table::TooLarge;
 use heddle_cni::pending::replace_file;
 use heddle_datapath::DatapathError;
 use heddle_model::Identity;
@@ -22,25 +23,20 @@ pub(crate) const IPCACHE: &str = "ipcache";
 pub(super) const LEAST_COOKIES: usize = 4_096;
 
 impl Ledger {
-    /// Brings the kernel to what is wished. What fails is kept in `failures` and tried again next time; the rest is
-    /// done nevertheless, as far as the order allows. What does not fit is one endpoint's matter, kept in
-    /// `shortfalls`: it stays as strict as it was or becomes stricter, and nobody else waits. True when nothing failed.
+    /// Brings the kernel to what is wished. What fails is tried again next time; the rest is
+    /// done nevertheless, as far as the order allows. What does not fit is one endpoint's matter: it stays as strict as it was or becomes stricter, and nobody else waits. True when nothing failed.
     pub(crate) fn reconcile(&mut self) -> bool {
-        let done = self.restored && self.write_differences();
+        let done = self.progress.is_restored() && self.write_differences();
         self.tell();
         done
     }
 
     fn write_differences(&mut self) -> bool {
-        self.failures.clear();
-        let before = std::mem::take(&mut self.shortfalls);
+        self.failures.begin();
         self.take_in_ranges();
         self.bring_into_force();
         self.write_routes();
-        if self.shortfalls != before {
-            self.tell_shortfalls(&before);
-        }
-        let done = self.failures.is_empty();
+        let done = self.failures.end();
         if done {
             let revision = self.heard.policy_revision();
             for endpoint in self.endpoints.values_mut() {
@@ -51,20 +47,6 @@ impl Ledger {
             self.forget_cookies();
         }
         done
-    }
-
-    fn tell_shortfalls(&self, before: &BTreeMap<String, Shortfall>) {
-        for (object, shortfall) in &self.shortfalls {
-            if before.get(object) != Some(shortfall) {
-                tracing::error!(%object, reason = %shortfall.reason, "not in force");
-            }
-        }
-        for object in before
-            .keys()
-            .filter(|it| !self.shortfalls.contains_key(*it))
-        {
-            tracing::info!(%object, "in force again");
-        }
     }
 
     /// Keeps the cookies that rows in force bear, once there are twice as many as then.
@@ -129,10 +111,11 @@ impl Ledger {
             return;
         }
         let extended: Vec<_> = self
+            .endpoints
             .staying()
             .filter_map(|(id, endpoint)| {
                 let present = endpoint.policy.as_ref()?;
-                Some((*id, with_fresh(present, &self.cidr_changes)?))
+                Some((id, with_fresh(present, &self.cidr_changes)?))
             })
             .collect();
         let fresh = self.cidr_changes.iter().filter(|change| change.fresh);
@@ -154,13 +137,14 @@ impl Ledger {
         }
         let cookie = self.engine.cookie_of_no_rule();
         let reduced: Vec<_> = self
+            .endpoints
             .staying()
             .filter(|(_, endpoint)| endpoint.policy != endpoint.wished)
             // A part of the wished one says of no address more than that.
             .filter(|(_, endpoint)| !endpoint.has_part_of_wished())
             .filter_map(|(id, endpoint)| {
                 let stale = endpoint.policy.as_ref()?;
-                Some((*id, with_joined(stale, &self.cidr_changes, cookie)?))
+                Some((id, with_joined(stale, &self.cidr_changes, cookie)?))
             })
             .collect();
         let none = BTreeSet::new();
@@ -200,10 +184,10 @@ impl Ledger {
     }
 
     fn take_in_ranges(&mut self) {
-        if !std::mem::take(&mut self.ranges_changed) {
+        if !self.nodes.take_ranges_changed() {
             return;
         }
-        let ranges = self.ranges();
+        let ranges = self.nodes.ranges();
         let former: BTreeSet<IpNet> = self.ipcache.ranges().map(|(prefix, _)| prefix).collect();
         for gone in former.iter().filter(|prefix| !ranges.contains_key(prefix)) {
             self.touched.extend(self.engine.remove_address(*gone));
@@ -213,11 +197,11 @@ impl Ledger {
             self.touched.extend(touched);
         }
         self.ipcache.set_ranges(ranges);
-        let gateways: Vec<IpAddr> = self.gateways().collect();
+        let gateways: Vec<IpAddr> = self.nodes.gateways().collect();
         for gateway in gateways {
             self.refresh_host(gateway);
         }
-        self.directory.set_ranges(self.ipcache.ranges().collect());
+        self.directory.set_ranges(self.ipcache.ranges());
     }
 
     /// Compiles the policies of endpoints whose identity was touched, or that have none yet.
@@ -229,9 +213,10 @@ impl Ledger {
         let mut compiled: BTreeMap<Identity, (Arc<CompiledPolicy>, Arc<PolicyListing>)> =
             BTreeMap::new();
         let due: Vec<(u16, Identity)> = self
+            .endpoints
             .staying()
             .filter(|(_, it)| it.wished.is_none() || touched.contains(&it.identity))
-            .map(|(id, it)| (*id, it.identity))
+            .map(|(id, it)| (id, it.identity))
             .collect();
         for (id, identity) in due {
             let (policy, listing) = match compiled.get(&identity) {
@@ -243,7 +228,7 @@ impl Ledger {
                     (policy, listing)
                 }
             };
-            let audit = self.endpoints.get(&id).is_some_and(|it| self.audits(it));
+            let audit = self.endpoints.get(id).is_some_and(|it| self.audits(it));
             let policy = if audit {
                 let mut told = CompiledPolicy::clone(&policy);
                 told.audit = true;
@@ -251,7 +236,7 @@ impl Ledger {
             } else {
                 policy
             };
-            if let Some(endpoint) = self.endpoints.get_mut(&id) {
+            if let Some(endpoint) = self.endpoints.get_mut(id) {
                 endpoint.wished = Some(policy);
                 endpoint.listing = Some(listing);
             }
@@ -276,15 +261,16 @@ impl Ledger {
     /// Puts every endpoint's wished policy in force.
     fn write_policies(&mut self) {
         let due: Vec<(u16, Arc<CompiledPolicy>)> = self
+            .endpoints
             .staying()
             .filter_map(|(id, endpoint)| {
                 let wished = endpoint.wished.as_ref()?;
-                (endpoint.policy.as_ref() != Some(wished)).then(|| (*id, Arc::clone(wished)))
+                (endpoint.policy.as_ref() != Some(wished)).then(|| (id, Arc::clone(wished)))
             })
             .collect();
         for (id, policy) in due {
             // Events may name the new cookies as soon as the kernel has them.
-            if let Some(listing) = self.endpoints.get(&id).and_then(|it| it.listing.as_ref()) {
+            if let Some(listing) = self.endpoints.get(id).and_then(|it| it.listing.as_ref()) {
                 self.directory.add_cookies(listing);
             }
             self.write_policy(id, policy, &BTreeSet::new());
@@ -296,12 +282,12 @@ impl Ledger {
     /// Tells those who describe flows of policies that are in force now; of one that is not yet, or that did
     /// not fit, they are not told.
     fn list_policies(&mut self) {
-        for (id, endpoint) in &mut self.endpoints {
+        for endpoint in self.endpoints.values_mut() {
             let in_force = endpoint.policy.is_some()
                 && (endpoint.policy == endpoint.wished || endpoint.has_part_of_wished());
             if in_force && let Some(listing) = endpoint.listing.take() {
                 self.directory.add_cookies(&listing);
-                self.directory.set_policy(*id, listing);
+                self.directory.set_policy(endpoint.record.endpoint, listing);
             }
         }
     }
@@ -309,7 +295,7 @@ impl Ledger {
     /// Puts a policy in force, or as much of it as fits. `last` are the identities whose entries have to wait for room.
     fn write_policy(&mut self, id: u16, policy: Arc<CompiledPolicy>, last: &BTreeSet<Identity>) {
         let outcome = self.datapath.set_policy(id, &policy);
-        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
         match outcome {
@@ -343,13 +329,13 @@ impl Ledger {
     }
 
     fn write_part(&mut self, id: u16, too_large: TooLarge) {
-        let in_force = self.endpoints.get(&id).and_then(|it| it.policy.clone());
+        let in_force = self.endpoints.get(id).and_then(|it| it.policy.clone());
         let outcome = if in_force.as_ref() == Some(&too_large.part) {
             Ok(())
         } else {
             self.datapath.set_policy(id, &too_large.part)
         };
-        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
         match outcome {
@@ -366,12 +352,12 @@ impl Ledger {
         };
         endpoint.too_large = Some(too_large);
         let object = format!("endpoint {id} ({})", endpoint.record.pod);
-        self.shortfalls.insert(object, shortfall);
+        self.failures.fall_short(object, shortfall);
     }
 
     /// The kernel may have the old one or the new one.
     fn policy_in_doubt(&mut self, id: u16, error: &DatapathError) {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else {
+        let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
         endpoint.policy = None;
@@ -381,7 +367,7 @@ impl Ledger {
             tracing::error!(endpoint = id, %object, %reason, "policy not in force");
             endpoint.failure = Some(reason.clone());
         }
-        self.failures.insert(object, reason);
+        self.failures.fail(object, reason);
     }
 
     /// Who makes the policy of an identity large.
@@ -397,21 +383,22 @@ impl Ledger {
 
     fn write_facts(&mut self) {
         let due: Vec<_> = self
+            .endpoints
             .staying()
             .filter_map(|(id, endpoint)| {
                 let facts = self.wished_facts(endpoint)?;
-                (endpoint.facts.as_ref() != Some(&facts)).then_some((*id, facts))
+                (endpoint.facts.as_ref() != Some(&facts)).then_some((id, facts))
             })
             .collect();
         for (id, facts) in due {
             match self.datapath.set_facts(&facts) {
                 Ok(()) => {
-                    if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                    if let Some(endpoint) = self.endpoints.get_mut(id) {
                         endpoint.facts = Some(facts);
                     }
                 }
                 Err(error) => {
-                    if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                    if let Some(endpoint) = self.endpoints.get_mut(id) {
                         endpoint.facts = None;
                     }
                     self.failed(format!("endpoint {id}"), &error);
@@ -434,7 +421,7 @@ impl Ledger {
                 reason,
                 ..Shortfall::default()
             };
-            self.shortfalls.insert(IPCACHE.to_owned(), shortfall);
+            self.failures.fall_short(IPCACHE.to_owned(), shortfall);
         }
         if !changes.set.is_empty() {
             match self.datapath.set_peers(&changes.set) {
@@ -462,17 +449,7 @@ impl Ledger {
 
     /// Kernel routes to other nodes' pod ranges.
     fn write_routes(&mut self) {
-        let routes: Vec<(IpNet, IpAddr)> = self
-            .nodes
-            .iter()
-            .filter(|(name, _)| **name != self.config.node_name)
-            .flat_map(|(_, node)| {
-                node.pod_cidrs.iter().filter_map(|range| {
-                    let underlay = node.underlay(self.config.fabric, range.addr().is_ipv4())?;
-                    Some((range.trunc(), underlay))
-                })
-            })
-            .collect();
+        let routes = self.nodes.routes();
         if self.routes.as_ref() == Some(&routes) {
             return;
         }
@@ -484,7 +461,7 @@ impl Ledger {
 
     fn failed(&mut self, object: String, error: &DatapathError) {
         tracing::error!(%object, %error, "not written");
-        self.failures.insert(object, error.to_string());
+        self.failures.fail(object, error.to_string());
     }
 
     /// True when something is wished that is not in force, as far as the ledger knows.

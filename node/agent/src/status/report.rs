@@ -141,7 +141,7 @@ impl Ledger {
     /// Why policies are not in force for an endpoint that they are about.
     fn policies_not_in_force(&self) -> BTreeMap<String, String> {
         let mut reasons = BTreeMap::new();
-        for (object, shortfall) in self.shortfalls.iter().take(MOST_SHORTFALLS) {
+        for (object, shortfall) in self.failures.shortfalls().iter().take(MOST_SHORTFALLS) {
             let about = shortfall.identity.map(|it| self.engine.policies_about(it));
             for policy in about.into_iter().flatten() {
                 reasons

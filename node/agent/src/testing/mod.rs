@@ -8,7 +8,7 @@ pub(crate) use fake::FakeDatapath;
 pub(crate) use flaky::FlakyStore;
 pub(crate) use node::{Node, eventually, soon};
 
-use crate::endpoint::Step;
+use crate::endpoint::step::Step;
 use heddle_cni::protocol::ApiError;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;

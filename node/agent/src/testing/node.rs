@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
 use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
-use crate::endpoint::Step;
+use crate::endpoint::step::Step;
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
@@ -20,7 +20,7 @@ use tokio::sync::watch as signal;
 use tokio::task::JoinSet;
 
 /// Longest wait for something that should happen; never reached when all is well.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Running {
     agent: Arc<Agent>,
@@ -291,7 +291,7 @@ impl Node {
         let crashed = Arc::clone(&agent.faults.crashed);
         let params = Self::params(container, namespace, pod, 30);
         let adding = tokio::spawn(async move { agent.add_alone(params).await });
-        tokio::time::timeout(PATIENCE, crashed.notified())
+        tokio::time::timeout(TEST_TIMEOUT, crashed.notified())
             .await
             .unwrap();
         self.stop().await;
@@ -351,7 +351,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
-    holds_within(PATIENCE, what, holds).await;
+    holds_within(TEST_TIMEOUT, what, holds).await;
 }
 
 /// Waits until something is true, for less long than the agent waits for an answer of the store.

@@ -1,5 +1,6 @@
 //! The wished ipcache, and what has to be written to make the kernel's equal to it.
 
+use super::prefixes::{PrefixTable, inside};
 use heddle_datapath::PeerRow;
 use heddle_model::Identity;
 use heddle_policy::{CidrAssignment, CidrChange, CidrScope};
@@ -72,7 +73,7 @@ impl Cidr {
 /// Rows that are wished, and rows that the kernel has.
 #[derive(Debug, Default)]
 pub(crate) struct Ipcache {
-    ranges: BTreeMap<IpNet, Base>,
+    ranges: PrefixTable<Base>,
     hosts: BTreeMap<IpAddr, Base>,
     /// Prefixes that policies name, with the identities that their addresses bear.
     cidrs: BTreeMap<IpNet, Cidr>,
@@ -106,8 +107,8 @@ impl Ipcache {
 
     /// Replaces the ranges: the world, pod ranges.
     pub(crate) fn set_ranges(&mut self, ranges: BTreeMap<IpNet, Base>) {
-        if self.ranges != ranges {
-            self.ranges = ranges;
+        if *self.ranges.rows() != ranges {
+            self.ranges = ranges.into_iter().collect();
             self.all_dirty = true;
         }
     }
@@ -151,12 +152,8 @@ impl Ipcache {
             .hosts
             .range(first..=last)
             .map(|(host, _)| (*host).into());
-        let inside = |prefix: &&IpNet| change.prefix.contains(*prefix);
-        let cidrs = self.cidrs.range(change.prefix..).map(|(prefix, _)| prefix);
-        let cidrs = cidrs
-            .take_while(|prefix| prefix.network() <= last)
-            .filter(inside);
-        let ranges = self.ranges.keys().filter(inside);
+        let cidrs = inside(&self.cidrs, change.prefix);
+        let ranges = self.ranges.inside(change.prefix);
         self.dirty.extend(hosts.chain(cidrs.chain(ranges).copied()));
         self.dirty.insert(change.prefix);
     }
@@ -177,9 +174,8 @@ impl Ipcache {
 
     /// The ranges that hold for addresses nobody is known to have.
     pub(crate) fn ranges(&self) -> impl Iterator<Item = (IpNet, Identity)> + '_ {
-        self.ranges
-            .iter()
-            .map(|(prefix, base)| (*prefix, base.identity))
+        let ranges = self.ranges.rows().iter();
+        ranges.map(|(prefix, base)| (*prefix, base.identity))
     }
 
     /// The base that covers a prefix: its own, else the longest range around it.
@@ -194,16 +190,12 @@ impl Ipcache {
 
     /// The base of the longest range around a prefix.
     fn range(&self, prefix: IpNet) -> Option<Base> {
-        self.ranges
-            .iter()
-            .filter(|(range, _)| range.contains(&prefix))
-            .max_by_key(|(range, _)| range.prefix_len())
-            .map(|(_, base)| *base)
+        self.ranges.longest(prefix).map(|(_, base)| *base)
     }
 
     fn is_wished(&self, prefix: IpNet) -> bool {
         self.cidrs.contains_key(&prefix)
-            || self.ranges.contains_key(&prefix)
+            || self.ranges.rows().contains_key(&prefix)
             || (prefix.prefix_len() == prefix.max_prefix_len()
                 && self.hosts.contains_key(&prefix.addr()))
     }
@@ -227,7 +219,7 @@ impl Ipcache {
         let hosts = self.hosts.keys().map(|address| IpNet::from(*address));
         self.cidrs
             .keys()
-            .chain(self.ranges.keys())
+            .chain(self.ranges.rows().keys())
             .copied()
             .chain(hosts)
             .collect()

@@ -1,0 +1,6 @@
+//! Who the addresses of the cluster are: nodes, other nodes' pods, and the rows of the ipcache.
+
+pub(crate) mod ipcache;
+pub(crate) mod nodes;
+pub(crate) mod prefixes;
+pub(crate) mod remote;
