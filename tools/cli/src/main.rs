@@ -32,6 +32,8 @@ enum Command {
     Policy(commands::policy::Command),
     #[command(flatten)]
     Live(commands::live::Command),
+    /// Shows the version of this command.
+    Version(commands::version::VersionArgs),
     #[command(flatten)]
     Daemon(commands::daemon::Command),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Connectivity(command) => commands::connectivity::run(command),
         Command::Policy(command) => commands::policy::run(command),
         Command::Live(command) => commands::live::run(command),
+        Command::Version(args) => commands::version::run(&args),
         Command::Daemon(command) => commands::daemon::run(command),
     };
     match outcome {
