@@ -36,6 +36,8 @@ enum Command {
     Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
+    /// Shows the version of this command.
+    Version(commands::version::VersionArgs),
     #[command(flatten)]
     Daemon(commands::daemon::Command),
 }
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => commands::policy::run(command),
         Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
+        Command::Version(args) => commands::version::run(&args),
         Command::Daemon(command) => commands::daemon::run(command),
     };
     match outcome {

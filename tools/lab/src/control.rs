@@ -12,6 +12,9 @@ use tokio::net::UnixStream;
 /// How long an order may take: a process may take 10 s to stop.
 const DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a started agent may take to be ready: with the order before it, less than a minute.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What the daemon can be asked.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase")]
@@ -100,7 +103,7 @@ pub async fn order_agent(lab: &Lab, node: &str, order: Order) -> Result<(), LabE
         Response::Done | Response::Processes(_) => {}
     }
     if matches!(order, Order::Start | Order::Restart) {
-        crate::wait::agents_ready(lab, &[node.to_owned()], Duration::from_secs(60)).await?;
+        crate::wait::agents_ready(lab, &[node.to_owned()], READY_TIMEOUT).await?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub struct Place {
     new_namespaces: Option<CloneFlags>,
     folder: Option<CString>,
     new_session: bool,
+    terminal: bool,
 }
 
 impl Place {
@@ -83,11 +84,26 @@ impl Place {
         self
     }
 
+    /// In a session of its own, whose terminal is the command's stdin.
+    #[must_use]
+    pub fn with_terminal(mut self) -> Self {
+        self.new_session = true;
+        self.terminal = true;
+        self
+    }
+
     /// Lets `command` start in this place.
     pub fn apply(self, command: &mut Command) {
         let enter = move || -> std::io::Result<()> {
             if self.new_session {
                 nix::unistd::setsid()?;
+            }
+            if self.terminal {
+                // SAFETY: a system call on the command's own stdin, with a number and no pointer.
+                let taken = unsafe { nix::libc::ioctl(0, nix::libc::TIOCSCTTY, 0) };
+                if taken != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
             }
             if let Some(cgroup) = &self.cgroup {
                 // "0" is the writer itself.
@@ -116,7 +132,7 @@ impl Place {
             Ok(())
         };
         // SAFETY: `enter` runs between fork and exec. It makes system calls only (write, setns,
-        // unshare, chdir, setsid, sigprocmask, signal), with descriptors and strings made before the
+        // unshare, chdir, setsid, ioctl, sigprocmask, signal), with descriptors and strings made before the
         // fork; it neither allocates nor takes a lock.
         unsafe { command.pre_exec(enter) };
     }

@@ -7,13 +7,14 @@ use crate::config;
 use crate::enter::{DEFAULT_PATH, Place};
 use crate::logs;
 use crate::paths::Lab;
+use crate::terminal::Terminal;
 use crate::topology::{ROUTER, WORLD};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use std::io::{PipeReader, PipeWriter, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -33,13 +34,14 @@ const HANDED_ON: [Signal; 8] = [
     Signal::SIGALRM,
 ];
 
-/// Runs a command in a pod; its exit code (128 + signal when it was killed). Must be called from a
-/// process with a single thread.
+/// Runs a command in a pod, with a terminal of its own or with the caller's files; its exit code (128 + signal when it was
+/// killed). Must be called from a process with a single thread.
 pub fn in_pod(
     lab: &Lab,
     namespace: &str,
     pod: &str,
     container: Option<&str>,
+    terminal: bool,
     words: &[String],
 ) -> Result<u8, LabError> {
     let sandbox = logs::sandbox(lab, namespace, pod)?;
@@ -74,12 +76,17 @@ pub fn in_pod(
         .in_cgroup(&group)?
         .with_process(sandbox.holder)?
         .at_folder(&folder)?;
+    let place = if terminal {
+        place.with_terminal()
+    } else {
+        place
+    };
     run(
         command,
         place,
         &group,
         words,
-        &format!("pod {namespace}/{pod}"),
+        (&format!("pod {namespace}/{pod}"), terminal),
     )
 }
 
@@ -102,7 +109,7 @@ pub fn on_host(lab: &Lab, host: &str, words: &[String]) -> Result<u8, LabError> 
     let place = Place::here()
         .in_cgroup(&group)?
         .in_network(&lab.host_namespace(host))?;
-    run(command(words)?, place, &group, words, host)
+    run(command(words)?, place, &group, words, (host, false))
 }
 
 fn command(words: &[String]) -> Result<Command, LabError> {
@@ -127,11 +134,12 @@ fn run(
     place: Place,
     group: &Path,
     words: &[String],
-    target: &str,
+    (target, with_terminal): (&str, bool),
 ) -> Result<u8, LabError> {
     // Blocked before anything is started, so that no signal falls between.
     let mut signals = SigSet::empty();
-    for signal in HANDED_ON.into_iter().chain([Signal::SIGCHLD]) {
+    let own = [Signal::SIGCHLD, Signal::SIGWINCH];
+    for signal in HANDED_ON.into_iter().chain(own) {
         signals.add(signal);
     }
     let refused = |doing: &'static str| move |error: nix::Error| LabError::system(doing, error);
@@ -139,15 +147,30 @@ fn run(
         .map_err(refused("block signals"))?;
     let arrivals = SignalFd::new(&signals).map_err(refused("receive signals"))?;
     let guard = Guard::start(group)?;
+    let mut terminal = if with_terminal {
+        Some(Terminal::of(&mut command)?)
+    } else {
+        None
+    };
     place.apply(&mut command);
-    let outcome = match command.spawn() {
-        Ok(child) => wait(&arrivals, i32::try_from(child.id()).unwrap_or(0)),
+    let started = command.spawn();
+    // The command's end of the terminal is the command's alone, so that it closes with it.
+    drop(command);
+    let outcome = match started {
+        Ok(child) => {
+            let child = i32::try_from(child.id()).unwrap_or(0);
+            let taken = terminal.as_mut().map_or(Ok(()), Terminal::start);
+            taken.and_then(|()| wait(&arrivals, child, terminal.as_mut()))
+        }
         Err(source) => Err(LabError::Start {
             command: words.first().cloned().unwrap_or_default(),
             place: target.to_owned(),
             source,
         }),
     };
+    if let Some(mut terminal) = terminal {
+        terminal.drain();
+    }
     let removed = cgroup::remove(group, END_DEADLINE);
     guard.dismiss();
     let code = outcome?;
@@ -156,7 +179,11 @@ fn run(
 }
 
 /// Hands signals on until the command ended.
-fn wait(arrivals: &SignalFd, child: i32) -> Result<u8, LabError> {
+fn wait(
+    arrivals: &SignalFd,
+    child: i32,
+    mut terminal: Option<&mut Terminal>,
+) -> Result<u8, LabError> {
     let child = Pid::from_raw(child);
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
@@ -166,6 +193,9 @@ fn wait(arrivals: &SignalFd, child: i32) -> Result<u8, LabError> {
             }
             Ok(_) => {}
             Err(error) => return Err(LabError::system("wait for the command", error)),
+        }
+        if let Some(terminal) = &mut terminal {
+            terminal.relay(arrivals.as_fd())?;
         }
         let arrived = match arrivals.read_signal() {
             Ok(Some(arrived)) => arrived,
@@ -177,6 +207,11 @@ fn wait(arrivals: &SignalFd, child: i32) -> Result<u8, LabError> {
             .and_then(|n| Signal::try_from(n).ok());
         match signal {
             Some(Signal::SIGCHLD) | None => {}
+            Some(Signal::SIGWINCH) => {
+                if let Some(terminal) = &terminal {
+                    terminal.resize();
+                }
+            }
             // The terminal sends to the whole foreground group: the command has it already.
             Some(_) if arrived.ssi_code > 0 => {}
             Some(signal) => {

@@ -38,6 +38,21 @@ pub fn kind(word: &str) -> Result<Kind, LabError> {
     })
 }
 
+/// The kinds that `pods,cnp` means, each once.
+pub fn kinds(words: &str) -> Result<Vec<Kind>, LabError> {
+    let mut kinds = Vec::new();
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        let kind = kind(word)?;
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    if kinds.is_empty() {
+        return Err(LabError::Usage("name a kind: pods, or pods,cnp".into()));
+    }
+    Ok(kinds)
+}
+
 /// A label selector as `-l` takes it: `a=b,c!=d,e,!f,g in (h,i),j notin (k)`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Labels(Vec<(String, Test)>);
@@ -189,6 +204,12 @@ mod tests {
         }
         assert_eq!(kind("svc").unwrap(), Kind::Service);
         assert!(kind("configmaps").is_err());
+        assert_eq!(
+            kinds("pods,cnp,po").unwrap(),
+            [Kind::Pod, Kind::CiliumNetworkPolicy]
+        );
+        assert!(kinds(",").is_err());
+        assert!(kinds("pods,nothing").is_err());
     }
 
     #[test]

@@ -21,12 +21,36 @@ pub fn copy(
     pod: &str,
     container: Option<&str>,
     follow: bool,
+    tail: Option<usize>,
     output: &mut dyn Write,
 ) -> Result<(), LabError> {
     let path = find(lab, namespace, pod, container)?;
     let written = |error| LabError::system("write the log", error);
+    let mut skip = 0;
     if let Ok(mut old) = File::open(set_aside(&path)) {
-        std::io::copy(&mut old, output).map_err(written)?;
+        match tail {
+            None => {
+                std::io::copy(&mut old, output).map_err(written)?;
+            }
+            Some(lines) => {
+                // Both are bounded in size, so both fit into memory.
+                let mut all = Vec::new();
+                old.read_to_end(&mut all)
+                    .map_err(|error| LabError::file("read", &path, error))?;
+                let now = std::fs::read(&path).unwrap_or_default();
+                let own = now.len() - last_lines(&now, lines).len();
+                if own == 0 {
+                    let missing = lines.saturating_sub(count_lines(&now));
+                    output
+                        .write_all(last_lines(&all, missing))
+                        .map_err(written)?;
+                }
+                skip = own;
+            }
+        }
+    } else if let Some(lines) = tail {
+        let now = std::fs::read(&path).unwrap_or_default();
+        skip = now.len() - last_lines(&now, lines).len();
     }
     let mut file = match File::open(&path) {
         Ok(file) => file,
@@ -34,6 +58,8 @@ pub fn copy(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !follow => return Ok(()),
         Err(error) => return Err(LabError::file("read", &path, error)),
     };
+    file.seek(SeekFrom::Start(skip as u64))
+        .map_err(|error| LabError::file("read", &path, error))?;
     loop {
         std::io::copy(&mut file, output).map_err(written)?;
         output.flush().map_err(written)?;
@@ -58,6 +84,27 @@ pub fn copy(
                 .map_err(|error| LabError::file("read", &path, error))?;
         }
     }
+}
+
+/// Lines of a text; a last one without its end counts.
+fn count_lines(text: &[u8]) -> usize {
+    let ends = text.iter().filter(|byte| **byte == b'\n').count();
+    ends + usize::from(text.last().is_some_and(|byte| *byte != b'\n'))
+}
+
+/// The last lines of a text.
+fn last_lines(text: &[u8], lines: usize) -> &[u8] {
+    if lines == 0 {
+        return &text[text.len()..];
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let mut ends = body
+        .iter()
+        .enumerate()
+        .rev()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    ends.nth(lines - 1).map_or(text, |at| &text[at..])
 }
 
 fn find(
@@ -115,4 +162,23 @@ pub fn choose(
             lab: lab.name().to_owned(),
             help: format!("its containers are {}", names.join(", ")),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_whole_ones() {
+        let text = b"a\nb\nc\n";
+        assert_eq!(last_lines(text, 0), b"");
+        assert_eq!(last_lines(text, 1), b"c\n");
+        assert_eq!(last_lines(text, 2), b"b\nc\n");
+        assert_eq!(last_lines(text, 3), text);
+        assert_eq!(last_lines(text, 9), text);
+        assert_eq!(last_lines(b"a\nb", 1), b"b");
+        assert_eq!(last_lines(b"", 1), b"");
+        assert_eq!(count_lines(b"a\nb"), 2);
+        assert_eq!(count_lines(text), 3);
+    }
 }

@@ -64,6 +64,11 @@ impl Lab {
         self.state().join("lab.json")
     }
 
+    /// The events of its objects, a line for each time one happened.
+    pub fn events(&self) -> PathBuf {
+        self.state().join("events.jsonl")
+    }
+
     /// Logs.
     pub fn logs(&self) -> PathBuf {
         self.state().join("logs")

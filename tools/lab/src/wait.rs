@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Reasons of an agent that an error repeats.
+const MOST_REASONS: usize = 5;
 /// Between looks.
 const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
@@ -36,15 +38,50 @@ pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Re
             return Ok(());
         }
         if Instant::now() >= end {
+            let mut states = Vec::new();
+            for node in &waiting {
+                states.push(format!("{node}: {}", why_not_ready(lab, node).await));
+            }
             return Err(LabError::Timeout {
                 what: format!("the agents of {} are not ready", waiting.join(", ")),
                 seconds: patience.as_secs(),
-                state: files::last_lines(&lab.log(&waiting[0]), 5),
+                state: states.join("\n"),
                 help: format!("see {}", lab.log(&waiting[0]).display()),
             });
         }
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
+}
+
+/// An agent's own reason for not being ready: its warnings, else what keeps it from answering; and the end of its log.
+async fn why_not_ready(lab: &Lab, node: &str) -> String {
+    let said = match agent_client::status(lab, node).await {
+        Ok(status) if status["ready"] == true => "it is ready, its plugins do not serve yet".into(),
+        Ok(status) => own_reason(&status).unwrap_or_else(|| "it gives no reason".into()),
+        Err(error) => error.to_string(),
+    };
+    let tail = files::last_lines(&lab.log(node), 5);
+    if tail.is_empty() {
+        said
+    } else {
+        format!("{said}; its last words:\n{tail}")
+    }
+}
+
+/// What an agent's status says that is not in force, and why; `None` when it has no complaint.
+fn own_reason(status: &serde_json::Value) -> Option<String> {
+    let warnings: Vec<&str> = status["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|warning| warning.as_str())
+        .collect();
+    let more = warnings.len().saturating_sub(MOST_REASONS);
+    let mut text = warnings[..warnings.len() - more].join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more (`heddle status` lists them)"));
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// How a process ended, with the end of its log.
@@ -73,7 +110,11 @@ pub async fn realised(
                     if realised >= revision {
                         break;
                     }
-                    format!("it has realised revision {realised}, {revision} is wanted")
+                    let far = format!("it has realised revision {realised}, {revision} is wanted");
+                    match own_reason(&status) {
+                        Some(reason) => format!("{far}; {reason}"),
+                        None => far,
+                    }
                 }
                 Err(error) => error.to_string(),
             };
@@ -183,4 +224,23 @@ pub async fn realised_everywhere(
         realised(lab, &nodes, published, end, patience).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_agents_own_reason_is_repeated_and_bounded() {
+        assert_eq!(own_reason(&json!({"ready": false, "warnings": []})), None);
+        let few = json!({"warnings": ["a is not as wished: no room", "b is refused"]});
+        assert_eq!(
+            own_reason(&few).unwrap(),
+            "a is not as wished: no room; b is refused"
+        );
+        let many: Vec<String> = (0..9).map(|number| number.to_string()).collect();
+        let text = own_reason(&json!({ "warnings": many })).unwrap();
+        assert!(text.starts_with("0; 1; 2; 3; 4; and 4 more"), "{text}");
+    }
 }

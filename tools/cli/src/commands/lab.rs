@@ -1,5 +1,9 @@
 //! `heddle lab`: a cluster on this machine.
 
+mod describe;
+mod events;
+mod get;
+mod list;
 mod show;
 
 use crate::{
@@ -15,7 +19,8 @@ use heddle_lab::daemon::processes::Order;
 use heddle_lab::images::echo;
 use heddle_lab::paths::Lab;
 use heddle_lab::{
-    LabError, apply, control, delete, down, exec, get, label, logs, manifests, status, up, wait,
+    LabError, apply, control, delete, down, exec, get as objects, label, logs, manifests, status,
+    up, wait,
 };
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -122,11 +127,18 @@ pub struct DeleteArgs {
     /// Files, folders (recursive) or `-`.
     #[arg(short, long = "filename", num_args = 1.., conflicts_with = "kind")]
     filename: Vec<PathBuf>,
-    /// Kind of the objects.
-    #[arg(required_unless_present = "filename", requires = "names")]
+    /// Kind of the objects, or several: `pods,cnp`.
+    #[arg(required_unless_present = "filename")]
     kind: Option<String>,
     /// Their names.
+    #[arg(required_unless_present_any = ["filename", "selector"], conflicts_with = "selector")]
     names: Vec<String>,
+    /// Instead of names: all with these labels, as for `get`.
+    #[arg(short = 'l', long, conflicts_with = "filename", requires = "kind")]
+    selector: Option<String>,
+    /// With --selector, of all namespaces.
+    #[arg(short = 'A', long, requires = "selector")]
+    all_namespaces: bool,
     /// Namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -142,28 +154,6 @@ pub struct DeleteArgs {
 }
 
 #[derive(Args)]
-pub struct GetArgs {
-    #[command(flatten)]
-    which: Which,
-    /// Kind of the objects.
-    kind: String,
-    /// Name of one.
-    name: Option<String>,
-    /// Namespace.
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
-    /// Of all namespaces.
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// Only objects with these labels: `a=b,c!=d,e,!f,g in (h,i)`.
-    #[arg(short = 'l', long, default_value = "")]
-    selector: String,
-    /// How to show them.
-    #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
-}
-
-#[derive(Args)]
 pub struct ExecArgs {
     #[command(flatten)]
     which: Which,
@@ -175,6 +165,12 @@ pub struct ExecArgs {
     /// The container whose environment and folder it gets (the first).
     #[arg(short, long)]
     container: Option<String>,
+    /// Pass stdin on; it always is.
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give the command a terminal of its own: keys, job control and window size are passed on.
+    #[arg(short = 't', long)]
+    tty: bool,
     /// Command and arguments.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -206,6 +202,9 @@ pub struct LogsArgs {
     /// Go on until the pod is gone.
     #[arg(short, long)]
     follow: bool,
+    /// Only the last lines, this many.
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
 }
 
 #[derive(Args)]
@@ -291,24 +290,58 @@ pub struct PauseArgs {
 #[derive(Subcommand)]
 pub enum Command {
     /// Make a lab: nodes, a router between them, a world outside, an agent each.
+    #[command(after_help = "Examples:
+  heddle lab up
+  heddle lab up --nodes 3 --fabric vxlan --lab second
+  heddle lab up --families 6 --config lab.yaml")]
     Up(UpArgs),
     /// Remove a lab and everything that belongs to it.
     Down(Which),
     /// Create or update objects, and wait until they are in force.
+    #[command(after_help = "Examples:
+  heddle lab apply -f deploy/examples/hello
+  heddle lab apply -f pods.yaml policy.yaml -n shop --timeout 60s
+  heddle lab apply -f - < policy.yaml")]
     Apply(ApplyArgs),
     /// Delete objects, and wait until they are gone.
+    #[command(after_help = "Examples:
+  heddle lab delete -f deploy/examples/hello
+  heddle lab delete pod web client -n shop
+  heddle lab delete pods,netpol -l app=web -A")]
     Delete(DeleteArgs),
     /// Show objects.
-    Get(GetArgs),
+    Get(get::GetArgs),
+    /// Show the labs of this machine.
+    #[command(alias = "ls")]
+    List(list::ListArgs),
+    /// Show all about objects: containers, conditions, addresses, the policies that select a pod, and the last events.
+    Describe(describe::DescribeArgs),
+    /// Show what happened to pods, nodes and policies.
+    Events(events::EventsArgs),
     /// Run a command in a pod.
+    #[command(after_help = "Examples:
+  heddle lab exec -n hello client -- curl -s http://10.244.0.2:8080/
+  heddle lab exec -it -n hello client -- bash")]
     Exec(ExecArgs),
     /// Run a command in a node's network namespace.
+    #[command(after_help = "Examples:
+  heddle lab node-exec node-1 -- ip route
+  heddle lab node-exec world -- ping -c1 172.31.1.2")]
     NodeExec(NodeExecArgs),
     /// Show what a pod wrote.
+    #[command(after_help = "Examples:
+  heddle lab logs -n hello client -f
+  heddle lab logs web -c side --tail 20")]
     Logs(LogsArgs),
     /// Change labels.
+    #[command(after_help = "Examples:
+  heddle lab label pod client app=other -n hello
+  heddle lab label node node-1 zone=a old-")]
     Label(LabelArgs),
     /// Stop, kill, start or restart a node's agent; the datapath stays.
+    #[command(after_help = "Examples:
+  heddle lab agent kill node-1
+  heddle lab agent start node-1")]
     Agent(AgentArgs),
     /// Show the lab.
     Status(StatusArgs),
@@ -386,6 +419,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
                 namespace,
                 pod,
                 args.container.as_deref(),
+                args.tty,
                 &args.command,
             )
             .map(ExitCode::from)
@@ -403,7 +437,9 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Logs(args) => show_logs(&args),
         Command::Down(which) => {
             let lab = which.name()?;
-            if !down::down(&lab).map_err(failure)? {
+            if down::down(&lab).map_err(failure)? {
+                say(&format!("lab/{} removed", lab.name()))?;
+            } else {
                 tell(&format!("there was no lab {}", lab.name()));
             }
             Ok(ExitCode::SUCCESS)
@@ -449,7 +485,10 @@ async fn run_async(command: Command) -> Result<ExitCode, Failure> {
         Command::Up(args) => run_up(args).await,
         Command::Apply(args) => run_apply(args).await,
         Command::Delete(args) => run_delete(args).await,
-        Command::Get(args) => run_get(args).await,
+        Command::Get(args) => get::run(args).await,
+        Command::List(args) => list::run(&args).await,
+        Command::Describe(args) => describe::run(&args).await,
+        Command::Events(args) => events::run(&args).await,
         Command::Label(args) => run_label(args).await,
         Command::Agent(args) => {
             let order = match args.order {
@@ -459,7 +498,17 @@ async fn run_async(command: Command) -> Result<ExitCode, Failure> {
                 AgentOrder::Restart => Order::Restart,
             };
             let lab = args.which.name()?;
-            done(control::order_agent(&lab, &args.node, order).await)
+            control::order_agent(&lab, &args.node, order)
+                .await
+                .map_err(failure)?;
+            let outcome = match args.order {
+                AgentOrder::Stop => "stopped",
+                AgentOrder::Kill => "killed",
+                AgentOrder::Start => "started and ready",
+                AgentOrder::Restart => "restarted and ready",
+            };
+            say(&format!("agent/{} {outcome}", args.node))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Status(args) => run_status(args).await,
         Command::Daemon(which) => {
@@ -567,20 +616,11 @@ async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
 
 async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
-    let mut targets = if args.filename.is_empty() {
-        let kind = get::kind(args.kind.as_deref().unwrap_or_default()).map_err(failure)?;
-        let named = |name: &String| {
-            let (namespace, name) = match name.split_once('/') {
-                Some((namespace, name)) if kind.is_namespaced() => (namespace, name),
-                _ => (args.namespace.as_str(), name.as_str()),
-            };
-            let namespace = if kind.is_namespaced() { namespace } else { "" };
-            (kind, heddle_model::NamespacedName::new(namespace, name))
-        };
-        args.names.iter().map(named).collect()
-    } else {
-        manifests::read_names(&args.filename, &args.namespace).map_err(failures)?
-    };
+    let mut targets = targets(&args, &store).await?;
+    if targets.is_empty() {
+        tell("nothing has these labels");
+        return Ok(ExitCode::SUCCESS);
+    }
     // The last applied goes first: a namespace after what is in it.
     targets.sort_by_key(|(kind, _)| {
         std::cmp::Reverse(manifests::APPLIED.iter().position(|known| known == kind))
@@ -618,29 +658,43 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     }))
 }
 
-async fn run_get(args: GetArgs) -> Result<ExitCode, Failure> {
-    let (lab, store) = args.which.existing().map_err(unanswered)?;
-    let kind = get::kind(&args.kind).map_err(failure)?;
-    if let Some(name) = &args.name {
-        let (namespace, name) = pod_name(&args.namespace, name);
-        let object = get::one(&lab, &store, kind, namespace, name)
-            .await
-            .map_err(failure)?;
-        show::one(&object, args.output)?;
-        return Ok(ExitCode::SUCCESS);
+/// What is to be deleted: what manifests name, what the command line names, or what has the labels.
+async fn targets(
+    args: &DeleteArgs,
+    store: &Client,
+) -> Result<Vec<(Kind, heddle_model::NamespacedName)>, Failure> {
+    if !args.filename.is_empty() {
+        return manifests::read_names(&args.filename, &args.namespace).map_err(failures);
     }
-    let labels = get::Labels::parse(&args.selector).map_err(failure)?;
-    let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
-    let objects = get::many(&store, kind, namespace, &labels)
-        .await
-        .map_err(failure)?;
-    show::many(kind, &objects, args.output, args.all_namespaces)?;
-    Ok(ExitCode::SUCCESS)
+    let kinds = objects::kinds(args.kind.as_deref().unwrap_or_default()).map_err(failure)?;
+    let mut targets = Vec::new();
+    for kind in kinds {
+        if let Some(selector) = &args.selector {
+            let labels = objects::Labels::parse(selector).map_err(failure)?;
+            let namespace = (!args.all_namespaces).then_some(args.namespace.as_str());
+            let found = objects::many(store, kind, namespace, &labels).await;
+            targets.extend(
+                found
+                    .map_err(failure)?
+                    .into_iter()
+                    .map(|found| (kind, found.name)),
+            );
+        }
+        targets.extend(args.names.iter().map(|name| {
+            let (namespace, name) = match name.split_once('/') {
+                Some((namespace, name)) if kind.is_namespaced() => (namespace, name),
+                _ => (args.namespace.as_str(), name.as_str()),
+            };
+            let namespace = if kind.is_namespaced() { namespace } else { "" };
+            (kind, heddle_model::NamespacedName::new(namespace, name))
+        }));
+    }
+    Ok(targets)
 }
 
 async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
-    let kind = get::kind(&args.kind).map_err(failure)?;
+    let kind = objects::kind(&args.kind).map_err(failure)?;
     let edits: Result<Vec<_>, _> = args.labels.iter().map(|text| label::parse(text)).collect();
     let edits = edits.map_err(failure)?;
     let (object, changed) = label::edit(&lab, &store, kind, &args.namespace, &args.name, &edits)
@@ -679,6 +733,7 @@ fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         pod,
         args.container.as_deref(),
         args.follow,
+        args.tail,
         &mut output,
     );
     match copied {

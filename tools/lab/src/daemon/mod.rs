@@ -10,6 +10,7 @@ mod server;
 use crate::LabError;
 use crate::agent_client;
 use crate::config::{self, LabRecord};
+use crate::events::{self, Recorder};
 use crate::mirror::Mirror;
 use crate::paths::Lab;
 use crate::pod::cni::{self, Chain};
@@ -29,8 +30,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// Kinds that the daemon acts on.
-const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Deployment];
+/// Kinds that the daemon acts on, and those whose changes it only tells as events.
+const KINDS: [Kind; 8] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Pod,
+    Kind::Deployment,
+    Kind::NetworkPolicy,
+    Kind::CiliumNetworkPolicy,
+    Kind::CiliumClusterwideNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
+];
 /// Between looks at an agent that is not ready, and at one that is.
 const CHECK_INTERVAL: (Duration, Duration) =
     (Duration::from_millis(25), Duration::from_millis(500));
@@ -134,6 +144,7 @@ struct Daemon {
     nodes: BTreeMap<String, Arc<NodePlace>>,
     ready: BTreeMap<String, bool>,
     routes: routes::Routes,
+    events: Recorder,
 }
 
 impl Daemon {
@@ -154,6 +165,7 @@ impl Daemon {
             .collect();
         Self {
             routes: routes::Routes::new(lab.host_namespace(ROUTER), &record),
+            events: Recorder::open(&lab),
             lab,
             record,
             store,
@@ -216,7 +228,23 @@ impl Daemon {
         }
     }
 
+    /// Takes a change in, and tells what it means as an event.
     fn note(&mut self, event: Event) {
+        if let Event::Applied(new) = &event
+            && self.mirror.synced
+        {
+            let old = self.mirror.objects.get(&(new.kind, new.name.clone()));
+            // Another of the same name is another object.
+            let old =
+                old.filter(|old| old.value["metadata"]["uid"] == new.value["metadata"]["uid"]);
+            if old.is_none_or(|old| old.version != new.version) {
+                for happening in events::between(old, new) {
+                    if let Err(error) = self.events.record(new, &happening) {
+                        tracing::warn!(object = %new.name, %error, "an event is not kept");
+                    }
+                }
+            }
+        }
         self.mirror.note(event);
         // Nothing here asks when something went.
         self.mirror.gone.clear();

@@ -80,6 +80,27 @@ pub fn status(
             Phase::Ended(ending) => format!("{}: ended with code {}", container.name, ending.code),
         })
         .collect();
+    let initialising = report
+        .init
+        .iter()
+        .zip(containers.1)
+        .find_map(|(state, container)| match &state.phase {
+            Phase::Ended(ending) if ending.code == 0 => None,
+            Phase::Ended(ending) => {
+                let more = if ending.message.is_empty() { "" } else { ": " };
+                Some(format!(
+                    "init container {} ended with code {}{more}{}",
+                    container.name, ending.code, ending.message
+                ))
+            }
+            Phase::Waiting { reason, message } if !message.is_empty() => Some(format!(
+                "init container {}: {reason}: {message}",
+                container.name
+            )),
+            // Before the first starts there is nothing to say, nor while one does its work.
+            _ => Some(String::new()),
+        })
+        .filter(|message| !message.is_empty());
     let (reason, message) = if ready {
         ("", String::new())
     } else if done {
@@ -87,7 +108,10 @@ pub fn status(
     } else if !report.network.is_empty() {
         ("NetworkNotReady", report.network.clone())
     } else {
-        ("ContainersNotReady", unready.join("; "))
+        (
+            "ContainersNotReady",
+            initialising.clone().unwrap_or_else(|| unready.join("; ")),
+        )
     };
     let initialised = report
         .init
@@ -105,7 +129,16 @@ pub fn status(
             },
             report.network.clone(),
         ),
-        ("Initialized", initialised, "", String::new()),
+        (
+            "Initialized",
+            initialised,
+            if initialised {
+                ""
+            } else {
+                "ContainersNotInitialized"
+            },
+            initialising.unwrap_or_default(),
+        ),
         ("ContainersReady", ready, reason, message.clone()),
         ("Ready", ready, reason, message),
     ];
@@ -277,6 +310,35 @@ mod tests {
             condition(&old, "Ready", false, "", "")["lastTransitionTime"],
             "then"
         );
+    }
+
+    #[test]
+    fn a_failing_init_container_is_the_reason() {
+        let mut report = report(vec![State::creating()]);
+        report.init = vec![state(ended_with(3), false)];
+        let pod = serde_json::json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {
+                "initContainers": [{"name": "prepare", "image": "heddle/idle"}],
+                "containers": [{"name": "c", "image": "heddle/idle"}],
+            },
+        });
+        let spec = crate::pod::spec::parse(&pod, "").0.unwrap();
+        let status = status(
+            &report,
+            RestartPolicy::Always,
+            (&spec.containers, &spec.init),
+            &[],
+            &Value::Null,
+        );
+        for (index, kind) in [(2, "Initialized"), (4, "Ready")] {
+            let condition = &status["conditions"][index];
+            assert_eq!(condition["type"], kind);
+            assert_eq!(
+                condition["message"],
+                "init container prepare ended with code 3"
+            );
+        }
     }
 
     #[test]

@@ -28,34 +28,79 @@ pub(super) fn many(
     all_namespaces: bool,
 ) -> Result<(), Failure> {
     if matches!(output, Output::Json | Output::Yaml) {
-        let items: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
-        return structured(
-            &json!({"apiVersion": "v1", "kind": "List", "items": items}),
-            output,
-        );
+        return list(&objects.iter().collect::<Vec<_>>(), output);
     }
     if objects.is_empty() {
         tell(&format!("no {} found", kind.name()));
         return Ok(());
     }
-    let wide = output == Output::Wide;
-    let with_namespace = all_namespaces && kind.is_namespaced();
-    let mut head: Vec<&str> = if with_namespace {
-        vec!["NAMESPACE", "NAME"]
-    } else {
-        vec!["NAME"]
+    let columns = Columns {
+        wide: output == Output::Wide,
+        namespace: all_namespaces,
+        kind: false,
     };
-    head.extend(columns(kind, wide));
-    let rows = objects.iter().map(|object| {
-        let mut row = Vec::new();
-        if with_namespace {
-            row.push(object.name.namespace.clone());
-        }
-        row.push(object.name.name.clone());
-        row.extend(cells(object, wide));
-        row
+    rows(kind, objects, columns)
+}
+
+/// Prints objects of any kinds as one List.
+pub(super) fn list(objects: &[&Object], output: Output) -> Result<(), Failure> {
+    let items: Vec<&Value> = objects.iter().map(|object| &object.value).collect();
+    structured(
+        &json!({"apiVersion": "v1", "kind": "List", "items": items}),
+        output,
+    )
+}
+
+/// Which columns there are beside a kind's own.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    /// Those of `-o wide`.
+    pub(super) wide: bool,
+    /// The namespace, where the kind has one.
+    pub(super) namespace: bool,
+    /// The kind, before the name.
+    pub(super) kind: bool,
+}
+
+/// Prints objects of one kind as a table.
+pub(super) fn rows(kind: Kind, objects: &[Object], columns: Columns) -> Result<(), Failure> {
+    let head = head(kind, columns);
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    table(&head, objects.iter().map(|object| row(object, columns)))
+}
+
+/// A kind's head.
+pub(super) fn head(kind: Kind, with: Columns) -> Vec<String> {
+    let mut head = Vec::new();
+    if with.namespace && kind.is_namespaced() {
+        head.push("NAMESPACE");
+    }
+    head.push("NAME");
+    head.extend(columns(kind, with.wide));
+    head.into_iter().map(str::to_owned).collect()
+}
+
+/// An object's row.
+pub(super) fn row(object: &Object, with: Columns) -> Vec<String> {
+    let mut row = Vec::new();
+    if with.namespace && object.kind.is_namespaced() {
+        row.push(object.name.namespace.clone());
+    }
+    let name = &object.name.name;
+    row.push(if with.kind {
+        format!("{}/{name}", object.kind.name().to_ascii_lowercase())
+    } else {
+        name.clone()
     });
-    table(&head, rows)
+    row.extend(cells(object, with.wide));
+    row
+}
+
+/// Lets an object that was deleted while it was watched be shown as such.
+pub(super) fn mark_deleted(object: &mut Object) {
+    if !object.value["metadata"]["deletionTimestamp"].is_string() {
+        object.value["metadata"]["deletionTimestamp"] = json!(time::stamp());
+    }
 }
 
 fn columns(kind: Kind, wide: bool) -> Vec<&'static str> {
@@ -65,6 +110,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<&'static str> {
         Kind::Deployment => vec!["READY", "UP-TO-DATE", "AVAILABLE", "AGE"],
         Kind::CiliumEndpoint => vec!["IDENTITY", "STATE", "AGE"],
         Kind::Namespace => vec!["STATUS", "AGE"],
+        kind if kind.is_policy() => vec!["VALID", "NODES", "AGE"],
         _ => vec!["AGE"],
     };
     if wide {
@@ -72,6 +118,7 @@ fn columns(kind: Kind, wide: bool) -> Vec<&'static str> {
             Kind::Pod => vec!["IP", "NODE", "REASON"],
             Kind::Node => vec!["INTERNAL-IP", "POD-CIDRS"],
             Kind::CiliumEndpoint => vec!["IP", "NODE"],
+            kind if kind.is_policy() => vec!["ENDPOINTS", "REASON"],
             _ => vec!["LABELS"],
         });
     }
@@ -132,6 +179,7 @@ fn cells(object: &Object, wide: bool) -> Vec<String> {
             status["state"].as_str().unwrap_or_default().to_owned(),
         ],
         Kind::Namespace => vec!["Active".to_owned()],
+        kind if kind.is_policy() => policy_cells(value),
         _ => Vec::new(),
     };
     cells.push(age);
@@ -185,6 +233,21 @@ fn wide_cells(object: &Object) -> Vec<String> {
                 status["nodeName"].as_str().unwrap_or_default().to_owned(),
             ]
         }
+        kind if kind.is_policy() => {
+            let endpoints = &status["enforcement"]["endpoints"];
+            let reason = match condition(status, "Valid") {
+                (false, message) => message,
+                (true, _) => String::new(),
+            };
+            vec![
+                if endpoints.is_null() {
+                    "?".into()
+                } else {
+                    endpoints.to_string()
+                },
+                reason,
+            ]
+        }
         _ => {
             let labels = value["metadata"]["labels"]
                 .as_object()
@@ -196,6 +259,27 @@ fn wide_cells(object: &Object) -> Vec<String> {
             vec![texts.join(",")]
         }
     }
+}
+
+/// Whether a policy can be enforced, and on how many nodes it is; `?` until somebody has said so of this version of it.
+fn policy_cells(policy: &Value) -> Vec<String> {
+    let status = &policy["status"];
+    let valid = status["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|condition| condition["type"] == "Valid")
+        .and_then(|condition| condition["status"].as_str());
+    let enforcement = &status["enforcement"];
+    let current = enforcement["observedGeneration"] == policy["metadata"]["generation"];
+    let nodes = match (
+        enforcement["nodes"].as_u64(),
+        enforcement["ofNodes"].as_u64(),
+    ) {
+        (Some(nodes), Some(of)) if current => format!("{nodes}/{of}"),
+        _ => "?".to_owned(),
+    };
+    vec![valid.unwrap_or("?").to_owned(), nodes]
 }
 
 fn condition(status: &Value, kind: &str) -> (bool, String) {
@@ -227,6 +311,9 @@ fn pod_state(pod: &Value) -> String {
         return "Terminating".into();
     }
     let status = &pod["status"];
+    if let Some(state) = init_state(pod) {
+        return state;
+    }
     for container in status["containerStatuses"].as_array().into_iter().flatten() {
         for state in ["waiting", "terminated"] {
             if let Some(reason) = container["state"][state]["reason"].as_str()
@@ -238,6 +325,28 @@ fn pod_state(pod: &Value) -> String {
     }
     let reason = status["reason"].as_str().or(status["phase"].as_str());
     reason.unwrap_or("Pending").to_owned()
+}
+
+/// The word that kubectl shows while a pod's init containers are not through: `Init:Error`, `Init:ExitCode:3`,
+/// `Init:CrashLoopBackOff`, `Init:1/2`.
+fn init_state(pod: &Value) -> Option<String> {
+    let statuses = pod["status"]["initContainerStatuses"].as_array()?;
+    let done = |one: &Value| one["state"]["terminated"]["exitCode"] == 0;
+    let at = statuses.iter().position(|one| !done(one))?;
+    let state = &statuses[at]["state"];
+    if let Some(code) = state["terminated"]["exitCode"].as_i64() {
+        let reason = state["terminated"]["reason"].as_str().unwrap_or_default();
+        return Some(match reason {
+            "" => format!("Init:ExitCode:{code}"),
+            reason => format!("Init:{reason}"),
+        });
+    }
+    let waiting = state["waiting"]["reason"].as_str().unwrap_or_default();
+    if !matches!(waiting, "" | "PodInitializing" | "ContainerCreating") {
+        return Some(format!("Init:{waiting}"));
+    }
+    // Before the network is there nothing is initialised, and the reason is the network.
+    (!pod["status"]["podIPs"].is_null()).then(|| format!("Init:{at}/{}", statuses.len()))
 }
 
 /// Prints a lab's status.
@@ -275,7 +384,7 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
+pub(super) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(head.to_vec());
@@ -292,7 +401,7 @@ fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), F
     line(&text.join("\n"))
 }
 
-fn structured(value: &impl Serialize, output: Output) -> Result<(), Failure> {
+pub(super) fn structured(value: &impl Serialize, output: Output) -> Result<(), Failure> {
     let text = match output {
         Output::Yaml => serde_saphyr::to_string(value).map_err(|error| error.to_string()),
         _ => serde_json::to_string_pretty(value).map_err(|error| error.to_string()),
@@ -301,7 +410,25 @@ fn structured(value: &impl Serialize, output: Output) -> Result<(), Failure> {
     line(text.trim_end())
 }
 
-fn line(text: &str) -> Result<(), Failure> {
+/// Prints lines; false when nobody reads any more.
+pub(super) fn lines(lines: &[String]) -> Result<bool, Failure> {
+    let mut output = std::io::stdout().lock();
+    let written = lines
+        .iter()
+        .try_for_each(|line| writeln!(output, "{line}"))
+        .and_then(|()| output.flush());
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(
+            "lab/output",
+            format!("the answer cannot be written: {error}"),
+        )),
+    }
+}
+
+/// Prints a line.
+pub(super) fn line(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         // Whoever reads may stop early (`| head`).
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
