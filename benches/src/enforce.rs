@@ -28,9 +28,9 @@ const IDENTITIES: usize = 10_000;
 /// Changes that one round measures.
 const CHANGES: usize = 200;
 /// How long one change may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ENFORCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks into the kernel.
-const LOOK: Duration = Duration::from_micros(200);
+const CHECK_INTERVAL: Duration = Duration::from_micros(200);
 /// Policies on the endpoint with many.
 const MANY: usize = 1_000;
 
@@ -192,11 +192,11 @@ async fn change(
             return Ok(start.elapsed());
         }
         ensure!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < ENFORCE_TIMEOUT,
             "version {version} of the policy is not in force everywhere after {} s",
-            PATIENCE.as_secs()
+            ENFORCE_TIMEOUT.as_secs()
         );
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 

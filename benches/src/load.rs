@@ -95,7 +95,7 @@ pub(crate) struct Outcome {
 }
 
 /// How long a connection may take to come up, and an answer to arrive.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Measures, and prints the outcome.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -135,10 +135,10 @@ fn rate(warm: Duration, length: Duration, mut once: impl FnMut() -> Result<()>) 
 }
 
 fn connect(address: IpAddr, port: u16) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE)
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(address, port), ANSWER_TIMEOUT)
         .with_context(|| format!("connect to {address} port {port}"))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     Ok(stream)
 }
 

@@ -381,7 +381,7 @@ impl IdentityAllocator {
                 // Its identity is gone (collected, or deleted by hand): the label set gets a new one.
                 match self
                     .store
-                    .delete(Kind::IdentityClaim, &name, Some(claim.revision))
+                    .delete(Kind::IdentityClaim, &name, Some(&claim.version))
                     .await
                 {
                     Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => {
@@ -430,7 +430,7 @@ impl IdentityAllocator {
                     let number = NamespacedName::new("", identity.to_string());
                     let given_back = self
                         .store
-                        .delete(Kind::CiliumIdentity, &number, Some(made.revision))
+                        .delete(Kind::CiliumIdentity, &number, Some(&made.version))
                         .await;
                     if let Err(error) = given_back {
                         tracing::debug!(%identity, %error, "left to the operator");

@@ -1,6 +1,7 @@
 //! Manifests: YAML or JSON files, folders of them, or text, as JSON values with where they stand.
 
 use serde_json::Value;
+use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -41,6 +42,12 @@ pub enum ManifestError {
         /// Its path.
         path: String,
     },
+    /// A file without an object.
+    #[error("{file} is empty: it holds no object")]
+    NoObject {
+        /// The file, or `-`.
+        file: String,
+    },
     /// Folders nest too deep.
     #[error("{path} lies more than {MOST_FOLDERS} folders deep")]
     TooDeep {
@@ -75,6 +82,7 @@ impl ManifestError {
         match self {
             Self::Unreadable { .. } => "manifest/unreadable",
             Self::Empty { .. } | Self::TooDeep { .. } => "manifest/no-manifests",
+            Self::NoObject { .. } => "manifest/empty",
             Self::Syntax { .. } => "manifest/syntax",
             Self::NotAnObject { .. } => "manifest/not-an-object",
         }
@@ -87,6 +95,7 @@ impl ManifestError {
                 "check the path and its permissions; `-` reads standard input"
             }
             Self::Empty { .. } | Self::TooDeep { .. } => "name a file, or a folder of manifests",
+            Self::NoObject { .. } => "was it written, and is it the right file?",
             Self::Syntax { .. } => {
                 "check quotes, colons and indentation at that line; documents are parted by `---`"
             }
@@ -104,7 +113,7 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, ManifestError> {
         if path.as_os_str() == "-" {
             let text = io::read_to_string(io::stdin())
                 .map_err(|source| unreadable(Path::new("standard input"), source))?;
-            found.extend(parse("-", &text)?);
+            found.extend(not_empty("-", &text)?);
             continue;
         }
         let about = fs::metadata(path).map_err(|source| unreadable(path, source))?;
@@ -119,8 +128,18 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Manifest>, ManifestError> {
                 path: path.display().to_string(),
             });
         }
+        // Among others an empty file is nothing to stumble over.
+        let before = found.len();
+        let mut documents = 0;
         for file in files {
-            found.extend(read_file(&file)?);
+            let text = text_of(&file)?;
+            documents += usize::from(!is_blank(&text));
+            found.extend(parse(&file.display().to_string(), &text)?);
+        }
+        if documents == 0 && found.len() == before {
+            return Err(ManifestError::NoObject {
+                file: path.display().to_string(),
+            });
         }
     }
     Ok(found)
@@ -133,9 +152,34 @@ fn unreadable(path: &Path, source: io::Error) -> ManifestError {
     }
 }
 
+fn text_of(path: &Path) -> Result<String, ManifestError> {
+    fs::read_to_string(path).map_err(|source| unreadable(path, source))
+}
+
 fn read_file(path: &Path) -> Result<Vec<Manifest>, ManifestError> {
-    let text = fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
-    parse(&path.display().to_string(), &text)
+    not_empty(&path.display().to_string(), &text_of(path)?)
+}
+
+/// The documents of a text that was named: one without any is a slip.
+fn not_empty(file: &str, text: &str) -> Result<Vec<Manifest>, ManifestError> {
+    if is_blank(text) {
+        return Err(ManifestError::NoObject {
+            file: file.to_owned(),
+        });
+    }
+    parse(file, text)
+}
+
+/// True for a text of comments, blank lines and document markers alone.
+fn is_blank(text: &str) -> bool {
+    documents(text)
+        .iter()
+        .all(|(_, part)| is_blank_document(part))
+}
+
+fn is_blank_document(part: &str) -> bool {
+    part.lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
 }
 
 fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), ManifestError> {
@@ -168,10 +212,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Manifest>, ManifestError> {
     let mut found = Vec::new();
     let mut document = 0;
     for (start, part) in documents(text) {
-        let blank = part
-            .lines()
-            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));
-        if blank {
+        if is_blank_document(&part) {
             continue;
         }
         document += 1;
@@ -261,9 +302,10 @@ fn parse_document(text: &str) -> Result<Value, (Option<usize>, String)> {
             // In the parser's own words a bound sounds like its failure.
             serde_saphyr::Error::Budget { .. }
             | serde_saphyr::Error::AliasReplayLimitExceeded { .. } => format!(
-                "the document holds more than is read, {MOST_VALUES} values, those that aliases repeat counted each time ({error})"
+                "the document holds more than is read, {MOST_VALUES} values, those that aliases repeat counted each time"
             ),
-            _ => error.to_string(),
+            // The message alone: the place is said beside it, and how the parser is set up is no reader's business.
+            _ => UserMessageFormatter.format_message(&error).into_owned(),
         };
         (line, reason)
     })
@@ -335,6 +377,42 @@ mod tests {
             parse("f.yaml", "- a\n- b\n"),
             Err(ManifestError::NotAnObject { document: 1, .. })
         ));
+    }
+
+    #[test]
+    fn a_syntax_error_names_its_place_once() {
+        for text in [
+            "kind: A\nspec: {a: [1\nx: y\n",
+            "kind: Pod\n---\nkind: [\n",
+            "kind: A\n\tb: c\n",
+            "kind: A\nkind: B\n",
+            "kind: A\nb: *nobody\n",
+            "kind: 'A\n",
+        ] {
+            let said = parse("f.yaml", text).unwrap_err().to_string();
+            assert_eq!(said.matches("f.yaml").count(), 1, "{said}");
+            assert_eq!(said.matches("(line ").count(), 1, "{said}");
+            for word in ["option", "Options", "budget", "serde", "visitor", "policy"] {
+                assert!(!said.contains(word), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_an_error_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("empty.yaml");
+        for text in ["", "\n\n", "# nothing\n---\n"] {
+            fs::write(&file, text).unwrap();
+            for path in [file.clone(), folder.path().to_owned()] {
+                let error = read(&[path]).unwrap_err();
+                assert_eq!(error.code(), "manifest/empty", "{error}");
+                assert!(error.to_string().contains("is empty"), "{error}");
+            }
+        }
+        // Among others in a folder it is nothing to stumble over.
+        fs::write(folder.path().join("a.yaml"), "kind: A").unwrap();
+        assert_eq!(read(&[folder.path().to_owned()]).unwrap().len(), 1);
     }
 
     #[test]

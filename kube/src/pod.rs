@@ -1,5 +1,6 @@
 //! What networking needs to know of a Pod object.
 
+pub use heddle_model::DeclaredPort;
 use heddle_model::{LabelFilter, LabelSet, NamespacedName};
 use serde_json::Value;
 use std::{collections::BTreeSet, net::IpAddr};
@@ -62,17 +63,6 @@ pub fn workload(pod: &Value) -> Option<(String, String)> {
     Some((kind.to_owned(), name.to_owned()))
 }
 
-/// A port that one of a pod's containers declares.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct DeclaredPort {
-    /// Its name; empty for a port without one.
-    pub name: String,
-    /// `TCP`, `UDP` or `SCTP`, as written.
-    pub protocol: String,
-    /// Its number.
-    pub number: u16,
-}
-
 /// The ports that a pod declares, sorted; those of containers and of sidecars (init containers that are
 /// restarted always) count.
 pub fn declared_ports(pod: &Value) -> Vec<DeclaredPort> {
@@ -120,13 +110,7 @@ pub fn probed_ports(pod: &Value) -> BTreeSet<u16> {
 /// The pod's named ports in the form of the identity label `LabelSet::NAMED_PORTS`:
 /// `dns=UDP/53,http=TCP/8080`, sorted.
 pub fn named_ports(pod: &Value) -> String {
-    let mut found: Vec<String> = declared_ports(pod)
-        .into_iter()
-        .filter(|port| !port.name.is_empty())
-        .map(|port| format!("{}={}/{}", port.name, port.protocol, port.number))
-        .collect();
-    found.sort();
-    found.join(",")
+    DeclaredPort::named(&declared_ports(pod))
 }
 
 /// Whether the pod shares its node's network and so has no endpoint of its own.

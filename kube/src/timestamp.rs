@@ -1,5 +1,7 @@
 //! Times as Kubernetes objects write them.
 
+use std::time::Duration;
+
 /// `2026-11-21T06:45:01Z` for seconds since 1970.
 pub fn rfc3339(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -21,9 +23,22 @@ pub fn rfc3339(seconds: u64) -> String {
     )
 }
 
+/// `2026-11-21T06:45:01.000250Z` for a time since 1970: Kubernetes' MicroTime.
+pub fn rfc3339_micros(since_1970: Duration) -> String {
+    let seconds = rfc3339(since_1970.as_secs());
+    let whole = seconds.trim_end_matches('Z');
+    format!("{whole}.{:06}Z", since_1970.subsec_micros())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn micro_times_have_six_digits() {
+        let time = Duration::new(1_795_243_501, 250_999);
+        assert_eq!(rfc3339_micros(time), "2026-11-21T06:45:01.000250Z");
+    }
 
     #[test]
     fn times_are_civil() {

@@ -4,7 +4,9 @@ use crate::cluster::{Cluster, Node};
 use crate::config::{ConfigError, OperatorConfig};
 use crate::metrics::Metrics;
 use heddle_ipam::{NodeKey, PoolAllocator};
-use heddle_kube::store::{Kind, Store, StoreError};
+use heddle_kube::lease::Term;
+use heddle_kube::objects::{Condition, ConditionStatus, Metadata, NodeSpec, condition_in};
+use heddle_kube::store::{Event, Kind, Object, Scope, Store, StoreError};
 use heddle_kube::timestamp::rfc3339;
 use heddle_model::NamespacedName;
 use ipnet::IpNet;
@@ -14,6 +16,8 @@ use std::sync::Arc;
 
 /// Type of the condition on a Node.
 const CONDITION: &str = "PodCIDRAllocated";
+/// Annotation of a Node that had no blocks when an operator began to lead: which one, and in which term.
+const FENCE: &str = "heddle.dev/operator-term";
 
 /// Why a node has no blocks, or none that it should use.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +59,43 @@ impl BlockController {
         !self.again.is_empty()
     }
 
+    /// Shuts out former leaders: a write of theirs that is still on its way is about a node as they read it, and
+    /// fails once that node is another. Only nodes without blocks can be given one, and only nodes that exist
+    /// now: a former leader has begun nothing since its lease ran out.
+    pub(crate) async fn fence(&self, cluster: &mut Cluster, term: &Term) -> Result<(), StoreError> {
+        let text = format!("{} {} {}", term.holder, term.transitions, term.since);
+        // The store's own list: the watch may be behind.
+        for listed in self.store.list(&Scope::all(Kind::Node)).await? {
+            if let Some(node) = self.fence_node(listed, &text).await? {
+                cluster.apply(Event::Applied(node));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node with the mark of this term, or with blocks; none when it is gone.
+    async fn fence_node(&self, mut node: Object, text: &str) -> Result<Option<Object>, StoreError> {
+        let key = node.name.clone();
+        loop {
+            if pod_cidrs(&node.value).is_ok_and(|blocks| !blocks.is_empty()) {
+                return Ok(Some(node));
+            }
+            Metadata::annotate(&mut node.value, FENCE, Some(text.to_owned()));
+            match self.store.update(Kind::Node, node.value).await {
+                Ok(node) => return Ok(Some(node)),
+                // Somebody changed it: perhaps it has blocks now.
+                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            node = match self.store.get(Kind::Node, &key).await {
+                Ok(node) => node,
+                Err(StoreError::NotFound { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
     /// After a whole list: enters every node's blocks before any is given.
     pub(crate) async fn reconcile_all(&mut self, cluster: &Cluster) {
         let gone: Vec<_> = self.uids.keys().chain(&self.again).cloned().collect();
@@ -65,9 +106,8 @@ impl BlockController {
         }
         // The elder of two nodes with one block keeps it.
         let mut nodes: Vec<_> = cluster.nodes.iter().collect();
-        nodes.sort_by_key(|(name, node)| {
-            let created = node.value["metadata"]["creationTimestamp"].as_str();
-            (created.unwrap_or_default(), *name)
+        nodes.sort_by_cached_key(|(name, node)| {
+            (Metadata::of(&node.value).creation_timestamp, *name)
         });
         for (name, node) in &nodes {
             // What is wrong with them is said when each is looked at below.
@@ -216,12 +256,8 @@ impl BlockController {
     /// Writes the blocks into the node as it was read; a node that changed meanwhile is looked at again.
     async fn give(&self, name: &str, node: &Node, blocks: &[IpNet]) -> Result<(), StoreError> {
         let mut value = node.value.clone();
-        let texts: Vec<_> = blocks.iter().map(ToString::to_string).collect();
-        if !value["spec"].is_object() {
-            value["spec"] = json!({});
-        }
-        value["spec"]["podCIDR"] = json!(texts.first());
-        value["spec"]["podCIDRs"] = json!(texts);
+        let texts: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+        NodeSpec::write_ranges(&mut value, &texts);
         self.store.update(Kind::Node, value).await?;
         tracing::info!(node = name, blocks = ?texts, "gave a node its blocks");
         Ok(())
@@ -234,46 +270,53 @@ impl BlockController {
         node: &Node,
         problem: Option<&Problem>,
     ) -> Result<(), StoreError> {
-        let conditions = node.value["status"]["conditions"].as_array();
-        let current = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == CONDITION);
+        let current = condition_in(&node.value, CONDITION);
         let (status, reason, message) = match problem {
-            Some(problem) => ("False", problem.reason, problem.message.as_str()),
+            Some(problem) => (
+                ConditionStatus::False,
+                problem.reason,
+                problem.message.as_str(),
+            ),
             // A node that never had a problem needs no word about it.
-            None if current.is_none_or(|current| current["status"] == "True") => return Ok(()),
-            None => ("True", "ipam/allocated", "the node has its blocks"),
+            None if current
+                .as_ref()
+                .is_none_or(|current| current.status == ConditionStatus::True) =>
+            {
+                return Ok(());
+            }
+            None => (
+                ConditionStatus::True,
+                "ipam/allocated",
+                "the node has its blocks",
+            ),
         };
-        let same =
-            |field: &str, value: &str| current.is_some_and(|condition| condition[field] == value);
-        if same("status", status) && same("reason", reason) && same("message", message) {
+        let is_said = current.as_ref().is_some_and(|current| {
+            (
+                current.status,
+                current.reason.as_str(),
+                current.message.as_str(),
+            ) == (status, reason, message)
+        });
+        if is_said {
             return Ok(());
         }
         if problem.is_some() {
             tracing::warn!(node = name, reason, "{message}");
         }
-        let since = if same("status", status) {
-            current.map_or(Value::Null, |condition| {
-                condition["lastTransitionTime"].clone()
-            })
-        } else {
-            json!(rfc3339(crate::now()))
-        };
-        let mut all: Vec<Value> = conditions
-            .into_iter()
-            .flatten()
-            .filter(|condition| condition["type"] != CONDITION)
-            .cloned()
-            .collect();
-        all.push(json!({
-            "type": CONDITION, "status": status, "reason": reason, "message": message,
-            "lastTransitionTime": since,
-            "observedGeneration": node.value["metadata"]["generation"],
-        }));
+        let condition = Condition {
+            kind: CONDITION.into(),
+            status,
+            reason: reason.into(),
+            message: message.into(),
+            last_transition_time: None,
+            observed_generation: Metadata::of(&node.value).generation,
+        }
+        .since(current.as_ref(), || rfc3339(crate::now()));
         let name = NamespacedName::new("", name);
-        let status = json!({"conditions": all});
-        self.store.patch_status(Kind::Node, &name, status).await?;
+        let status = json!({ "conditions": [condition] });
+        self.store
+            .apply_status(Kind::Node, &name, crate::MANAGER, status)
+            .await?;
         Ok(())
     }
 
@@ -290,17 +333,9 @@ impl BlockController {
 
 /// `spec.podCIDRs`, or `spec.podCIDR` of a node that only has that.
 fn pod_cidrs(node: &Value) -> Result<Vec<IpNet>, Problem> {
-    let spec = &node["spec"];
-    let texts: Vec<&Value> = match spec["podCIDRs"].as_array() {
-        Some(texts) if !texts.is_empty() => texts.iter().collect(),
-        _ => spec
-            .get("podCIDR")
-            .filter(|text| !text.is_null())
-            .into_iter()
-            .collect(),
-    };
-    texts
-        .into_iter()
+    NodeSpec::of(node)
+        .ranges()
+        .iter()
         .map(|text| {
             let parsed = text.as_str().and_then(|text| text.parse::<IpNet>().ok());
             parsed.map(|net| net.trunc()).ok_or_else(|| Problem {

@@ -1,8 +1,11 @@
 //! What the operator knows of the cluster: the facts it needs of each object it watches.
 
+use crate::policies::Policies;
 use heddle_kube::identity::{UNUSED_SINCE, claim_name, parse_claim, parse_identity};
-use heddle_kube::store::{Event, Kind, Object};
+use heddle_kube::objects::{CiliumEndpoint, Metadata, NodePolicyReport};
+use heddle_kube::store::{Event, Kind, Object, Version};
 use heddle_model::{Identity, NamespacedName};
+use heddle_policy::CidrLimits;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -17,7 +20,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) uid: String,
-    pub(crate) revision: u64,
+    pub(crate) version: Version,
     pub(crate) identity: Option<Identity>,
     pub(crate) node: Option<String>,
 }
@@ -25,7 +28,7 @@ pub(crate) struct Endpoint {
 /// A CiliumIdentity.
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityFacts {
-    pub(crate) revision: u64,
+    pub(crate) version: Version,
     pub(crate) marked: bool,
     /// Name of the claim of its labels; none when the labels cannot be read.
     pub(crate) claim: Option<String>,
@@ -34,47 +37,39 @@ pub(crate) struct IdentityFacts {
 /// An IdentityClaim.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
-    pub(crate) revision: u64,
+    pub(crate) version: Version,
     pub(crate) identity: Option<Identity>,
 }
 
-/// A policy of any kind, and what its status says of its enforcement.
-#[derive(Clone, Debug)]
-pub(crate) struct PolicyFacts {
-    /// Revision of the store at which it got its present generation.
-    pub(crate) revision: u64,
-    pub(crate) generation: Value,
-    pub(crate) enforcement: Value,
-    /// Its present content is not in force anywhere.
-    pub(crate) refused: bool,
-}
-
-/// A NodePolicyReport.
-#[derive(Clone, Debug)]
-pub(crate) struct Report {
-    pub(crate) revision: u64,
-    /// Endpoints by the policy that is about them, `KIND/NAMESPACE/NAME`.
-    pub(crate) endpoints: HashMap<String, u64>,
-    /// Traffic that a host policy would cut, by policy.
-    pub(crate) lock_outs: HashMap<String, Value>,
-}
-
 /// The facts of every object.
-#[derive(Default)]
 pub(crate) struct Facts {
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) pods: HashSet<NamespacedName>,
     pub(crate) endpoints: HashMap<NamespacedName, Endpoint>,
     pub(crate) identities: BTreeMap<Identity, IdentityFacts>,
     pub(crate) claims: HashMap<String, Claim>,
-    pub(crate) policies: BTreeMap<(Kind, NamespacedName), PolicyFacts>,
-    pub(crate) reports: BTreeMap<String, Report>,
+    pub(crate) policies: Policies,
+    pub(crate) reports: BTreeMap<String, NodePolicyReport>,
+}
+
+impl Facts {
+    fn new(limits: CidrLimits) -> Self {
+        Self {
+            nodes: BTreeMap::new(),
+            pods: HashSet::new(),
+            endpoints: HashMap::new(),
+            identities: BTreeMap::new(),
+            claims: HashMap::new(),
+            policies: Policies::new(limits),
+            reports: BTreeMap::new(),
+        }
+    }
 }
 
 /// Everything that was said up to now; while a list is repeated, everything before it.
-#[derive(Default)]
 pub(crate) struct Cluster {
     facts: Facts,
+    limits: CidrLimits,
     /// The list that is being repeated.
     coming: Option<Facts>,
     synced: bool,
@@ -100,6 +95,16 @@ pub(crate) enum Change {
 }
 
 impl Cluster {
+    /// Nothing is known yet. `limits` is what policies' addresses may cost.
+    pub(crate) fn new(limits: CidrLimits) -> Self {
+        Self {
+            facts: Facts::new(limits),
+            limits,
+            coming: None,
+            synced: false,
+        }
+    }
+
     /// True when everything that exists is known.
     pub(crate) const fn is_synced(&self) -> bool {
         self.synced && self.coming.is_none()
@@ -109,10 +114,12 @@ impl Cluster {
     pub(crate) fn apply(&mut self, event: Event) -> Change {
         match event {
             Event::Restarted => {
-                self.coming = Some(Facts::default());
+                self.coming = Some(Facts::new(self.limits));
                 Change::Nothing
             }
-            Event::Synced { .. } => {
+            Event::Synced { revision } => {
+                let facts = self.coming.as_mut().unwrap_or(&mut self.facts);
+                facts.policies.synced(revision);
                 let repeated = self.coming.take();
                 let first = !std::mem::replace(&mut self.synced, true);
                 let whole = first || repeated.is_some();
@@ -146,40 +153,33 @@ impl Facts {
         let Object {
             kind,
             name,
-            revision,
+            version,
             value,
         } = object;
-        let uid = || {
-            value["metadata"]["uid"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
         match kind {
             Kind::Node => {
-                let uid = uid();
+                let uid = Metadata::of(&value).uid;
                 self.nodes.insert(name.name, Node { uid, value });
             }
             Kind::Pod => {
                 self.pods.insert(name);
             }
             Kind::CiliumEndpoint => {
-                let status = &value["status"];
-                let number = status["identity"]["id"].as_u64();
+                let status = CiliumEndpoint::of(&value);
                 let endpoint = Endpoint {
-                    uid: uid(),
-                    revision,
-                    identity: number.and_then(|id| u32::try_from(id).ok()).map(Identity),
-                    node: status["nodeName"].as_str().map(str::to_owned),
+                    uid: Metadata::of(&value).uid,
+                    version,
+                    identity: status.identity(),
+                    node: status.node_name,
                 };
                 self.endpoints.insert(name, endpoint);
             }
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
-                    let marked = value["metadata"]["annotations"].get(UNUSED_SINCE).is_some();
+                    let marked = Metadata::of(&value).annotations.contains_key(UNUSED_SINCE);
                     let claim = parse_identity(&value).map(|(_, labels)| claim_name(&labels));
                     let facts = IdentityFacts {
-                        revision,
+                        version,
                         marked,
                         claim,
                     };
@@ -188,16 +188,13 @@ impl Facts {
             }
             Kind::IdentityClaim => {
                 let identity = parse_claim(&value);
-                self.claims.insert(name.name, Claim { revision, identity });
+                self.claims.insert(name.name, Claim { version, identity });
             }
             Kind::NodePolicyReport => {
-                self.reports.insert(name.name, Report::of(&value));
+                self.reports.insert(name.name, NodePolicyReport::of(&value));
             }
-            kind if kind.is_policy() => {
-                let key = (kind, name);
-                let facts = PolicyFacts::of(&value, revision, self.policies.get(&key));
-                self.policies.insert(key, facts);
-            }
+            Kind::CiliumCIDRGroup => self.policies.set_group(name, &value),
+            kind if kind.is_policy() => self.policies.set(kind, name, &value),
             _ => {}
         }
     }
@@ -225,8 +222,8 @@ impl Facts {
             Kind::NodePolicyReport => {
                 self.reports.remove(&name.name);
             }
-            kind if kind.is_policy() => {
-                self.policies.remove(&(kind, name));
+            kind if kind.is_policy() || kind == Kind::CiliumCIDRGroup => {
+                self.policies.remove(kind, name);
             }
             _ => {}
         }

@@ -5,10 +5,10 @@
 
 use crate::cluster::Cluster;
 use heddle_kube::identity::UNUSED_SINCE;
-use heddle_kube::store::{Kind, Store, StoreError};
+use heddle_kube::objects::{CiliumEndpoint, Metadata};
+use heddle_kube::store::{Kind, Scope, Store, StoreError, Version};
 use heddle_kube::timestamp::rfc3339;
 use heddle_model::{Identity, IdentityScope, NamespacedName};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,27 +20,27 @@ const MAX_ACTIONS: usize = 2_500;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     /// First observation: say on the identity that it seems unused.
-    Mark(Identity, u64),
+    Mark(Identity, Version),
     /// It is used after all.
-    Unmark(Identity, u64),
+    Unmark(Identity, Version),
     /// Second observation.
     DeleteIdentity {
         identity: Identity,
-        revision: u64,
+        version: Version,
         /// The claim of its labels, if it names this identity.
-        claim: Option<(String, u64)>,
+        claim: Option<(String, Version)>,
     },
     /// A claim whose identity is gone.
-    DeleteClaim(String, u64),
+    DeleteClaim(String, Version),
     /// An endpoint whose pod or node is gone.
-    DeleteEndpoint(NamespacedName, u64),
+    DeleteEndpoint(NamespacedName, Version),
 }
 
 /// What a run did.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Identities that were marked, and the revision that the mark gave them.
-    pub(crate) marked: Vec<(Identity, u64)>,
+    /// Identities that were marked, and the version that the mark gave them.
+    pub(crate) marked: Vec<(Identity, Version)>,
     pub(crate) identities_deleted: u64,
     pub(crate) endpoints_deleted: u64,
     /// Objects that changed meanwhile and were left alone.
@@ -52,9 +52,9 @@ pub(crate) struct Outcome {
 /// What was unused in the last observation.
 #[derive(Default)]
 pub(crate) struct Collector {
-    /// Revision that a marked identity had.
-    identities: BTreeMap<Identity, u64>,
-    claims: HashMap<String, u64>,
+    /// Version that a marked identity had.
+    identities: BTreeMap<Identity, Version>,
+    claims: HashMap<String, Version>,
     /// Uid of an endpoint without pod or node.
     endpoints: HashMap<NamespacedName, String>,
 }
@@ -80,24 +80,25 @@ impl Collector {
         for (&identity, facts) in &cluster.identities {
             if used.contains(&identity) || identity.scope() != IdentityScope::Cluster {
                 if facts.marked {
-                    actions.push(Action::Unmark(identity, facts.revision));
+                    actions.push(Action::Unmark(identity, facts.version.clone()));
                 }
                 continue;
             }
             if !facts.marked {
                 // Its place in the next observation is known once the mark is written.
-                actions.push(Action::Mark(identity, facts.revision));
+                actions.push(Action::Mark(identity, facts.version.clone()));
                 continue;
             }
-            unused.insert(identity, facts.revision);
-            if self.identities.get(&identity) == Some(&facts.revision) {
+            unused.insert(identity, facts.version.clone());
+            if self.identities.get(&identity) == Some(&facts.version) {
                 let claim = facts.claim.as_ref().and_then(|name| {
                     let claim = cluster.claims.get(name)?;
-                    (claim.identity == Some(identity)).then(|| (name.clone(), claim.revision))
+                    (claim.identity == Some(identity))
+                        .then(|| (name.clone(), claim.version.clone()))
                 });
                 actions.push(Action::DeleteIdentity {
                     identity,
-                    revision: facts.revision,
+                    version: facts.version.clone(),
                     claim,
                 });
             }
@@ -115,9 +116,9 @@ impl Collector {
             if points_to_its_own {
                 continue;
             }
-            dangling.insert(name.clone(), claim.revision);
-            if self.claims.get(name) == Some(&claim.revision) {
-                actions.push(Action::DeleteClaim(name.clone(), claim.revision));
+            dangling.insert(name.clone(), claim.version.clone());
+            if self.claims.get(name) == Some(&claim.version) {
+                actions.push(Action::DeleteClaim(name.clone(), claim.version.clone()));
             }
         }
         self.claims = dangling;
@@ -135,7 +136,10 @@ impl Collector {
             }
             stale.insert(name.clone(), endpoint.uid.clone());
             if self.endpoints.get(name) == Some(&endpoint.uid) {
-                actions.push(Action::DeleteEndpoint(name.clone(), endpoint.revision));
+                actions.push(Action::DeleteEndpoint(
+                    name.clone(),
+                    endpoint.version.clone(),
+                ));
             }
         }
         self.endpoints = stale;
@@ -143,7 +147,7 @@ impl Collector {
 
     /// Takes in what a run did: marked identities count as observed.
     pub(crate) fn learn(&mut self, outcome: &Outcome) {
-        self.identities.extend(outcome.marked.iter().copied());
+        self.identities.extend(outcome.marked.iter().cloned());
     }
 }
 
@@ -192,13 +196,10 @@ async fn identities_in_use(
     if !actions.iter().any(deletes) {
         return Ok(HashSet::new());
     }
-    let endpoints = store.list(Kind::CiliumEndpoint, None).await?;
+    let endpoints = store.list(&Scope::all(Kind::CiliumEndpoint)).await?;
     Ok(endpoints
         .iter()
-        .filter_map(|endpoint| {
-            let number = endpoint.value["status"]["identity"]["id"].as_u64()?;
-            Some(Identity(u32::try_from(number).ok()?))
-        })
+        .filter_map(|endpoint| CiliumEndpoint::of(&endpoint.value).identity())
         .collect())
 }
 
@@ -209,40 +210,41 @@ async fn perform(
     outcome: &mut Outcome,
 ) -> Result<bool, StoreError> {
     match action {
-        Action::Mark(identity, revision) => {
-            let marked = annotate(store, *identity, *revision, true).await?;
+        Action::Mark(identity, version) => {
+            let marked = annotate(store, *identity, version, true).await?;
+            let done = marked.is_some();
             outcome
                 .marked
-                .extend(marked.map(|revision| (*identity, revision)));
-            Ok(marked.is_some())
+                .extend(marked.map(|version| (*identity, version)));
+            Ok(done)
         }
-        Action::Unmark(identity, revision) => Ok(annotate(store, *identity, *revision, false)
-            .await?
-            .is_some()),
+        Action::Unmark(identity, version) => {
+            Ok(annotate(store, *identity, version, false).await?.is_some())
+        }
         Action::DeleteIdentity {
             identity,
-            revision,
+            version,
             claim,
         } => {
             let name = NamespacedName::new("", identity.to_string());
-            if !delete(store, Kind::CiliumIdentity, &name, *revision).await? {
+            if !delete(store, Kind::CiliumIdentity, &name, version).await? {
                 return Ok(false);
             }
             outcome.identities_deleted += 1;
             tracing::info!(%identity, "deleted an identity that nobody used");
-            if let Some((claim, revision)) = claim {
+            if let Some((claim, version)) = claim {
                 // If this fails, the claim is dangling and found as such; agents heed that too.
                 let name = NamespacedName::new("", claim.as_str());
-                delete(store, Kind::IdentityClaim, &name, *revision).await?;
+                delete(store, Kind::IdentityClaim, &name, version).await?;
             }
             Ok(true)
         }
-        Action::DeleteClaim(claim, revision) => {
+        Action::DeleteClaim(claim, version) => {
             let name = NamespacedName::new("", claim.as_str());
-            delete(store, Kind::IdentityClaim, &name, *revision).await
+            delete(store, Kind::IdentityClaim, &name, version).await
         }
-        Action::DeleteEndpoint(name, revision) => {
-            let deleted = delete(store, Kind::CiliumEndpoint, name, *revision).await?;
+        Action::DeleteEndpoint(name, version) => {
+            let deleted = delete(store, Kind::CiliumEndpoint, name, version).await?;
             if deleted {
                 outcome.endpoints_deleted += 1;
                 tracing::info!(endpoint = %name, "deleted an endpoint whose pod or node is gone");
@@ -257,40 +259,33 @@ async fn delete(
     store: &dyn Store,
     kind: Kind,
     name: &NamespacedName,
-    revision: u64,
+    version: &Version,
 ) -> Result<bool, StoreError> {
-    match store.delete(kind, name, Some(revision)).await {
+    match store.delete(kind, name, Some(version)).await {
         Ok(()) => Ok(true),
         Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Writes or removes the mark on an identity as it was observed; its new revision.
+/// Writes or removes the mark on an identity as it was observed; its new version.
 async fn annotate(
     store: &dyn Store,
     identity: Identity,
-    revision: u64,
+    version: &Version,
     mark: bool,
-) -> Result<Option<u64>, StoreError> {
+) -> Result<Option<Version>, StoreError> {
     let name = NamespacedName::new("", identity.to_string());
     let object = match store.get(Kind::CiliumIdentity, &name).await {
-        Ok(object) if object.revision == revision => object,
+        Ok(object) if object.version == *version => object,
         Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut value = object.value;
-    let annotations = &mut value["metadata"]["annotations"];
-    if mark {
-        if !annotations.is_object() {
-            *annotations = json!({});
-        }
-        annotations[UNUSED_SINCE] = json!(rfc3339(crate::now()));
-    } else if let Some(annotations) = annotations.as_object_mut() {
-        annotations.remove(UNUSED_SINCE);
-    }
+    let since = mark.then(|| rfc3339(crate::now()));
+    Metadata::annotate(&mut value, UNUSED_SINCE, since);
     match store.update(Kind::CiliumIdentity, value).await {
-        Ok(object) => Ok(Some(object.revision)),
+        Ok(object) => Ok(Some(object.version)),
         Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -2,6 +2,7 @@
 
 use heddle_ipam::{PoolAllocator, PoolConfig, PoolConfigError};
 use heddle_kube::identity::MIN_COLLECTION_INTERVAL;
+use heddle_policy::CidrLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -28,6 +29,17 @@ pub struct OperatorConfig {
     /// agent may use a number that it remembers for that long.
     #[serde(default = "default_gc")]
     pub identity_gc_seconds: u64,
+    /// Seconds for which a lease holds that nobody renews: of several operators one works, and another takes over
+    /// so long after the first was lost. At least 3.
+    #[serde(default = "default_lease")]
+    pub lease_seconds: u32,
+    /// What the addresses that policies name may cost at most, as the agents have it (`maxPolicyCidrs`, never more
+    /// than half of `maxIpcacheEntries`).
+    #[serde(default = "default_policy_cidrs")]
+    pub max_policy_cidrs: u32,
+    /// What those of one namespace may cost at most, as the agents have it.
+    #[serde(default = "default_cidrs_per_namespace")]
+    pub max_cidrs_per_namespace: u32,
 }
 
 fn default_cluster() -> String {
@@ -38,6 +50,16 @@ fn default_pools() -> Vec<PoolConfig> {
 }
 const fn default_gc() -> u64 {
     15 * 60
+}
+
+const fn default_lease() -> u32 {
+    15
+}
+const fn default_policy_cidrs() -> u32 {
+    CidrLimits::DEFAULT.total as u32
+}
+const fn default_cidrs_per_namespace() -> u32 {
+    CidrLimits::DEFAULT.per_namespace as u32
 }
 
 /// A configuration that cannot be used.
@@ -87,6 +109,12 @@ pub enum ConfigError {
     /// One pool makes no sense.
     #[error("pools: {0}")]
     Pool(#[from] PoolConfigError),
+    /// A lease shorter than its renewals can be.
+    #[error("leaseSeconds: is {seconds}, must be at least 3; the default is 15")]
+    ShortLease {
+        /// What is given.
+        seconds: u32,
+    },
     /// The interval is shorter than agents may take to use a number that they remember.
     #[error(
         "identityGcSeconds: is {seconds}, must be at least {least}: for so long an agent may use a number that it remembers; the default is 900"
@@ -109,6 +137,9 @@ impl OperatorConfig {
             pools: default_pools(),
             metrics: None,
             identity_gc_seconds: default_gc(),
+            lease_seconds: default_lease(),
+            max_policy_cidrs: default_policy_cidrs(),
+            max_cidrs_per_namespace: default_cidrs_per_namespace(),
         }
     }
 
@@ -147,7 +178,20 @@ impl OperatorConfig {
                 least,
             });
         }
+        if self.lease_seconds < 3 {
+            return Err(ConfigError::ShortLease {
+                seconds: self.lease_seconds,
+            });
+        }
         self.allocators().map(|_| ())
+    }
+
+    /// What policies' addresses may cost.
+    pub(crate) const fn cidr_limits(&self) -> CidrLimits {
+        CidrLimits {
+            total: self.max_policy_cidrs as usize,
+            per_namespace: self.max_cidrs_per_namespace as usize,
+        }
     }
 
     /// The pools' allocators, if the configuration makes sense.

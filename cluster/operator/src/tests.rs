@@ -1,8 +1,12 @@
 //! The operator on a store in memory: blocks, conditions, collection, metrics.
 
+mod leadership;
+mod policies;
+
 use super::*;
 use heddle_ipam::PoolConfig;
 use heddle_kube::identity::{IdentityAllocator, UNUSED_SINCE, claim_object, identity_object};
+use heddle_kube::objects::{ConditionStatus, condition_in};
 use heddle_kube::store::memory::MemoryStore;
 use heddle_kube::store::{Object, StoreError, embedded};
 use heddle_model::{Identity, LabelSet, NamespacedName, Source};
@@ -22,8 +26,14 @@ struct Operator {
 
 impl Operator {
     fn start(config: OperatorConfig, store: Arc<dyn Store>) -> Self {
+        Self::start_as("operator", config, store)
+    }
+
+    fn start_as(identity: &str, config: OperatorConfig, store: Arc<dyn Store>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(run(config, store, stopped));
+        let identity = identity.to_owned();
+        let task =
+            tokio::spawn(async move { run_as(&identity, config, store, None, stopped).await });
         Self { stop, task }
     }
 
@@ -52,7 +62,6 @@ fn cluster_name(name: impl ToString) -> NamespacedName {
 fn node(name: &str, pod_cidrs: &[&str]) -> Value {
     let mut node = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
     });
     if !pod_cidrs.is_empty() {
         node["spec"]["podCIDRs"] = json!(pod_cidrs);
@@ -98,11 +107,6 @@ async fn condition(store: &dyn Store, name: &str, status: &str) -> Value {
     wait(async || {
         let node = store.get(Kind::Node, &cluster_name(name)).await.ok()?;
         let conditions = node.value["status"]["conditions"].as_array()?.clone();
-        assert!(
-            conditions
-                .iter()
-                .any(|condition| condition["type"] == "Ready")
-        );
         conditions.into_iter().find(|condition| {
             condition["type"] == "PodCIDRAllocated" && condition["status"] == status
         })
@@ -144,6 +148,10 @@ async fn a_full_pool_is_said_on_the_node_and_recovers() {
     for name in ["a", "b", "c"] {
         store.create(Kind::Node, node(name, &[])).await.unwrap();
     }
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    let name = cluster_name("c");
+    let applied = store.apply_status(Kind::Node, &name, "kubelet", ready);
+    applied.await.unwrap();
     blocks_of(&*store, "a").await;
     let freed = blocks_of(&*store, "b").await;
     let full = condition(&*store, "c", "False").await;
@@ -160,6 +168,10 @@ async fn a_full_pool_is_said_on_the_node_and_recovers() {
         .unwrap();
     assert_eq!(blocks_of(&*store, "c").await, freed);
     condition(&*store, "c", "True").await;
+    // Others' conditions are theirs.
+    let told = store.get(Kind::Node, &cluster_name("c")).await.unwrap();
+    let ready = condition_in(&told.value, "Ready").unwrap();
+    assert_eq!(ready.status, ConditionStatus::True);
     operator.stop().await;
 }
 
@@ -318,7 +330,7 @@ async fn unused_identities_go_after_two_looks_and_used_ones_stay() {
     wait_gone(&*store, Kind::IdentityClaim, &dangling.name).await;
     // One claim is left: that of the used identity.
     wait(async || {
-        let claims = store.list(Kind::IdentityClaim, None).await.unwrap();
+        let claims = store.list(&Scope::all(Kind::IdentityClaim)).await.unwrap();
         (claims.len() == 1).then_some(())
     })
     .await;
@@ -398,7 +410,12 @@ async fn metrics_and_health_are_served() {
     store.create(Kind::Node, node("a", &[])).await.unwrap();
     let (stop, stopped) = watch::channel(false);
     let config = config("10.0.0.0/24", 26);
-    let task = tokio::spawn(run_with(config, store.clone(), Some(listener), stopped));
+    let task = {
+        let store: Arc<dyn Store> = store.clone();
+        tokio::spawn(
+            async move { run_as("operator", config, store, Some(listener), stopped).await },
+        )
+    };
     let operator = Operator { stop, task };
     blocks_of(&*store, "a").await;
     let text = wait(async || {
@@ -525,87 +542,4 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
     }
     let missing = OperatorConfig::load(&dir.path().join("none")).unwrap_err();
     assert!(missing.to_string().contains("none"), "{missing}");
-}
-
-fn report(node: &str, revision: u64, endpoints: Value) -> Value {
-    json!({
-        "apiVersion": "heddle.dev/v1", "kind": "NodePolicyReport", "metadata": {"name": node},
-        "status": {"revision": revision, "endpoints": endpoints, "lockOuts": {}},
-    })
-}
-
-#[tokio::test]
-async fn policies_say_on_how_many_nodes_and_endpoints_they_are_in_force() {
-    let store = MemoryStore::new();
-    for name in ["n1", "n2"] {
-        store.create(Kind::Node, node(name, &[])).await.unwrap();
-    }
-    let policy = |port: u16| {
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"namespace": "shop", "name": "p"},
-            "spec": {"podSelector": {}, "ingress": [{"ports": [{"port": port}]}]},
-        })
-    };
-    let kind = Kind::NetworkPolicy;
-    let created = store.create(kind, policy(80)).await.unwrap();
-    let operator = Operator::start(config("10.0.0.0/16", 24), Arc::new(store.clone()));
-    let shows = async |nodes: u64, endpoints: u64, revision: u64| {
-        wait(async || {
-            let object = store.get(kind, &created.name).await.unwrap();
-            let told = &object.value["status"]["enforcement"];
-            let generation = &object.value["metadata"]["generation"];
-            (told["nodes"] == nodes
-                && told["ofNodes"] == 2
-                && told["endpoints"] == endpoints
-                && told["revision"] == revision
-                && told["observedGeneration"] == *generation)
-                .then_some(())
-        })
-        .await;
-    };
-    shows(0, 0, created.revision).await;
-    let reports = Kind::NodePolicyReport;
-    let key = "NetworkPolicy/shop/p";
-    for (name, endpoints) in [("n1", json!({key: 3})), ("n2", json!({key: 2}))] {
-        let object = report(name, created.revision, endpoints);
-        store.create(reports, object).await.unwrap();
-    }
-    // Of a node that is gone nothing counts.
-    let gone = report("n3", created.revision, json!({key: 7}));
-    store.create(reports, gone).await.unwrap();
-    shows(2, 5, created.revision).await;
-    // A new generation is in force where it is reported; the status' own writes are none.
-    let updated = store.update(kind, policy(81)).await.unwrap();
-    shows(0, 5, updated.revision).await;
-    let status = json!({"revision": updated.revision, "endpoints": {key: null}});
-    store
-        .patch_status(reports, &cluster_name("n1"), status)
-        .await
-        .unwrap();
-    shows(1, 2, updated.revision).await;
-    // Another operator goes on where this one was; what holds a node back is named.
-    operator.stop().await;
-    let status = json!({"revision": updated.revision + 50, "lockOuts": {key: ["the SSH session from 192.0.2.7"]}});
-    store
-        .patch_status(reports, &cluster_name("n2"), status)
-        .await
-        .unwrap();
-    let operator = Operator::start(config("10.0.0.0/16", 24), Arc::new(store.clone()));
-    shows(1, 2, updated.revision).await;
-    let traffic = json!([{"node": "n2", "traffic": ["the SSH session from 192.0.2.7"]}]);
-    wait(async || {
-        let object = store.get(kind, &created.name).await.unwrap();
-        (object.value["status"]["enforcement"]["lockOuts"] == traffic).then_some(())
-    })
-    .await;
-    shows(1, 2, updated.revision).await;
-    // What is refused is in force nowhere.
-    let refused = json!({"conditions": [{"type": "Valid", "status": "False"}]});
-    store
-        .patch_status(kind, &created.name, refused)
-        .await
-        .unwrap();
-    shows(0, 2, updated.revision).await;
-    operator.stop().await;
 }

@@ -2,9 +2,9 @@
 
 use crate::packet::{icmpv4_words, icmpv6_words, mac_addresses};
 use crate::record::{
-    Direction, Endpoint, Ethernet, EventType, Extensions, Flow, FlowType, Icmp, Interface, Ip,
-    IpVersion, Layer4, Policy, Ports, Tcp, TcpFlags, TraceReason, Verdict, drop_reason_name,
-    event_kind, observation_name,
+    Direction, Endpoint, Ethernet, EventType, Flow, FlowType, Icmp, Interface, Ip, IpVersion,
+    Layer4, Policy, Ports, Tcp, TcpFlags, TraceReason, Verdict, drop_reason_name, event_kind,
+    observation_name,
 };
 use crate::{Asked, Denied, Resolver, Timestamp};
 use heddle_abi::{
@@ -33,11 +33,7 @@ pub struct Context<'a> {
 
 /// Makes a flow from an event. Any bytes give a flow: what cannot be read stays empty.
 pub fn decode(event: &Event, context: &Context<'_>, resolver: &dyn Resolver) -> Flow {
-    let direction = if event.direction == DIRECTION_EGRESS {
-        Direction::Egress
-    } else {
-        Direction::Ingress
-    };
+    let direction = direction_of(event);
     let (source, destination) = (IpAddr::from(event.source), IpAddr::from(event.destination));
     let has_ip = !event.source.is_unspecified() || !event.destination.is_unspecified();
     let l4 = if has_ip { layer4(event) } else { None };
@@ -144,6 +140,31 @@ fn judge(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mu
     }
 }
 
+/// The connection that an event says no rule allowed: what nearly allowed it is worth knowing, and goes into its
+/// flow's [`Extensions`](crate::Extensions). [`decode`] does not ask: that may take longer than an event may.
+pub fn denial(event: &Event) -> Option<Denied> {
+    let is_audited = event.kind == EVENT_VERDICT && event.flags & EVENT_AUDIT != 0;
+    if event.reason != DropReason::PolicyDenied as u8 || !(event.kind == EVENT_DROP || is_audited) {
+        return None;
+    }
+    let direction = direction_of(event);
+    // The egress policy is the initiator's, and its peer the responder; in a reply they have changed sides.
+    let (peer, address) = if (direction == Direction::Egress) == is_reply(event) {
+        (event.source_identity, event.source)
+    } else {
+        (event.destination_identity, event.destination)
+    };
+    Some(Denied {
+        endpoint: event.endpoint,
+        direction,
+        generation: event.generation,
+        peer,
+        address: address.into(),
+        protocol: event.protocol,
+        port: asked_port(event),
+    })
+}
+
 /// Fills in who denies what a policy was asked about, whether or not it was dropped.
 fn deny(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut Flow) {
     let denied_by = match DropReason::from_number(event.reason) {
@@ -160,26 +181,7 @@ fn deny(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut
         }
         _ => return,
     };
-    let reply = is_reply(event);
-    flow.is_reply = Some(reply);
-    if event.reason == DropReason::PolicyDenied as u8 {
-        // The egress policy is the initiator's, and its peer the responder; in a reply they have changed sides.
-        let (peer, address) = if (direction == Direction::Egress) == reply {
-            (event.source_identity, event.source)
-        } else {
-            (event.destination_identity, event.destination)
-        };
-        let nearest = resolver.nearest(&Denied {
-            endpoint: event.endpoint,
-            direction,
-            generation: event.generation,
-            peer,
-            address: address.into(),
-            protocol: event.protocol,
-            port: asked_port(event),
-        });
-        flow.extensions = (!nearest.is_empty()).then(|| Extensions::nearest(nearest));
-    }
+    flow.is_reply = Some(is_reply(event));
     flow.policy_match_type = if event.reason == DropReason::PolicyDeny as u8 {
         match_type(event, direction, event.ingress_cookie, resolver)
     } else {
@@ -192,6 +194,14 @@ fn deny(event: &Event, direction: Direction, resolver: &dyn Resolver, flow: &mut
             // On one node the source's egress policy has spoken before.
             flow.egress_allowed_by = behind(event.egress_cookie, resolver);
         }
+    }
+}
+
+const fn direction_of(event: &Event) -> Direction {
+    if event.direction == DIRECTION_EGRESS {
+        Direction::Egress
+    } else {
+        Direction::Ingress
     }
 }
 

@@ -3,7 +3,9 @@
 //! Within a clause fields are AND-ed and the values of a field OR-ed; a flow passes when some clause of
 //! `whitelist` matches (or there is none) and no clause of `blacklist` does.
 
-use crate::record::{Direction, Endpoint, Flow, Layer4, Verdict, event_kind, observation_number};
+use crate::record::{
+    Direction, Endpoint, Flow, Layer4, TcpFlags, Verdict, event_kind, observation_number,
+};
 use crate::{LabelSelector, Timestamp};
 use heddle_abi::DropReason;
 use heddle_model::Identity;
@@ -67,6 +69,9 @@ pub struct Clause {
     /// Whether replies are meant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reply: Vec<bool>,
+    /// Names of TCP flags, several in one value separated by commas: all of these are set, others may be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tcp_flags: Vec<String>,
 }
 
 /// Which flows to show.
@@ -191,6 +196,7 @@ struct Conditions {
     direction: Vec<Direction>,
     drop_reason: Vec<u32>,
     reply: Vec<bool>,
+    tcp_flags: Vec<TcpFlags>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -259,6 +265,7 @@ impl Conditions {
             direction: read("traffic_direction", &clause.traffic_direction, direction)?,
             drop_reason: read("drop_reason_desc", &clause.drop_reason_desc, drop_reason)?,
             reply: clause.reply.clone(),
+            tcp_flags: read("tcp_flags", &clause.tcp_flags, tcp_flags)?,
         })
     }
 
@@ -275,6 +282,10 @@ impl Conditions {
             && any(&self.direction, |way| *way == flow.traffic_direction)
             && any(&self.drop_reason, |reason| *reason == flow.drop_reason)
             && any(&self.reply, |reply| flow.is_reply == Some(*reply))
+            && any(&self.tcp_flags, |wanted| match &flow.l4 {
+                Some(Layer4::Tcp(tcp)) => tcp.flags.contain(*wanted),
+                _ => false,
+            })
             && any(&self.node_name, |pattern| {
                 node_matches(pattern, &flow.node_name)
             })
@@ -466,6 +477,11 @@ fn direction(field: &'static str, value: &str) -> Result<Direction, FilterError>
         "egress" => Ok(Direction::Egress),
         _ => Err(FilterError::new(field, value, "not ingress or egress")),
     }
+}
+
+fn tcp_flags(field: &'static str, value: &str) -> Result<TcpFlags, FilterError> {
+    let unknown = || FilterError::new(field, value, "FIN, SYN, RST, PSH, ACK, URG, ECE or CWR");
+    TcpFlags::from_names(value.split(',')).ok_or_else(unknown)
 }
 
 fn drop_reason(field: &'static str, value: &str) -> Result<u32, FilterError> {

@@ -37,6 +37,7 @@ pub enum FilterFlag {
     DropReason,
     Reply,
     NotReply,
+    TcpFlags,
 }
 
 /// Which end a flag speaks of.
@@ -50,7 +51,7 @@ enum End {
 
 impl FilterFlag {
     /// Every flag.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Namespace,
         Self::FromNamespace,
         Self::ToNamespace,
@@ -77,6 +78,7 @@ impl FilterFlag {
         Self::DropReason,
         Self::Reply,
         Self::NotReply,
+        Self::TcpFlags,
     ];
 
     /// Its long name on the command line.
@@ -108,6 +110,7 @@ impl FilterFlag {
             Self::DropReason => "drop-reason-desc",
             Self::Reply => "reply",
             Self::NotReply => "not-reply",
+            Self::TcpFlags => "tcp-flags",
         }
     }
 
@@ -128,7 +131,10 @@ impl FilterFlag {
 
     /// True when several values may stand in one, separated by commas.
     pub const fn is_list(self) -> bool {
-        !matches!(self, Self::Label | Self::FromLabel | Self::ToLabel)
+        !matches!(
+            self,
+            Self::Label | Self::FromLabel | Self::ToLabel | Self::TcpFlags
+        )
     }
 
     /// One line of help.
@@ -164,6 +170,9 @@ impl FilterFlag {
             Self::DropReason => "Hubble's name of a drop reason, such as POLICY_DENIED",
             Self::Reply => "Replies only",
             Self::NotReply => "No replies",
+            Self::TcpFlags => {
+                "All of these TCP flags are set, such as SYN or RST,ACK; several --tcp-flags are alternatives"
+            }
         }
     }
 
@@ -336,6 +345,7 @@ fn put(flag: FilterFlag, values: &[String], left: bool, clause: &mut Clause) {
                 FilterFlag::NodeName => &mut clause.node_name,
                 FilterFlag::TrafficDirection => &mut clause.traffic_direction,
                 FilterFlag::DropReason => &mut clause.drop_reason_desc,
+                FilterFlag::TcpFlags => &mut clause.tcp_flags,
                 FilterFlag::NotReply => return clause.reply.push(false),
                 _ => return clause.reply.push(true),
             };

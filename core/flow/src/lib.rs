@@ -16,14 +16,14 @@ mod resolve;
 mod selector;
 mod time;
 
-pub use decode::{Context, decode};
+pub use decode::{Context, decode, denial};
 pub use filter::{Clause, Filter, FilterError, Matcher, ObserveRequest};
 pub use flags::{FilterBuilder, FilterFlag};
 pub use record::{
-    Direction, Endpoint, Ethernet, EventType, Extensions, Flow, FlowType, Icmp, Interface, Ip,
-    IpVersion, Layer4, Line, LossSource, LostEvents, NearestAllow, NodeState, NodeStatus, Policy,
-    Ports, Response, Tcp, TcpFlags, TraceReason, Verdict, Workload, drop_reason_name, event_kind,
-    observation_name, observation_words,
+    DenialDetail, Direction, Endpoint, Ethernet, EventType, Extensions, Flow, FlowType, Icmp,
+    Interface, Ip, IpVersion, Layer4, Line, LossSource, LostEvents, NearestAllow, NodeState,
+    NodeStatus, Policy, Ports, Response, Tcp, TcpFlags, TraceReason, Verdict, Workload,
+    drop_reason_name, event_kind, observation_name, observation_words,
 };
 pub use resolve::{Asked, Denied, Nobody, Peer, Resolver};
 pub use selector::{LabelSelector, SelectorError};

@@ -333,7 +333,11 @@ fn because(flow: &Flow) -> String {
             ));
         }
     }
-    let nearest = flow.extensions.iter().flat_map(|it| &it.nearest).next();
+    let nearest = flow
+        .extensions
+        .iter()
+        .flat_map(|it| &it.value.nearest)
+        .next();
     if let Some(nearest) = nearest {
         parts.push(format!(
             "nearest {}: {} wants {}, got {}",

@@ -243,6 +243,32 @@ impl TcpFlags {
         }
     }
 
+    /// From names in any case; `None` when one of them is no flag.
+    pub fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let mut flags = Self::default();
+        for name in names {
+            let flag = match name.trim().to_ascii_uppercase().as_str() {
+                "FIN" => &mut flags.fin,
+                "SYN" => &mut flags.syn,
+                "RST" => &mut flags.rst,
+                "PSH" => &mut flags.psh,
+                "ACK" => &mut flags.ack,
+                "URG" => &mut flags.urg,
+                "ECE" => &mut flags.ece,
+                "CWR" => &mut flags.cwr,
+                _ => return None,
+            };
+            *flag = true;
+        }
+        Some(flags)
+    }
+
+    /// Whether all flags are set that are set in `others`.
+    pub fn contain(&self, others: Self) -> bool {
+        let set = self.names();
+        others.names().iter().all(|name| set.contains(name))
+    }
+
     /// The names of the flags that are set, in Hubble's order.
     pub fn names(&self) -> Vec<&'static str> {
         [
@@ -517,26 +543,35 @@ pub struct Flow {
     pub extensions: Option<Extensions>,
 }
 
-/// Heddle's own part of a flow, in the field that Hubble's record keeps for such.
+/// Heddle's own part of a flow, in the field that Hubble's record keeps for such: an `Any`, which protojson readers
+/// refuse when they do not know its type. So it is of a well-known one, which stands under `value`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Extensions {
-    /// Names the content, as protojson wants it of an `Any`.
+    /// Names the type, as protojson wants it of an `Any`.
     #[serde(rename = "@type")]
     pub kind: String,
+    /// The content.
+    pub value: DenialDetail,
+}
+
+/// What Heddle knows of a denied connection and Hubble's record has no field for.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DenialDetail {
     /// After a default deny: the allows that came nearest, the nearest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest: Vec<NearestAllow>,
 }
 
 impl Extensions {
-    /// The value of `@type`.
-    pub const KIND: &'static str = "heddle.dev/flow.v1.Denial";
+    /// The value of `@type`: any JSON object.
+    pub const KIND: &'static str = "type.googleapis.com/google.protobuf.Struct";
 
     /// What nearly allowed a denied connection.
     pub fn nearest(nearest: Vec<NearestAllow>) -> Self {
         Self {
             kind: Self::KIND.to_owned(),
-            nearest,
+            value: DenialDetail { nearest },
         }
     }
 }

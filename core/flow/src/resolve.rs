@@ -1,6 +1,6 @@
 //! Who is behind an address, and which policies are behind a number in an event.
 
-use crate::record::{Direction, NearestAllow, Policy, Workload};
+use crate::record::{Direction, Policy, Workload};
 use heddle_model::NamespacedName;
 use std::net::IpAddr;
 
@@ -68,13 +68,6 @@ pub trait Resolver: Send + Sync {
 
     /// The policies that isolate an endpoint of this node in a direction.
     fn isolating(&self, endpoint: u32, direction: Direction) -> Vec<Policy>;
-
-    /// The allows that came nearest to a connection that no rule allowed, by the policy that was in force then;
-    /// empty when that is not known (any more).
-    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
-        let _ = denied;
-        Vec::new()
-    }
 
     /// The name of an interface of this node.
     fn interface(&self, index: u32) -> Option<String>;

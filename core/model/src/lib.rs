@@ -7,10 +7,14 @@ mod entity;
 mod identity;
 mod labels;
 mod name;
+mod near;
+mod port;
 mod selector;
 
 pub use entity::{Entity, UnknownEntity};
 pub use identity::{Identity, IdentityScope};
 pub use labels::{LabelFilter, LabelSet, Source};
 pub use name::{NamespacedName, ParseNameError};
+pub use near::closest;
+pub use port::DeclaredPort;
 pub use selector::{Operator, Requirement, Selector, SelectorError};

@@ -51,6 +51,15 @@ pub struct CidrLimits {
     pub per_namespace: usize,
 }
 
+impl CidrLimits {
+    /// What agents and operator have unless they are told otherwise: half of an ipcache of 131,072 rows, and half
+    /// of that for one namespace.
+    pub const DEFAULT: Self = Self {
+        total: 65_536,
+        per_namespace: 32_768,
+    };
+}
+
 /// Decides which objects' addresses are enforced.
 ///
 /// The cost of a namespace's objects is bounded by [`CidrLimits::per_namespace`], and by an equal share where

@@ -1,11 +1,12 @@
 //! One question put to rules, and what came near when none matched.
 
 use crate::{
-    Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Term, Tier, Traffic,
+    Action, Direction, Engine, Nearest, Party, Peers, PortMatch, PortTerm, Ports, Term, Tier,
+    Traffic,
     engine::named_ports_of,
     index::SelectorNo,
     link::{Asked, LinkedRule, LinkedSpec},
-    order::{Force, Frame, Ruling},
+    order::{Frame, Ruling},
     protocol,
 };
 use heddle_model::{Identity, LabelSet, Source};
@@ -59,11 +60,11 @@ impl<'a> Case<'a> {
     /// Whether names for ports count where the rule is about the peer; `None` where it is not.
     pub(crate) fn names_count(&self, linked: &LinkedRule) -> Option<bool> {
         if self.is_peer(linked) {
-            // Where it is an address of the rule, too, no more can match: names do not count there.
             Some(true)
         } else if self.is_address(linked) {
-            // Towards an address there is nobody to say what a port's name means.
-            Some(self.direction == Direction::Ingress)
+            // Towards an address outside the cluster there is nobody to say what a port's name means; an address
+            // inside is a pod's, which does.
+            Some(self.direction == Direction::Ingress || self.peer.in_cluster)
         } else {
             None
         }
@@ -152,7 +153,7 @@ impl Case<'_> {
                 let place = asked.place();
                 let unasked =
                     ruling.skips(place) || (frame.isolated && place.tier() == Tier::Baseline);
-                if place.force() == Force::Allow
+                if place.action() == Action::Allow
                     && !unasked
                     && let Some(failed) = self.failure(asked)
                 {

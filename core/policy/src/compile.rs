@@ -1,13 +1,14 @@
 //! From the policies that select an endpoint to the rows of its policy map.
 
 use crate::{
-    Alias, Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef, Tier,
+    Action, Alias, Because, CompiledPolicy, Direction, Engine, Entry, EntryKey, PolicyId, RuleRef,
+    Tier,
     cidr::Class,
     compiled::{PRECEDENCE_ALLOW, PRECEDENCE_FALLBACK},
     engine::named_ports_of,
     link::Asked,
-    order::{Force, Frame, Levels},
-    rows::{Label, Reach, Row, Say, Setting, Terms, Weight, rows},
+    order::{Frame, Levels},
+    rows::{Label, Reach, Row, RuleMatch, Setting, Terms, Weight, rows},
 };
 use heddle_model::{Entity, Identity};
 use std::{
@@ -124,7 +125,7 @@ impl Engine {
         };
         let whole = rules
             .iter()
-            .any(|asked| asked.place().force() == Force::Pass);
+            .any(|asked| asked.place().action() == Action::Pass);
         let mut keys = self.spread(&rules, direction, whole);
         // Keys whose rows exist even when no rule is about them.
         if !isolated {
@@ -173,15 +174,15 @@ impl Engine {
             };
             let shape = (key.parts, names, weight, own_node);
             let rows = known.entry(shape).or_insert_with_key(|(parts, names, ..)| {
-                let says: Vec<Say> = parts
+                let matches: Vec<RuleMatch> = parts
                     .iter()
-                    .map(|(number, which)| Say {
+                    .map(|(number, which)| RuleMatch {
                         rule: *number,
                         place: rules[*number as usize].place(),
                         reach: Reach::of(&rules[*number as usize].linked.ports, *names, *which),
                     })
                     .collect();
-                rows(&says, setting).into()
+                rows(&matches, setting).into()
             });
             drafted.push((identity, Arc::clone(rows)));
         }
@@ -221,10 +222,8 @@ impl Engine {
     ) -> BTreeMap<Identity, Key> {
         let mut parts: Vec<(Identity, Part)> = Vec::new();
         let mut classes: BTreeMap<Identity, &Class> = BTreeMap::new();
-        let named_terms = match direction {
-            Direction::Ingress => Terms::Every,
-            Direction::Egress => Terms::Unnamed,
-        };
+        // The classes of the cluster whose names for ports are those of the pods there.
+        let mut speaking: BTreeMap<Identity, Identity> = BTreeMap::new();
         for (number, asked) in rules.iter().enumerate() {
             // As many rules as numbers do not fit into memory.
             let number = number as u32;
@@ -243,11 +242,11 @@ impl Engine {
             }
             for entity in &linked.entities {
                 let standing_for = |identity: &Identity| entity.contains(*identity);
-                let reserved = self.bearers.reserved().filter(standing_for);
+                let reserved = self.label_index.reserved().filter(standing_for);
                 parts.extend(reserved.map(|id| (id, (number, Terms::Every))));
                 // Of the entities only the cluster has pods in it.
                 if *entity == Entity::Cluster {
-                    let pods = self.bearers.pods().filter(standing_for);
+                    let pods = self.label_index.pods().filter(standing_for);
                     parts.extend(pods.map(|id| (id, (number, Terms::Every))));
                 }
             }
@@ -256,7 +255,16 @@ impl Engine {
                 .into_iter()
                 .flat_map(|r| self.cidrs.classes(r))
             {
-                parts.push((class.number(), (number, named_terms)));
+                let pods = class.base().filter(|_| class.in_cluster());
+                let terms = match (direction, pods) {
+                    (Direction::Ingress, _) | (_, Some(_)) => Terms::Every,
+                    (Direction::Egress, None) => Terms::Unnamed,
+                };
+                parts.push((class.number(), (number, terms)));
+                if let Some(pods) = pods.filter(|_| direction == Direction::Egress && linked.named)
+                {
+                    speaking.insert(class.number(), pods);
+                }
                 if whole {
                     classes.insert(class.number(), class);
                 }
@@ -267,6 +275,9 @@ impl Engine {
         let mut keys: BTreeMap<Identity, Key> = BTreeMap::new();
         for (identity, part) in parts {
             keys.entry(identity).or_default().parts.push(part);
+        }
+        for (number, pods) in speaking {
+            keys.entry(number).or_default().names_of = Some(pods);
         }
         for (number, class) in classes {
             let Some(key) = keys.get_mut(&number) else {

@@ -4,7 +4,7 @@ use crate::{
     CidrAssignment, CidrScope, Direction, EnforcementMode, Policy, PolicyId, RuleRef, ServiceRef,
     cidr::Cidrs,
     cookie::CookieTable,
-    index::{Bearers, Marks, SelectorIndex},
+    index::{LabelIndex, Marks, SelectorIndex},
     link::{LinkedSpec, SpecNo, Touched},
     order::Frame,
     world::NamedAddresses,
@@ -31,7 +31,7 @@ pub(crate) struct Stored {
 /// order that stands there.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    pub(crate) bearers: Bearers,
+    pub(crate) label_index: LabelIndex,
     /// Identities that give ports names.
     pub(crate) named: BTreeSet<Identity>,
     pub(crate) policies: BTreeMap<PolicyId, Stored>,
@@ -45,6 +45,8 @@ pub struct Engine {
     pub(crate) with_entities: BTreeMap<Entity, BTreeSet<SpecNo>>,
     /// Parts with named ports towards anybody.
     pub(crate) with_names: BTreeSet<SpecNo>,
+    /// Parts with named ports towards addresses of the cluster.
+    pub(crate) with_named_addresses: BTreeSet<SpecNo>,
     pub(crate) with_services: BTreeMap<ServiceRef, BTreeSet<SpecNo>>,
     /// Parts with a pass.
     pub(crate) with_passes: BTreeSet<SpecNo>,
@@ -64,7 +66,7 @@ impl Engine {
     /// An engine without policies that knows the reserved identities.
     pub fn new() -> Self {
         let mut engine = Self {
-            bearers: Bearers::default(),
+            label_index: LabelIndex::default(),
             named: BTreeSet::new(),
             policies: BTreeMap::new(),
             specs: Vec::new(),
@@ -75,6 +77,7 @@ impl Engine {
             cookies: CookieTable::default(),
             with_entities: BTreeMap::new(),
             with_names: BTreeSet::new(),
+            with_named_addresses: BTreeSet::new(),
             with_services: BTreeMap::new(),
             with_passes: BTreeSet::new(),
             named_addresses: NamedAddresses::default(),
@@ -174,7 +177,7 @@ impl Engine {
         if named_ports_of(&labels).is_some() {
             self.named.insert(identity);
         }
-        self.bearers.add(identity, Arc::new(labels), &marks);
+        self.label_index.add(identity, Arc::new(labels), &marks);
         self.touch_affected(identity, &mut touched);
         self.resolve(touched)
     }
@@ -196,7 +199,7 @@ impl Engine {
         self.subjects.remove_identity(identity);
         self.peers.remove_identity(identity);
         self.named.remove(&identity);
-        self.bearers.remove(identity);
+        self.label_index.remove(identity);
     }
 
     fn touch_affected(&self, identity: Identity, touched: &mut Touched) {
@@ -212,7 +215,7 @@ impl Engine {
             }
         }
         if self.named.contains(&identity) {
-            for spec in &self.with_names {
+            for spec in self.with_names.union(&self.with_named_addresses) {
                 self.touch(*spec, touched);
             }
         }
@@ -220,12 +223,12 @@ impl Engine {
 
     /// The labels of an identity.
     pub fn labels(&self, identity: Identity) -> Option<&LabelSet> {
-        self.bearers.get(identity).map(AsRef::as_ref)
+        self.label_index.get(identity).map(AsRef::as_ref)
     }
 
     /// Every identity it knows, the reserved ones included.
     pub fn identities(&self) -> impl Iterator<Item = (Identity, &LabelSet)> {
-        self.bearers.iter()
+        self.label_index.iter()
     }
 
     /// The identities whose rows may depend on this one, itself included.
@@ -253,7 +256,7 @@ impl Engine {
 
     /// Sets whether an endpoint's own node passes its default deny (`--allow-localhost`, reference D11; it
     /// does unless told otherwise); returns the identities to compile again.
-    pub fn let_own_node_pass(&mut self, passes: bool) -> BTreeSet<Identity> {
+    pub fn set_allow_localhost(&mut self, passes: bool) -> BTreeSet<Identity> {
         if std::mem::replace(&mut self.own_node_passes, passes) == passes {
             return BTreeSet::new();
         }
@@ -263,7 +266,11 @@ impl Engine {
     fn everybody(&self) -> BTreeSet<Identity> {
         match &self.attended {
             Some(attended) => attended.clone(),
-            None => self.bearers.iter().map(|(identity, _)| identity).collect(),
+            None => self
+                .label_index
+                .iter()
+                .map(|(identity, _)| identity)
+                .collect(),
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct SelectorIndex {
 
 /// Who bears which label: the other way around, for new selectors. One for all indexes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bearers {
+pub(crate) struct LabelIndex {
     labels: NumberMap<Identity, Arc<LabelSet>>,
     identities: BTreeSet<Identity>,
     bearing: NumberMap<u64, Vec<Identity>>,
@@ -85,7 +85,7 @@ impl Marks {
     }
 }
 
-impl Bearers {
+impl LabelIndex {
     pub(crate) fn get(&self, identity: Identity) -> Option<&Arc<LabelSet>> {
         self.labels.get(&identity)
     }
@@ -180,11 +180,11 @@ impl SelectorIndex {
         &mut self,
         selector: &EndpointSelector,
         user: SpecNo,
-        bearers: &Bearers,
+        label_index: &LabelIndex,
     ) -> SelectorNo {
         let number = match self.numbers.get(selector) {
             Some(number) => *number,
-            None => self.insert(selector, bearers),
+            None => self.insert(selector, label_index),
         };
         if let Some(slot) = self.slot_mut(number) {
             match slot.users.binary_search_by_key(&user, |(user, _)| *user) {
@@ -195,18 +195,22 @@ impl SelectorIndex {
         number
     }
 
-    fn insert(&mut self, selector: &EndpointSelector, bearers: &Bearers) -> SelectorNo {
+    fn insert(&mut self, selector: &EndpointSelector, label_index: &LabelIndex) -> SelectorNo {
         let number = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             // As many selectors as numbers do not fit into memory.
             (self.slots.len() - 1) as SelectorNo
         });
-        let matches: Vec<Identity> = match bearers.candidates(selector) {
+        let matches: Vec<Identity> = match label_index.candidates(selector) {
             Some(candidates) => candidates
                 .into_iter()
-                .filter(|identity| bearers.get(*identity).is_some_and(|l| selector.matches(l)))
+                .filter(|identity| {
+                    label_index
+                        .get(*identity)
+                        .is_some_and(|l| selector.matches(l))
+                })
                 .collect(),
-            None => bearers
+            None => label_index
                 .iter()
                 .filter(|(_, labels)| selector.matches(labels))
                 .map(|(identity, _)| identity)

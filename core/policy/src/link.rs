@@ -1,11 +1,11 @@
 //! A part of a policy with what its terms stand for, and the indexes that find it again.
 
 use crate::{
-    Direction, Engine, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, Ports, Rule, RuleRef,
-    ServiceRef, Tier,
+    Action, Direction, Engine, Isolation, Peer, Peers, Policy, PolicyId, PolicySpec, Ports, Rule,
+    RuleRef, ServiceRef, Tier,
     cidr::{Area, RegionNo},
     index::SelectorNo,
-    order::{Force, Place},
+    order::Place,
     port::has_names,
 };
 use heddle_model::{Entity, Identity};
@@ -28,6 +28,8 @@ pub(crate) struct LinkedRule {
     pub(crate) anybody: bool,
     /// It has named ports.
     pub(crate) named: bool,
+    /// It has named ports towards addresses of the cluster: each pod there says what they mean.
+    names_pods_by_address: bool,
     /// As the rule has them; a copy, because every question asks for them.
     pub(crate) ports: Ports,
     pub(crate) region: Option<RegionNo>,
@@ -161,8 +163,8 @@ impl Engine {
 
     /// Rules or facts changed: brings CIDRs up to date, and says who is touched by all of it.
     pub(crate) fn finish(&mut self, mut touched: Touched, facts: bool) -> BTreeSet<Identity> {
-        self.cidrs
-            .tell_identities_apart(!self.with_passes.is_empty());
+        let wanted = !self.with_passes.is_empty() || !self.with_named_addresses.is_empty();
+        self.cidrs.split_by_identity(wanted);
         for region in self.cidrs.flush(facts) {
             self.touch_region(region, &mut touched);
         }
@@ -188,7 +190,7 @@ impl Engine {
             // As many parts as numbers do not fit into memory.
             (self.specs.len() - 1) as SpecNo
         });
-        let subject = self.subjects.add(&part.subject, number, &self.bearers);
+        let subject = self.subjects.add(&part.subject, number, &self.label_index);
         let rules = part
             .rules
             .iter()
@@ -226,6 +228,7 @@ impl Engine {
             place,
             anybody: matches!(rule.peers, Peers::Any),
             named: has_names(rule),
+            names_pods_by_address: false,
             ports: rule.ports.clone(),
             entities: Vec::new(),
             selectors: Vec::new(),
@@ -243,12 +246,12 @@ impl Engine {
                     self.with_entities.entry(*entity).or_default().insert(user);
                 }
                 Peer::Endpoints(selector) => {
-                    let selector = self.peers.add(selector, user, &self.bearers);
+                    let selector = self.peers.add(selector, user, &self.label_index);
                     linked.selectors.push(selector);
                 }
                 Peer::Services(services) => {
                     for selector in self.pods_behind(services) {
-                        let selector = self.peers.add(&selector, user, &self.bearers);
+                        let selector = self.peers.add(&selector, user, &self.label_index);
                         linked.selectors.push(selector);
                     }
                     let users = self.with_services.entry(services.clone()).or_default();
@@ -258,6 +261,8 @@ impl Engine {
             }
         }
         let areas = Area::all_of(rule);
+        let egress = linked.direction == Direction::Egress;
+        linked.names_pods_by_address = egress && linked.named && areas.iter().any(Area::in_cluster);
         if !areas.is_empty() {
             let named = &self.named_addresses;
             linked.region = Some(self.cidrs.acquire(areas, user, |area| named.blocks(area)));
@@ -265,7 +270,10 @@ impl Engine {
         if linked.anybody && linked.named {
             self.with_names.insert(user);
         }
-        if place.force() == Force::Pass {
+        if linked.names_pods_by_address {
+            self.with_named_addresses.insert(user);
+        }
+        if place.action() == Action::Pass {
             self.with_passes.insert(user);
         }
         linked
@@ -295,6 +303,7 @@ impl Engine {
             drop_user(&mut self.with_services, services, number);
         }
         self.with_names.remove(&number);
+        self.with_named_addresses.remove(&number);
         self.with_passes.remove(&number);
         self.free.push(number);
     }
@@ -320,11 +329,11 @@ impl Engine {
             for term in terms {
                 match term {
                     Peer::Endpoints(selector) => {
-                        selectors.push(self.peers.add(selector, number, &self.bearers));
+                        selectors.push(self.peers.add(selector, number, &self.label_index));
                     }
                     Peer::Services(services) => {
                         for selector in self.pods_behind(services) {
-                            selectors.push(self.peers.add(&selector, number, &self.bearers));
+                            selectors.push(self.peers.add(&selector, number, &self.label_index));
                         }
                     }
                     _ => {}

@@ -9,14 +9,6 @@ use crate::{
 /// those between the fallback's and [`PRECEDENCE_ALLOW`].
 const MOST_LEVELS: u32 = (1 << 24) - 2;
 
-/// What a rule does at its place; the earlier wins where two rules share a place.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum Force {
-    Deny,
-    Allow,
-    Pass,
-}
-
 /// Where a rule stands among all: of the rules that match, those at the least place decide.
 ///
 /// In the tiers Admin and Baseline that is the policy's priority, then the rule's index; at a full tie deny
@@ -26,17 +18,12 @@ pub(crate) struct Place {
     tier: Tier,
     priority: i32,
     index: u32,
-    force: Force,
+    action: Action,
 }
 
 impl Place {
     /// The place of a rule; `None` for a rule that says nothing (a pass in the tier Normal).
     pub(crate) const fn of(policy: &Policy, rule: &Rule) -> Option<Self> {
-        let force = match rule.action {
-            Action::Deny => Force::Deny,
-            Action::Allow => Force::Allow,
-            Action::Pass => Force::Pass,
-        };
         let (priority, index) = match (policy.tier, rule.action) {
             (Tier::Normal, Action::Pass) => return None,
             (Tier::Normal, _) => (0, 0),
@@ -46,7 +33,7 @@ impl Place {
             tier: policy.tier,
             priority,
             index,
-            force,
+            action: rule.action,
         })
     }
 
@@ -54,8 +41,8 @@ impl Place {
         self.tier
     }
 
-    pub(crate) const fn force(&self) -> Force {
-        self.force
+    pub(crate) const fn action(&self) -> Action {
+        self.action
     }
 }
 
@@ -112,12 +99,12 @@ pub(crate) fn rule_on(matching: impl Iterator<Item = Place>, frame: Frame) -> Ru
     };
     for tier in [Tier::Admin, Tier::Normal, Tier::Baseline] {
         match first[tier as usize] {
-            Some(place) if place.force == Force::Pass => {
+            Some(place) if place.action == Action::Pass => {
                 passed[usize::from(tier == Tier::Baseline)] = Some(place);
             }
             Some(place) => {
                 return Ruling {
-                    because: if place.force == Force::Deny {
+                    because: if place.action == Action::Deny {
                         Because::ExplicitDeny
                     } else {
                         Because::Rule
@@ -174,9 +161,9 @@ impl Levels {
     pub(crate) fn precedence(&self, place: Place) -> u32 {
         // Bounded in `new`: the position fits.
         let position = |tier: &[Place]| tier.partition_point(|known| *known < place) as u32;
-        match (place.tier, place.force) {
+        match (place.tier, place.action) {
             (Tier::Admin, _) => PRECEDENCE_CLOSED - 1 - position(&self.admin),
-            (Tier::Normal, Force::Deny) => PRECEDENCE_DENY,
+            (Tier::Normal, Action::Deny) => PRECEDENCE_DENY,
             (Tier::Normal, _) => PRECEDENCE_ALLOW,
             (Tier::Baseline, _) => PRECEDENCE_ALLOW - 1 - position(&self.baseline),
         }
@@ -190,9 +177,9 @@ pub(crate) const fn normal_place(verdict: crate::EntryVerdict) -> Place {
         tier: Tier::Normal,
         priority: 0,
         index: 0,
-        force: match verdict {
-            crate::EntryVerdict::Allow => Force::Allow,
-            crate::EntryVerdict::Deny => Force::Deny,
+        action: match verdict {
+            crate::EntryVerdict::Allow => Action::Allow,
+            crate::EntryVerdict::Deny => Action::Deny,
         },
     }
 }

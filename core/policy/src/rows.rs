@@ -31,7 +31,7 @@ pub(crate) enum Terms {
     Every,
     /// Only the named ones: the rest stands on the row for anybody.
     Named,
-    /// All but the named ones: towards an address there is nobody to say what a port's name means.
+    /// All but the named ones: towards an address of nobody there is nobody to say what a port's name means.
     Unnamed,
 }
 
@@ -92,7 +92,7 @@ fn named_spans<'a>(
         })
 }
 
-/// What a row says.
+/// What a row matches.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Label {
     /// What these rules say, by their numbers, sorted.
@@ -105,7 +105,7 @@ pub(crate) enum Label {
     Default { because: Because, precedence: u32 },
 }
 
-/// One row: protocol, port prefix, and what it says.
+/// One row: protocol, port prefix, and what it matches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Row {
     pub(crate) protocol: u8,
@@ -114,8 +114,8 @@ pub(crate) struct Row {
     pub(crate) label: Label,
 }
 
-/// One rule's say on a peer.
-pub(crate) struct Say {
+/// A rule that matches a peer, and the ports that it is about.
+pub(crate) struct RuleMatch {
     pub(crate) rule: u32,
     pub(crate) place: Place,
     pub(crate) reach: Reach,
@@ -148,15 +148,19 @@ pub(crate) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// What some says add up to. Where a wider row stands above (`below`), silence has to be said.
-    fn label<'a>(&self, says: impl Iterator<Item = &'a Say> + Clone, below: bool) -> Option<Label> {
+    /// What some rules that match add up to. Where a wider row stands above (`below`), silence has to be said.
+    fn label<'a>(
+        &self,
+        matches: impl Iterator<Item = &'a RuleMatch> + Clone,
+        below: bool,
+    ) -> Option<Label> {
         if let Weight::Closed { precedence } = self.weight {
             return Some(Label::Default {
                 because: Because::DefaultDeny,
                 precedence,
             });
         }
-        let ruling = rule_on(says.clone().map(|say| say.place), self.frame);
+        let ruling = rule_on(matches.clone().map(|one| one.place), self.frame);
         let Some(place) = ruling.decided else {
             let precedence = match self.weight {
                 Weight::ByPlace { default } => default?,
@@ -168,9 +172,9 @@ impl Setting<'_> {
                 precedence,
             });
         };
-        let mut rules: Vec<u32> = says
-            .filter(|say| say.place == place)
-            .map(|say| say.rule)
+        let mut rules: Vec<u32> = matches
+            .filter(|one| one.place == place)
+            .map(|one| one.rule)
             .collect();
         rules.sort_unstable();
         rules.dedup();
@@ -186,25 +190,31 @@ impl Setting<'_> {
 }
 
 /// The rows of one key: a lookup by longest prefix finds for each protocol and port exactly what the
-/// says add up to, or the default, or nothing.
-pub(crate) fn rows(says: &[Say], setting: Setting<'_>) -> Vec<Row> {
+/// matches add up to, or the default, or nothing.
+pub(crate) fn rows(matches: &[RuleMatch], setting: Setting<'_>) -> Vec<Row> {
     let mut labels = Labels::default();
-    let all = says.iter().filter(|say| say.reach == Reach::All);
+    let all = matches.iter().filter(|one| one.reach == Reach::All);
     let everywhere = labels.number(setting.label(all, false));
     let mut found = Vec::new();
     if let Some(label) = everywhere {
         found.push((0, 0, 0, label));
     }
-    let protocols: BTreeSet<u8> = says
+    let protocols: BTreeSet<u8> = matches
         .iter()
-        .flat_map(|say| match &say.reach {
+        .flat_map(|one| match &one.reach {
             Reach::All => [].as_slice(),
             Reach::Spans(spans) => spans,
         })
         .map(|span| span.protocol)
         .collect();
     for protocol in protocols {
-        let segments = segments(says, protocol, setting, everywhere.is_some(), &mut labels);
+        let segments = segments(
+            matches,
+            protocol,
+            setting,
+            everywhere.is_some(),
+            &mut labels,
+        );
         let block = Block::build(0, 0, &segments);
         block.emit(0, 0, everywhere, &mut |port, port_prefix, label| {
             found.push((protocol, port, port_prefix, label));
@@ -254,14 +264,14 @@ struct Segment {
 /// The whole port space of a protocol in stretches, neighbours different; `below` a row for every protocol
 /// or not.
 fn segments(
-    says: &[Say],
+    matches: &[RuleMatch],
     protocol: u8,
     setting: Setting<'_>,
     below: bool,
     labels: &mut Labels,
 ) -> Vec<Segment> {
-    let spans_of = |say: &Say| -> Vec<Span> {
-        match &say.reach {
+    let spans_of = |one: &RuleMatch| -> Vec<Span> {
+        match &one.reach {
             Reach::All => vec![Span {
                 protocol,
                 first: 0,
@@ -274,7 +284,8 @@ fn segments(
                 .collect(),
         }
     };
-    let spans: Vec<(&Say, Vec<Span>)> = says.iter().map(|say| (say, spans_of(say))).collect();
+    let spans: Vec<(&RuleMatch, Vec<Span>)> =
+        matches.iter().map(|one| (one, spans_of(one))).collect();
     let mut starts = BTreeSet::from([0u16]);
     for span in spans.iter().flat_map(|(_, spans)| spans) {
         starts.insert(span.first);
@@ -291,7 +302,7 @@ fn segments(
                     .iter()
                     .any(|span| span.first <= *first && last <= span.last)
             })
-            .map(|(say, _)| *say);
+            .map(|(one, _)| *one);
         let label = labels.number(setting.label(here, below));
         match segments.last_mut() {
             Some(before) if before.label == label => before.last = last,

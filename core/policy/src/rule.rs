@@ -118,14 +118,14 @@ impl Section {
     }
 }
 
-/// What a rule says of the traffic it matches.
+/// What a rule says of the traffic it matches; the earlier wins where two rules share a place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Let it pass (`Accept` in ClusterNetworkPolicy).
-    Allow,
     /// Stop it.
     Deny,
+    /// Let it pass (`Accept` in ClusterNetworkPolicy).
+    Allow,
     /// Ask no more rules of this tier; the next tier decides (reference 2.9).
     Pass,
 }

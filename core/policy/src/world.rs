@@ -228,9 +228,10 @@ impl Engine {
     /// Says who the addresses of a prefix inside the cluster are: a pod's or node's address, or a pod range
     /// (`Identity::UNMANAGED`). Returns the identities to compile again.
     ///
-    /// It matters only where rules that pass meet rules about addresses of the cluster: there the answer
-    /// depends on a peer's identity and its address together, and addresses of different identities get
-    /// CIDR identities of their own. An address that nobody told is denied there.
+    /// It matters only where rules that pass meet rules about addresses of the cluster, and where a rule names a
+    /// port towards such addresses: there the answer depends on a peer's identity and its address together, and
+    /// addresses of different identities get CIDR identities of their own. An address that nobody told is denied
+    /// by the first, and has no named ports for the second.
     pub fn set_address(&mut self, prefix: IpNet, identity: Identity) -> BTreeSet<Identity> {
         self.cidrs.set_base(prefix, Some(identity));
         self.finish(Touched::default(), true)

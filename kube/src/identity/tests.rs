@@ -1,6 +1,7 @@
 //! Many agents, one number per label set; and everything that can go wrong between the two objects.
 
 use super::*;
+use crate::store::Scope;
 use crate::store::embedded;
 use crate::store::memory::MemoryStore;
 use heddle_model::Source;
@@ -52,7 +53,7 @@ async fn many_agents_agree_on_the_embedded_store() {
     });
     let probe = embedded::Client::new(&socket);
     let ready = async {
-        while probe.list(Kind::Node, None).await.is_err() {
+        while probe.list(&Scope::all(Kind::Node)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -89,11 +90,19 @@ async fn many_agents_agree_on_the_embedded_store() {
     assert_eq!(distinct.len(), 20);
     // Nothing was left behind: one identity and one claim per label set.
     assert_eq!(
-        probe.list(Kind::CiliumIdentity, None).await.unwrap().len(),
+        probe
+            .list(&Scope::all(Kind::CiliumIdentity))
+            .await
+            .unwrap()
+            .len(),
         20
     );
     assert_eq!(
-        probe.list(Kind::IdentityClaim, None).await.unwrap().len(),
+        probe
+            .list(&Scope::all(Kind::IdentityClaim))
+            .await
+            .unwrap()
+            .len(),
         20
     );
     for (app, found) in &numbers {
@@ -160,7 +169,11 @@ async fn what_a_crash_left_is_used() {
     let fresh = || IdentityAllocator::new(Arc::clone(&store));
     assert_eq!(fresh().resolve(&labels("web")).await.unwrap(), wanted);
     assert_eq!(
-        store.list(Kind::CiliumIdentity, None).await.unwrap().len(),
+        store
+            .list(&Scope::all(Kind::CiliumIdentity))
+            .await
+            .unwrap()
+            .len(),
         1
     );
     // A claim whose identity is gone, and one whose number went to other labels.
@@ -199,7 +212,7 @@ async fn handing_out_removes_the_mark_for_collection() {
     allocator.forget(identity);
     assert_eq!(allocator.resolve(&labels("web")).await.unwrap(), identity);
     let late = store
-        .delete(Kind::CiliumIdentity, &name, Some(marked.revision))
+        .delete(Kind::CiliumIdentity, &name, Some(&marked.version))
         .await;
     assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
 }

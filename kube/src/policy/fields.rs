@@ -1,6 +1,7 @@
 //! Walking a JSON object with the path in hand.
 
 use super::problems::{Problems, quoted};
+pub(crate) use heddle_model::closest;
 use serde_json::Value;
 
 /// A value and where it stands.
@@ -207,7 +208,7 @@ pub(super) fn header(root: &Field<'_>, versions: &[&str], problems: &mut Problem
 }
 
 /// A DNS subdomain as Kubernetes wants names (RFC 1123).
-pub(super) fn is_subdomain(name: &str) -> bool {
+pub(crate) fn is_subdomain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 253
         && name.split('.').all(|part| {
@@ -221,45 +222,9 @@ pub(super) fn is_subdomain(name: &str) -> bool {
 }
 
 /// A name as a path or a fix repeats it: not longer than a line.
-pub(super) fn shortened(name: &str) -> String {
+pub(crate) fn shortened(name: &str) -> String {
     match name.char_indices().nth(80) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name.to_owned(),
     }
-}
-
-/// The candidate that is at most two typing errors away, if any.
-pub(super) fn closest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    candidates
-        .iter()
-        .map(|candidate| {
-            (
-                distance(&text.to_lowercase(), &candidate.to_lowercase()),
-                *candidate,
-            )
-        })
-        .filter(|(distance, candidate)| *distance <= 2 && *distance < candidate.len())
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein distance; inputs are field names, so their product is small. Long text is just far.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 2 {
-        return usize::MAX;
-    }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(from != *to))
-                .min(above + 1)
-                .min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }

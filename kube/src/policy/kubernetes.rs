@@ -185,7 +185,6 @@ fn rule(
                 .collect(),
         )
     };
-    warn_of_names_towards_addresses(field, section, &peers, &ports, problems);
     Some(Rule {
         section,
         index: u32::try_from(index).ok()?,
@@ -194,45 +193,6 @@ fn rule(
         peers,
         ports,
     })
-}
-
-/// A named port towards an address block: there is no pod to ask what the name means.
-pub(super) fn warn_of_names_towards_addresses(
-    field: &Field<'_>,
-    section: Section,
-    peers: &Peers,
-    ports: &Ports,
-    problems: &mut Problems,
-) {
-    let towards_addresses = matches!(peers, Peers::Terms(terms)
-        if terms.iter().any(|term| matches!(term, Peer::Cidr(_) | Peer::CidrGroup { .. })));
-    let names = matches!(ports, Ports::Only(terms)
-        if terms.iter().any(|term| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)))));
-    if !(towards_addresses && names) {
-        return;
-    }
-    let message = "a named port towards an address block selects nothing: only a pod's labels say what a name means";
-    let help = "write the port as a number, or select the pods by labels";
-    match section {
-        Section::Egress => {
-            problems.warning(
-                "policy/named-port-with-cidr",
-                field.path.clone(),
-                message,
-                help,
-            );
-        }
-        // A deny that selects nothing is open.
-        Section::EgressDeny => {
-            problems.error(
-                "policy/named-port-with-cidr",
-                field.path.clone(),
-                message,
-                help,
-            );
-        }
-        Section::Ingress | Section::IngressDeny => {}
-    }
 }
 
 fn peer(field: &Field<'_>, namespace: &str, problems: &mut Problems) -> Option<Peer> {

@@ -6,15 +6,21 @@
 mod cidr_group;
 mod cilium;
 mod cluster;
-mod fields;
+pub(crate) mod fields;
+mod isolation;
 mod kubernetes;
 mod limits;
 mod names;
+mod observed;
+mod place;
 mod ports;
-mod problems;
-mod selectors;
+pub(crate) mod problems;
+pub(crate) mod selectors;
 
 pub use cidr_group::{CidrGroup, parse_cidr_group};
+pub use isolation::isolation_of;
+pub use observed::ObservedPolicies;
+pub use place::field as field_of_place;
 pub use problems::{Problem, Severity};
 
 use fields::Field;
@@ -38,6 +44,11 @@ pub struct Parsed {
     /// Errors and warnings, in the order of the fields.
     pub problems: Vec<Problem>,
 }
+
+/// What is said of a policy whose addresses do not fit ([`heddle_policy::CidrBudget`]).
+pub const TOO_MANY_CIDRS: &str = "the policies of its namespace name more addresses than fit, this one goes beyond: \
+    it is in force without its addresses, so rules that allow addresses allow none, and rules that deny addresses \
+    deny all outside the cluster; name fewer (maxCidrsPerNamespace), or list them in a CiliumCIDRGroup";
 
 /// Reads a policy object; on errors, everything that is wrong with it.
 pub fn parse_policy(object: &Value) -> Result<Vec<Policy>, Vec<Problem>> {

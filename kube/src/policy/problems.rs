@@ -41,7 +41,7 @@ impl fmt::Display for Problem {
 
 /// The problems found so far.
 #[derive(Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     found: Vec<Problem>,
     /// How many more there were.
     unlisted: usize,
@@ -49,7 +49,7 @@ pub(super) struct Problems {
 }
 
 impl Problems {
-    pub(super) fn error(
+    pub(crate) fn error(
         &mut self,
         code: &'static str,
         field: impl Into<String>,
@@ -60,7 +60,7 @@ impl Problems {
         self.add(Severity::Error, code, field, message, help);
     }
 
-    pub(super) fn warning(
+    pub(crate) fn warning(
         &mut self,
         code: &'static str,
         field: impl Into<String>,
@@ -96,7 +96,7 @@ impl Problems {
     }
 
     /// All of them in the order of the fields.
-    pub(super) fn into_vec(self) -> Vec<Problem> {
+    pub(crate) fn into_vec(self) -> Vec<Problem> {
         let mut found = self.found;
         found.sort_by(|a, b| by_field(&a.field, &b.field));
         if self.unlisted > 0 {
@@ -117,7 +117,7 @@ impl Problems {
 }
 
 /// A value as a message repeats it: in quotes, and not longer than a line.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     if text.chars().nth(MOST_QUOTED).is_none() {
         return format!("{text:?}");
     }

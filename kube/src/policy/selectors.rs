@@ -306,7 +306,8 @@ fn check_value(field: &Field<'_>, value: &str, problems: &mut Problems) {
     }
 }
 
-fn is_qualified_name(key: &str) -> bool {
+/// True for a label's key: `[prefix/]name`.
+pub(crate) fn is_qualified_name(key: &str) -> bool {
     // Cilium's derived keys nest a whole key behind their own prefix.
     let key = key.strip_prefix(LabelSet::NAMESPACE_LABELS).unwrap_or(key);
     let (prefix, name) = match key.split_once('/') {
@@ -317,7 +318,8 @@ fn is_qualified_name(key: &str) -> bool {
     prefix_fits && !name.is_empty() && is_label_value(name)
 }
 
-fn is_label_value(value: &str) -> bool {
+/// True for a label's value, which may be empty.
+pub(crate) fn is_label_value(value: &str) -> bool {
     let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
     value.len() <= 63
         && value

@@ -1,9 +1,10 @@
 //! The objects in memory and those who watch them: what both stores share.
 
-use super::objects::{Change, Outcome, Surroundings, Write, plan};
-use super::{Kind, Object, StoreError};
+use super::objects::{Change, Outcome, Stored, Surroundings, Write, plan};
+use super::scope::{Scopes, last_state};
+use super::{Kind, Object, Scope, StoreError};
 use heddle_model::NamespacedName;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -16,16 +17,16 @@ const PROGRESS_DELAY: Duration = Duration::from_millis(20);
 /// Every object, by kind and name, and the revision of the last write.
 #[derive(Default)]
 pub(crate) struct Tables {
-    objects: BTreeMap<(Kind, NamespacedName), Arc<Object>>,
+    objects: BTreeMap<(Kind, NamespacedName), Stored>,
     revision: u64,
 }
 
 impl Tables {
-    pub(crate) fn new(objects: impl IntoIterator<Item = Object>, revision: u64) -> Self {
+    pub(crate) fn new(objects: impl IntoIterator<Item = Stored>, revision: u64) -> Self {
         Self {
             objects: objects
                 .into_iter()
-                .map(|object| ((object.kind, object.name.clone()), Arc::new(object)))
+                .map(|stored| ((stored.object.kind, stored.object.name.clone()), stored))
                 .collect(),
             revision,
         }
@@ -38,24 +39,52 @@ impl Tables {
             .take_while(move |((found, name), _)| {
                 *found == kind && namespace.is_none_or(|wanted| name.namespace == wanted)
             })
-            .map(|(_, object)| object)
+            .map(|(_, stored)| &stored.object)
     }
 
-    fn apply(&mut self, change: &Change) {
-        let object = &change.object;
+    /// Takes a change in; what the object was before.
+    fn apply(&mut self, change: &Change) -> Option<Stored> {
+        let object = change.object();
         let key = (object.kind, object.name.clone());
+        self.revision = self.revision.max(change.revision);
         if change.deleted {
-            self.objects.remove(&key);
+            self.objects.remove(&key)
         } else {
-            self.objects.insert(key, Arc::clone(object));
+            self.objects.insert(key, change.stored.clone())
         }
-        self.revision = self.revision.max(object.revision);
     }
 }
 
+/// What a watcher hears of one change.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    object: Arc<Object>,
+    deleted: bool,
+}
+
 struct Watcher {
-    kinds: BTreeSet<Kind>,
-    queue: mpsc::Sender<Change>,
+    scopes: Arc<Scopes>,
+    queue: mpsc::Sender<Told>,
+}
+
+impl Watcher {
+    /// What this watcher hears of a change, if anything: what leaves its scopes is gone to it.
+    fn hears(&self, before: Option<&Stored>, change: &Change) -> Option<Told> {
+        let object = change.object();
+        if !change.deleted
+            && let Some(object) = self.scopes.view(object)
+        {
+            return Some(Told {
+                object,
+                deleted: false,
+            });
+        }
+        let last = self.scopes.view(&before?.object)?;
+        Some(Told {
+            object: Arc::new(last_state(&last, &object.version)),
+            deleted: true,
+        })
+    }
 }
 
 #[derive(Default)]
@@ -72,7 +101,7 @@ pub(crate) struct Hub {
 }
 
 /// A watcher's list, the revision it was made at, and the changes since.
-type Subscription = (Vec<Arc<Object>>, u64, mpsc::Receiver<Change>);
+type Subscription = (Vec<Arc<Object>>, u64, mpsc::Receiver<Told>);
 
 impl Hub {
     pub(crate) fn new(tables: Tables) -> Self {
@@ -94,65 +123,67 @@ impl Hub {
         self.inner().tables.revision
     }
 
-    pub(crate) fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        self.inner()
-            .tables
-            .of_kind(kind, namespace)
-            .cloned()
-            .collect()
+    pub(crate) fn list(&self, scope: &Scope) -> Vec<Arc<Object>> {
+        let scopes = Scopes::new(std::slice::from_ref(scope));
+        let inner = self.inner();
+        let of_kind = inner.tables.of_kind(scope.kind(), scope.namespace());
+        of_kind.filter_map(|object| scopes.view(object)).collect()
     }
 
-    pub(crate) fn lookup(&self, kind: Kind, name: &NamespacedName) -> Option<Arc<Object>> {
+    pub(crate) fn lookup(&self, kind: Kind, name: &NamespacedName) -> Option<Stored> {
         let inner = self.inner();
         inner.tables.objects.get(&(kind, name.clone())).cloned()
     }
 
     pub(crate) fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Arc<Object>, StoreError> {
-        self.lookup(kind, name).ok_or_else(|| StoreError::NotFound {
-            kind,
-            name: name.clone(),
-        })
+        let stored = self.lookup(kind, name);
+        stored
+            .map(|stored| stored.object)
+            .ok_or_else(|| StoreError::NotFound {
+                kind,
+                name: name.clone(),
+            })
     }
 
     /// Makes changes visible and tells the watchers. Whoever cannot keep up is let go and starts over.
     pub(crate) fn commit(&self, changes: &[Change]) {
         let mut inner = self.inner();
         for change in changes {
-            inner.tables.apply(change);
+            let before = inner.tables.apply(change);
+            inner.watchers.retain(|watcher| {
+                watcher
+                    .hears(before.as_ref(), change)
+                    .is_none_or(|told| watcher.queue.try_send(told).is_ok())
+            });
         }
-        inner.watchers.retain(|watcher| {
-            changes
-                .iter()
-                .filter(|change| watcher.kinds.contains(&change.object.kind))
-                .all(|change| watcher.queue.try_send(change.clone()).is_ok())
-        });
         // Last: who reads this revision finds everything up to it in its queue.
         self.revision.send_replace(inner.tables.revision);
     }
 
-    fn subscribe(&self, kinds: &BTreeSet<Kind>) -> Subscription {
+    fn subscribe(&self, scopes: &Arc<Scopes>) -> Subscription {
         let (queue, changes) = mpsc::channel(WATCH_QUEUE);
         let mut inner = self.inner();
         inner.watchers.retain(|watcher| !watcher.queue.is_closed());
         inner.watchers.push(Watcher {
-            kinds: kinds.clone(),
+            scopes: Arc::clone(scopes),
             queue,
         });
-        let list = kinds
+        let kinds = scopes.kinds();
+        let all = kinds
             .iter()
-            .flat_map(|kind| inner.tables.of_kind(*kind, None).cloned())
-            .collect();
+            .flat_map(|kind| inner.tables.of_kind(*kind, None));
+        let list = all.filter_map(|object| scopes.view(object)).collect();
         (list, inner.tables.revision, changes)
     }
 
-    /// Follows these kinds from now on.
-    pub(crate) fn follow(self: &Arc<Self>, kinds: &[Kind]) -> Follower {
-        let kinds: BTreeSet<Kind> = kinds.iter().copied().collect();
-        let (list, listed, changes) = self.subscribe(&kinds);
+    /// Follows these scopes from now on.
+    pub(crate) fn follow(self: &Arc<Self>, scopes: &[Scope]) -> Follower {
+        let scopes = Arc::new(Scopes::new(scopes));
+        let (list, listed, changes) = self.subscribe(&scopes);
         Follower {
             hub: Arc::clone(self),
             revision: self.revision.subscribe(),
-            kinds,
+            scopes,
             list: list.into_iter(),
             listed: Some(listed),
             changes,
@@ -167,7 +198,7 @@ impl Hub {
 pub(crate) struct Batch<'a> {
     hub: &'a Hub,
     revision: u64,
-    staged: HashMap<(Kind, NamespacedName), Option<Arc<Object>>>,
+    staged: HashMap<(Kind, NamespacedName), Option<Stored>>,
     pub(crate) changes: Vec<Change>,
 }
 
@@ -193,8 +224,8 @@ impl<'a> Batch<'a> {
             Outcome::Unchanged(object) => Ok(object),
             Outcome::Changed(change) => {
                 self.revision += 1;
-                let object = Arc::clone(&change.object);
-                let now = (!change.deleted).then(|| Arc::clone(&object));
+                let object = Arc::clone(change.object());
+                let now = (!change.deleted).then(|| change.stored.clone());
                 self.staged.insert((object.kind, object.name.clone()), now);
                 self.changes.push(change);
                 Ok(object)
@@ -218,7 +249,7 @@ fn surroundings() -> Result<Surroundings, StoreError> {
 /// What a watcher hears, with the object still shared.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    Change(Change),
+    Change(Told),
     Synced(u64),
     Restarted,
 }
@@ -226,7 +257,7 @@ pub(crate) enum Said {
 impl From<Said> for super::Event {
     fn from(said: Said) -> Self {
         match said {
-            Said::Change(Change { object, deleted }) => {
+            Said::Change(Told { object, deleted }) => {
                 let object = Arc::unwrap_or_clone(object);
                 if deleted {
                     Self::Deleted(object)
@@ -243,12 +274,12 @@ impl From<Said> for super::Event {
 /// One watcher's place in the stream of changes.
 pub(crate) struct Follower {
     hub: Arc<Hub>,
-    kinds: BTreeSet<Kind>,
+    scopes: Arc<Scopes>,
     /// What is left of the list.
     list: std::vec::IntoIter<Arc<Object>>,
     /// Revision of the list while it is being said.
     listed: Option<u64>,
-    changes: mpsc::Receiver<Change>,
+    changes: mpsc::Receiver<Told>,
     revision: watch::Receiver<u64>,
     /// Last revision said as synced.
     said: u64,
@@ -262,7 +293,7 @@ impl Follower {
     /// The next thing to say. Dropping the future before it is ready loses nothing.
     pub(crate) async fn next(&mut self) -> Said {
         if let Some(object) = self.list.next() {
-            return Said::Change(Change {
+            return Said::Change(Told {
                 object,
                 deleted: false,
             });
@@ -309,14 +340,14 @@ impl Follower {
         }
     }
 
-    fn hear(&mut self, change: Change) -> Said {
+    fn hear(&mut self, change: Told) -> Said {
         self.heard = true;
         Said::Change(change)
     }
 
     /// The hub let this watcher go because it was too far behind: it starts over.
     fn restart(&mut self) -> Said {
-        let (list, listed, changes) = self.hub.subscribe(&self.kinds);
+        let (list, listed, changes) = self.hub.subscribe(&self.scopes);
         self.list = list.into_iter();
         self.listed = Some(listed);
         self.changes = changes;

@@ -1,8 +1,8 @@
 //! A store in memory: for tests, and for everything that must not touch a disk.
 
 use super::hub::{Batch, Hub, Tables, WATCH_QUEUE};
-use super::objects::Write;
-use super::{Event, Kind, Object, Store, StoreError, Watch};
+use super::objects::{Write, revision_of};
+use super::{Event, Kind, Object, Scope, Store, StoreError, Version, Watch};
 use async_trait::async_trait;
 use heddle_model::NamespacedName;
 use serde_json::Value;
@@ -53,8 +53,8 @@ impl MemoryStore {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn list(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Object>, StoreError> {
-        let objects = self.hub.list(kind, namespace);
+    async fn list(&self, scope: &Scope) -> Result<Vec<Object>, StoreError> {
+        let objects = self.hub.list(scope);
         Ok(objects.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 
@@ -70,34 +70,38 @@ impl Store for MemoryStore {
         self.write(Write::Update { kind, value })
     }
 
-    async fn patch_status(
+    async fn apply_status(
         &self,
         kind: Kind,
         name: &NamespacedName,
+        manager: &str,
         status: Value,
     ) -> Result<Object, StoreError> {
-        let name = name.clone();
-        self.write(Write::PatchStatus { kind, name, status })
+        self.write(Write::ApplyStatus {
+            kind,
+            name: name.clone(),
+            manager: manager.to_owned(),
+            status,
+        })
     }
 
     async fn delete(
         &self,
         kind: Kind,
         name: &NamespacedName,
-        revision: Option<u64>,
+        version: Option<&Version>,
     ) -> Result<(), StoreError> {
-        let name = name.clone();
         self.write(Write::Delete {
             kind,
-            name,
-            revision,
+            name: name.clone(),
+            version: version.cloned(),
         })
         .map(|_| ())
     }
 
-    fn watch(&self, kinds: &[Kind]) -> Watch {
+    fn watch(&self, scopes: &[Scope]) -> Watch {
         let (events, receiver) = mpsc::channel(WATCH_QUEUE);
-        let mut follower = self.hub.follow(kinds);
+        let mut follower = self.hub.follow(scopes);
         let mut life = self.life.subscribe();
         tokio::spawn(async move {
             let follow = async {
@@ -115,5 +119,9 @@ impl Store for MemoryStore {
             }
         });
         receiver
+    }
+
+    fn position(&self, version: &Version) -> Option<u64> {
+        revision_of(version)
     }
 }

@@ -1,6 +1,8 @@
 //! What a write does to an object: validation, metadata, and the change that follows. Pure but for its arguments.
 
-use super::{Kind, Object, StoreError};
+use super::managed::Owners;
+use super::scope::last_state;
+use super::{Kind, Object, StoreError, Version};
 use crate::timestamp::rfc3339;
 use heddle_model::NamespacedName;
 use serde_json::{Map, Value};
@@ -20,23 +22,40 @@ pub(crate) enum Write {
         kind: Kind,
         value: Value,
     },
-    PatchStatus {
+    ApplyStatus {
         kind: Kind,
         name: NamespacedName,
+        manager: String,
         status: Value,
     },
     Delete {
         kind: Kind,
         name: NamespacedName,
-        revision: Option<u64>,
+        version: Option<Version>,
     },
+}
+
+/// An object as the store keeps it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) object: Arc<Object>,
+    /// Who owns what of its status.
+    pub(crate) owners: Arc<Owners>,
 }
 
 /// One committed change: the object as it is now, or as it was when it was deleted.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
-    pub(crate) object: Arc<Object>,
+    pub(crate) stored: Stored,
     pub(crate) deleted: bool,
+    /// Revision of the store that this change makes.
+    pub(crate) revision: u64,
+}
+
+impl Change {
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        &self.stored.object
+    }
 }
 
 /// What a write comes to.
@@ -56,132 +75,137 @@ pub(crate) struct Surroundings {
     pub(crate) entropy: [u8; 16],
 }
 
+/// The version of an object that was written at a revision of this store.
+pub(crate) fn version_at(revision: u64) -> Version {
+    Version::new(revision.to_string())
+}
+
+/// The revision at which this store wrote a version.
+pub(crate) fn revision_of(version: &Version) -> Option<u64> {
+    version.as_str().parse().ok()
+}
+
 /// Works out what `write` does when the objects are those that `lookup` finds; the change gets `revision`.
 pub(crate) fn plan(
     write: Write,
-    lookup: impl Fn(Kind, &NamespacedName) -> Option<Arc<Object>>,
+    lookup: impl Fn(Kind, &NamespacedName) -> Option<Stored>,
     revision: u64,
     surroundings: &Surroundings,
 ) -> Result<Outcome, StoreError> {
+    let found = |kind: Kind, name: &NamespacedName| {
+        lookup(kind, name).ok_or_else(|| StoreError::NotFound {
+            kind,
+            name: name.clone(),
+        })
+    };
     match write {
         Write::Create { kind, value } => {
             let (name, mut value) = validated(kind, value)?;
             if lookup(kind, &name).is_some() {
                 return Err(StoreError::AlreadyExists { kind, name });
             }
+            if kind.has_status_subresource()
+                && let Value::Object(fields) = &mut value
+            {
+                fields.remove("status");
+            }
             let metadata = metadata_of(&mut value);
+            metadata.remove("managedFields");
             metadata.insert("uid".into(), uid(surroundings.entropy).into());
             metadata.insert("generation".into(), 1.into());
             metadata.insert("creationTimestamp".into(), rfc3339(surroundings.now).into());
-            changed(kind, name, value, revision)
+            changed(kind, name, value, Arc::default(), revision)
         }
         Write::Update { kind, value } => {
             let (name, value) = validated(kind, value)?;
-            let Some(stored) = lookup(kind, &name) else {
-                return Err(StoreError::NotFound { kind, name });
-            };
+            let stored = found(kind, &name)?;
             update(kind, name, value, &stored, revision)
         }
-        Write::PatchStatus { kind, name, status } => {
-            let Some(stored) = lookup(kind, &name) else {
-                return Err(StoreError::NotFound { kind, name });
-            };
+        Write::ApplyStatus {
+            kind,
+            name,
+            manager,
+            status,
+        } => {
+            let stored = found(kind, &name)?;
             if !status.is_object() {
                 return Err(invalid(kind, &name, "status", "must be an object"));
             }
-            let mut value = stored.value.clone();
+            let mut value = stored.object.value.clone();
+            let mut owners = Owners::clone(&stored.owners);
             if let Value::Object(fields) = &mut value {
-                merge(fields.entry("status").or_insert(Value::Null), &status);
+                let present = fields.entry("status").or_insert(Value::Null);
+                owners.apply(present, &manager, &status);
             }
-            if value == stored.value {
-                return Ok(Outcome::Unchanged(stored));
+            if value == stored.object.value && owners == *stored.owners {
+                return Ok(Outcome::Unchanged(stored.object));
             }
-            changed(kind, name, value, revision)
+            changed(kind, name, value, Arc::new(owners), revision)
         }
         Write::Delete {
             kind,
             name,
-            revision: precondition,
+            version: precondition,
         } => {
-            let Some(stored) = lookup(kind, &name) else {
-                return Err(StoreError::NotFound { kind, name });
-            };
-            if let Some(have) = precondition
-                && have != stored.revision
-            {
-                return Err(StoreError::Conflict {
-                    kind,
-                    name,
-                    have,
-                    stored: stored.revision,
-                });
+            let stored = found(kind, &name)?;
+            if precondition.is_some_and(|have| have != stored.object.version) {
+                return Err(StoreError::Conflict { kind, name });
             }
-            let mut value = stored.value.clone();
-            metadata_of(&mut value).insert("resourceVersion".into(), revision.to_string().into());
+            let object = last_state(&stored.object, &version_at(revision));
             Ok(Outcome::Changed(Change {
-                object: Arc::new(Object {
-                    kind,
-                    name,
-                    revision,
-                    value,
-                }),
+                stored: Stored {
+                    object: Arc::new(object),
+                    owners: stored.owners,
+                },
                 deleted: true,
+                revision,
             }))
         }
     }
 }
 
-/// An update keeps what the store owns: status, uid, creation time; generation counts changes of what people write.
+/// An update keeps what the store owns: a status that is a subresource, uid, creation time; generation counts
+/// changes of what people write.
 fn update(
     kind: Kind,
     name: NamespacedName,
     mut value: Value,
-    stored: &Arc<Object>,
+    stored: &Stored,
     revision: u64,
 ) -> Result<Outcome, StoreError> {
-    let have = match text_at(&value, "resourceVersion") {
-        None | Some("") => None,
-        Some(text) => Some(text.parse::<u64>().map_err(|_| {
-            invalid(
-                kind,
-                &name,
-                "metadata.resourceVersion",
-                format!("{text:?} is not a revision of this store"),
-            )
-        })?),
-    };
-    let other_uid =
-        text_at(&value, "uid").is_some_and(|uid| Some(uid) != text_at(&stored.value, "uid"));
-    if other_uid || have.is_some_and(|have| have != stored.revision) {
-        return Err(StoreError::Conflict {
-            kind,
-            name,
-            have: have.unwrap_or(0),
-            stored: stored.revision,
-        });
+    let present = &stored.object.value;
+    let has = |field: &str| text_at(&value, field).filter(|text| !text.is_empty());
+    let other_version =
+        has("resourceVersion").is_some_and(|have| have != stored.object.version.as_str());
+    let other_uid = has("uid").is_some_and(|uid| Some(uid) != text_at(present, "uid"));
+    if other_version || other_uid {
+        return Err(StoreError::Conflict { kind, name });
     }
-    if let Value::Object(fields) = &mut value {
-        match stored.value.get("status") {
+    if kind.has_status_subresource()
+        && let Value::Object(fields) = &mut value
+    {
+        match present.get("status") {
             Some(status) => fields.insert("status".into(), status.clone()),
             None => fields.remove("status"),
         };
     }
-    let kept = &stored.value["metadata"];
+    let kept = &present["metadata"];
     let metadata = metadata_of(&mut value);
+    metadata.remove("managedFields");
     for key in ["uid", "creationTimestamp", "generation", "resourceVersion"] {
         match kept.get(key) {
             Some(value) => metadata.insert(key.into(), value.clone()),
             None => metadata.remove(key),
         };
     }
-    if value == stored.value {
-        return Ok(Outcome::Unchanged(Arc::clone(stored)));
+    if value == *present {
+        return Ok(Outcome::Unchanged(Arc::clone(&stored.object)));
     }
-    if content(&value) != content(&stored.value) {
+    if content(&value) != content(present) {
         let generation = kept["generation"].as_u64().unwrap_or(0) + 1;
         metadata_of(&mut value).insert("generation".into(), generation.into());
     }
-    changed(kind, name, value, revision)
+    changed(kind, name, value, Arc::clone(&stored.owners), revision)
 }
 
 /// The fields that people write: everything but metadata and status.
@@ -198,9 +222,11 @@ fn changed(
     kind: Kind,
     name: NamespacedName,
     mut value: Value,
+    owners: Arc<Owners>,
     revision: u64,
 ) -> Result<Outcome, StoreError> {
-    metadata_of(&mut value).insert("resourceVersion".into(), revision.to_string().into());
+    let version = version_at(revision);
+    metadata_of(&mut value).insert("resourceVersion".into(), version.as_str().into());
     let size = value.to_string().len();
     if size > MAX_OBJECT_BYTES {
         return Err(invalid(
@@ -210,14 +236,19 @@ fn changed(
             format!("has {size} bytes, at most {MAX_OBJECT_BYTES} can be kept"),
         ));
     }
+    let object = Object {
+        kind,
+        name,
+        version,
+        value,
+    };
     Ok(Outcome::Changed(Change {
-        object: Arc::new(Object {
-            kind,
-            name,
-            revision,
-            value,
-        }),
+        stored: Stored {
+            object: Arc::new(object),
+            owners,
+        },
         deleted: false,
+        revision,
     }))
 }
 
@@ -376,26 +407,6 @@ fn metadata_of(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-/// JSON merge patch (RFC 7396).
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    if let Value::Object(fields) = target {
-        for (key, change) in patch {
-            if change.is_null() {
-                fields.remove(key);
-            } else {
-                merge(fields.entry(key.clone()).or_insert(Value::Null), change);
-            }
-        }
-    }
-}
-
 /// Version 4 UUID (RFC 9562) of these random bytes.
 fn uid(mut bytes: [u8; 16]) -> String {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -416,40 +427,6 @@ fn uid(mut bytes: [u8; 16]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn merge_patch_follows_rfc_7396() {
-        // Appendix A of the RFC.
-        for (original, patch, result) in [
-            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
-            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
-            (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (
-                json!({"a":"b","b":"c"}),
-                json!({"a":null}),
-                json!({"b":"c"}),
-            ),
-            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
-            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
-            (
-                json!({"a":{"b":"c"}}),
-                json!({"a":{"b":"d","c":null}}),
-                json!({"a":{"b":"d"}}),
-            ),
-            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
-            (
-                json!({}),
-                json!({"a":{"bb":{"ccc":null}}}),
-                json!({"a":{"bb":{}}}),
-            ),
-        ] {
-            let mut target = original.clone();
-            merge(&mut target, &patch);
-            assert_eq!(target, result, "{original} with {patch}");
-        }
-    }
 
     #[test]
     fn a_pod_names_no_node_that_is_a_path() {

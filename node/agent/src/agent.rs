@@ -4,7 +4,7 @@ use crate::config::AgentConfig;
 use crate::directory::Directory;
 use crate::endpoint::record::{AttachmentKey, Record, Records};
 use crate::endpoint::{Addresses, Step};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SharedLedger};
 use crate::metrics::Metrics;
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::Datapath;
@@ -14,12 +14,12 @@ use heddle_model::LabelFilter;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
 
-/// How often, and after what pauses, a flow asks the busy ledger what nearly allowed it.
-const EXPLAIN_TRIES: u32 = 4;
-const EXPLAIN_PAUSE: Duration = Duration::from_millis(1);
+/// What agents apply status as.
+pub(crate) const MANAGER: &str = "heddle-agent";
 
 /// How far the agent has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,13 +30,6 @@ pub(crate) enum Readiness {
     Ready,
 }
 
-/// What the operator was told, and when it was tried last.
-#[derive(Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) report: Option<serde_json::Value>,
-    pub(crate) at: Option<Instant>,
-}
-
 /// What the agent's parts share.
 pub(crate) struct Agent {
     pub(crate) config: AgentConfig,
@@ -44,7 +37,7 @@ pub(crate) struct Agent {
     pub(crate) datapath: Arc<dyn Datapath>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) ledger: Arc<SharedLedger>,
     pub(crate) identities: IdentityAllocator,
     pub(crate) label_filter: LabelFilter,
     pub(crate) records: Records,
@@ -53,11 +46,11 @@ pub(crate) struct Agent {
     /// What an operator should know; by subject.
     pub(crate) notices: Mutex<BTreeMap<&'static str, String>>,
     /// Store revision up to which everything is in force.
-    pub(crate) realised_revision: AtomicU64,
+    pub(crate) realised_revision: Arc<AtomicU64>,
+    /// Wakes those who look at the ledger for work.
+    pub(crate) changed: watch::Sender<()>,
     /// False while the store cannot be reached.
     pub(crate) store_reachable: AtomicBool,
-    /// What the operator was told of policies in force.
-    pub(crate) told: Mutex<Told>,
     turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
     unfinished: Mutex<BTreeMap<u16, Record>>,
     /// What the kernel or a damaged file holds without a record.
@@ -87,29 +80,17 @@ impl Agent {
                 config.state_dir.display()
             )
         })?;
+        let realised_revision = Arc::new(AtomicU64::new(0));
+        let changed = watch::Sender::new(());
         let ledger = Ledger::new(
             config.clone(),
             Arc::clone(&directory),
             Arc::clone(&datapath),
+            Arc::clone(&realised_revision),
+            changed.clone(),
         )
         .context("the kernel's ipcache cannot be read")?;
-        let ledger = Arc::new(Mutex::new(ledger));
-        let asked = Arc::downgrade(&ledger);
-        directory.set_explainer(move |denial| {
-            let ledger = asked.upgrade()?;
-            // Events do not wait: while the ledger is at work a flow goes without.
-            (0..EXPLAIN_TRIES).find_map(|attempt| {
-                if attempt > 0 {
-                    std::thread::sleep(EXPLAIN_PAUSE);
-                }
-                let ledger = match ledger.try_lock() {
-                    Err(TryLockError::WouldBlock) => return None,
-                    Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                    Ok(ledger) => ledger,
-                };
-                Some(ledger.nearest(denial))
-            })
-        });
+        let ledger = Arc::new(SharedLedger::new(ledger));
         let limits = IdentityLimits {
             per_namespace: config.max_identities_per_namespace as usize,
             new_per_minute: config.new_identities_per_minute,
@@ -128,9 +109,9 @@ impl Agent {
                 "waiting for the store's first complete answer".to_owned(),
             )),
             notices: Mutex::default(),
-            realised_revision: AtomicU64::new(0),
+            realised_revision,
+            changed,
             store_reachable: AtomicBool::new(true),
-            told: Mutex::default(),
             turns: Mutex::default(),
             unfinished: Mutex::default(),
             orphans: Mutex::default(),

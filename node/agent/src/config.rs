@@ -1,6 +1,6 @@
 //! The agent's configuration file.
 
-use heddle_policy::{Direction, EnforcementMode, Policy, protocol};
+use heddle_policy::{CidrLimits, Direction, EnforcementMode, Policy, protocol};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -99,6 +99,9 @@ pub struct AgentConfig {
     /// When policy is enforced (references D1 to D3): `default`, `always` or `never`.
     #[serde(default)]
     pub policy_enforcement: EnforcementMode,
+    /// What becomes of the pods that a policy selects which is refused and was never valid.
+    #[serde(default)]
+    pub unenforceable_policies: UnenforceablePolicies,
     /// Whose policies are on audit, so that what they deny is told and passes: nobody's, the node's own, or all.
     #[serde(default)]
     pub policy_audit: PolicyAudit,
@@ -140,6 +143,18 @@ pub enum AllowLocalhost {
     Always,
     /// It does where a rule says so.
     Policy,
+}
+
+/// What a policy does that cannot be enforced as it is written, and of which no version ever was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnenforceablePolicies {
+    /// Nothing: the pods that it selects are as open as without it, and its status says which.
+    #[default]
+    Ignore,
+    /// It isolates them in the directions that it is about, and allows nothing. Where its selector cannot be read,
+    /// all pods of its namespace.
+    Isolate,
 }
 
 /// Which addresses Kubernetes' `ipBlock` selects.
@@ -239,10 +254,10 @@ const fn default_ipcache_entries() -> u32 {
     131_072
 }
 const fn default_policy_cidrs() -> u32 {
-    65_536
+    CidrLimits::DEFAULT.total as u32
 }
 const fn default_cidrs_per_namespace() -> u32 {
-    32_768
+    CidrLimits::DEFAULT.per_namespace as u32
 }
 const fn default_identities_per_namespace() -> u32 {
     8_192

@@ -1,13 +1,12 @@
 //! Who is who, for those who describe flows: cheap to read from any thread, written by the agent only.
 
-use crate::ledger::nearest::Denial;
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::compiled::{CompiledPolicy, Direction};
-use heddle_policy::{Nearest, PolicyId, RuleRef};
+use heddle_policy::{PolicyId, RuleRef};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Who an address is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -158,11 +157,7 @@ struct Tables {
 #[derive(Default)]
 pub struct Directory {
     tables: RwLock<Tables>,
-    explainer: OnceLock<Explainer>,
 }
-
-/// Says what nearly allowed a denied connection; `None` when that cannot be said at once.
-type Explainer = Box<dyn Fn(&Denial) -> Option<Vec<Nearest>> + Send + Sync>;
 
 impl Directory {
     /// An empty directory that knows the reserved identities.
@@ -172,21 +167,6 @@ impl Directory {
             directory.set_labels(identity, Some(Arc::new(LabelSet::reserved(name))));
         }
         directory
-    }
-
-    /// Says whom to ask what nearly allowed a denied connection.
-    pub(crate) fn set_explainer(
-        &self,
-        explainer: impl Fn(&Denial) -> Option<Vec<Nearest>> + Send + Sync + 'static,
-    ) {
-        // There is one agent to a directory, and the first is right.
-        let _ = self.explainer.set(Box::new(explainer));
-    }
-
-    /// What nearly allowed a denied connection; empty when that is not known at once.
-    pub(crate) fn nearest(&self, denial: &Denial) -> Vec<Nearest> {
-        let explainer = self.explainer.get();
-        explainer.and_then(|ask| ask(denial)).unwrap_or_default()
     }
 
     fn read<T>(&self, reading: impl FnOnce(&Tables) -> T) -> T {

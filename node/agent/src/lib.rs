@@ -8,15 +8,17 @@
 mod agent;
 mod api;
 pub mod config;
+mod controller;
 pub mod directory;
 mod endpoint;
+mod flow_resolver;
 pub mod flows;
-mod identity;
+mod identities;
 mod ipcache;
 mod ledger;
 pub mod metrics;
 mod sessions;
-mod telling;
+mod status;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -29,13 +31,13 @@ use agent::Agent;
 use anyhow::{Context, bail};
 use config::AgentConfig;
 use directory::Directory;
+use flow_resolver::{Explanations, Names};
 use flows::{Devices, FlowHub, HubOptions};
 use heddle_datapath::Datapath;
 use heddle_kube::process_lock::{ProcessLock, ProcessLockError};
 use heddle_kube::store::Store;
 use metrics::Metrics;
 use std::sync::Arc;
-use telling::Names;
 use tokio::sync::watch as signal;
 
 /// The agent's socket in its state directory.
@@ -82,20 +84,24 @@ pub async fn run(
         cluster: config.cluster.clone(),
         devices: Devices::new(),
     };
-    let hub = FlowHub::start(
-        Arc::clone(&datapath),
-        Arc::new(names),
-        Arc::clone(&metrics),
-        HubOptions::new(&config.node_name, config.flow_capacity),
-    )
-    .context("the thread that reads flows cannot be started")?;
-    let hub = Arc::new(hub);
-    let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
-
     let agent = endpoint::blocking(move || {
         Agent::new(config, store, datapath, directory, metrics).map(Arc::new)
     })
     .await?;
+    let explanations = Explanations {
+        ledger: Arc::clone(&agent.ledger),
+    };
+    let hub = FlowHub::start(
+        Arc::clone(&agent.datapath),
+        Arc::new(names),
+        Arc::new(explanations),
+        Arc::clone(&agent.metrics),
+        HubOptions::new(&agent.config.node_name, agent.config.flow_capacity),
+    )
+    .context("the threads that read flows cannot be started")?;
+    let hub = Arc::new(hub);
+    let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
+
     tracing::info!(node = %agent.config.node_name, socket = %socket.display(), "started");
     tasks.spawn(api::serve(
         Arc::clone(&agent),
@@ -103,16 +109,9 @@ pub async fn run(
         listener,
         shutdown.clone(),
     ));
-    tasks.spawn(watch::follow_addresses(
-        Arc::clone(&agent),
-        shutdown.clone(),
-    ));
-    tasks.spawn(watch::feel_pulse(Arc::clone(&agent), shutdown.clone()));
-    tasks.spawn(watch::collect_connections(
-        Arc::clone(&agent),
-        shutdown.clone(),
-    ));
-    tasks.spawn(watch::follow(Arc::clone(&agent), shutdown));
+    start(&mut tasks, &agent, &shutdown);
+    tasks.spawn(watch::probe_store(Arc::clone(&agent), shutdown.clone()));
+    tasks.spawn(watch::collect_connections(Arc::clone(&agent), shutdown));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the agent failed")?;
     }
@@ -120,6 +119,30 @@ pub async fn run(
     let _ = std::fs::remove_file(&socket);
     tracing::info!(node = %agent.config.node_name, "stopped; the datapath goes on");
     Ok(())
+}
+
+/// Starts what follows the store, and the controllers that do the rest.
+fn start(
+    tasks: &mut tokio::task::JoinSet<()>,
+    agent: &Arc<Agent>,
+    shutdown: &signal::Receiver<bool>,
+) {
+    tasks.spawn(watch::follow(Arc::clone(agent), shutdown.clone()));
+    tasks.spawn(watch::follow_addresses(Arc::clone(agent), shutdown.clone()));
+    macro_rules! controllers {
+        ($($controller:expr),* $(,)?) => {
+            $(tasks.spawn(controller::run($controller, Arc::clone(agent), shutdown.clone()));)*
+        };
+    }
+    controllers![
+        endpoint::Restoration,
+        endpoint::Removals,
+        endpoint::Publisher,
+        identities::Reasserter,
+        identities::Relabeler::default(),
+        status::Report::default(),
+        status::Gauges,
+    ];
 }
 
 /// One agent per state directory; the lock goes with the process.

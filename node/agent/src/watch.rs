@@ -1,9 +1,10 @@
-//! Following the store: every change is taken in, brought into the kernel, and reported as realised.
+//! Following the store: every change is taken in and brought into the kernel. This waits for nothing but the ledger:
+//! what needs the store afterwards is done by controllers (`controller.rs`).
 
-use crate::agent::{Agent, Readiness, lock, within};
+use crate::agent::{Agent, within};
+use crate::controller::{RETRY_INTERVAL, STORE_TIMEOUT, stopped};
 use crate::endpoint::blocking;
-use crate::ledger;
-use heddle_kube::store::{Event, Kind, StoreError};
+use heddle_kube::store::{Event, Kind, Scope, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,38 +13,17 @@ use tokio::sync::watch;
 
 /// Events taken in before the kernel is brought up to date.
 const BATCH: usize = 4_096;
-/// How often what failed is tried again, and queued deletions are looked for.
-const RETRY: Duration = Duration::from_secs(1);
-/// Least time between two reports of what is in force.
-const REPORT: Duration = Duration::from_millis(900);
 /// How often the store is asked whether it is there.
-const PULSE: Duration = Duration::from_secs(5);
-/// How long one answer of the store is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time between two looks at this node's addresses; changes are told before.
-const ADDRESSES: Duration = Duration::from_secs(5);
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(5);
 /// How often dead connections are removed.
-const COLLECTION: Duration = Duration::from_secs(10);
-
-/// How far the store has been heard.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Newest revision taken in.
-    heard: u64,
-    /// Everything has been heard at least once.
-    complete: bool,
-}
-
-/// Waits until the agent shall stop, or nobody is left to say so.
-pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    let _ = shutdown.wait_for(|stop| *stop).await;
-}
+const COLLECTION_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Follows the store until `shutdown`.
 pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
-    let mut events = agent.store.watch(&Kind::OF_VERDICTS);
-    let mut progress = Progress::default();
-    let mut retry = tokio::time::interval(RETRY);
+    let mut events = agent.store.watch(&Scope::each(&Kind::OF_VERDICTS));
+    let mut retry = tokio::time::interval(RETRY_INTERVAL);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -54,48 +34,39 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool
                     while batch.len() < BATCH && let Ok(next) = events.try_recv() {
                         batch.push(next);
                     }
-                    take_in(&agent, batch, &mut progress).await;
+                    take_in(&agent, batch).await;
                 }
                 None => {
                     agent.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
-                    tokio::time::sleep(RETRY).await;
-                    events = agent.store.watch(&Kind::OF_VERDICTS);
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    events = agent.store.watch(&Scope::each(&Kind::OF_VERDICTS));
                     // What the new watch does not repeat is gone.
-                    take_in(&agent, vec![Event::Restarted], &mut progress).await;
+                    take_in(&agent, vec![Event::Restarted]).await;
                 }
             },
-            _ = retry.tick() => catch_up(&agent, &progress).await,
+            _ = retry.tick() => catch_up(&agent).await,
         }
     }
 }
 
-async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress) {
+async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>) {
     for event in &batch {
         match event {
-            Event::Applied(object) => {
-                progress.heard = progress.heard.max(object.revision);
-                if object.kind == Kind::CiliumIdentity
-                    && let Ok(number) = object.name.name.parse()
-                {
+            Event::Applied(object) if object.kind == Kind::CiliumIdentity => {
+                if let Ok(number) = object.name.name.parse() {
                     let parsed = heddle_kube::identity::parse_identity(&object.value);
                     let labels = parsed.as_ref().map(|(_, labels)| labels);
                     agent.identities.observe(Identity(number), labels);
                 }
             }
-            Event::Deleted(object) => {
-                progress.heard = progress.heard.max(object.revision);
-                if object.kind == Kind::CiliumIdentity
-                    && let Ok(number) = object.name.name.parse()
-                {
+            Event::Deleted(object) if object.kind == Kind::CiliumIdentity => {
+                if let Ok(number) = object.name.name.parse() {
                     agent.identities.forget(Identity(number));
                 }
             }
-            Event::Synced { revision } => {
-                progress.heard = progress.heard.max(*revision);
-                progress.complete = true;
-            }
             // What was deleted meanwhile is not reported.
             Event::Restarted => agent.identities.clear(),
+            Event::Applied(_) | Event::Deleted(_) | Event::Synced { .. } => {}
         }
     }
     let blocks = agent
@@ -112,165 +83,26 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>, progress: &mut Progress)
     if agent.is_ready() {
         agent.addresses.set_blocks(&blocks.unwrap_or_default());
     }
-    settle(agent, progress).await;
-}
-
-/// What needs the store or comes after the kernel: conditions, changed labels, readiness, the revision.
-async fn settle(agent: &Arc<Agent>, progress: &Progress) {
-    if !progress.complete {
-        return;
-    }
-    if !agent.is_ready() {
-        become_ready(agent).await;
-        if !agent.is_ready() {
-            return;
-        }
-    }
-    agent.reassert_identities(Instant::now() + PATIENCE).await;
-    let relabelled = agent.relabel(Instant::now() + PATIENCE).await;
-    let (contested, audit) = agent
-        .on_ledger(|ledger| (ledger.contested_notice(), ledger.audit_notice()))
-        .await;
-    agent.notice("identities", contested);
-    agent.notice("policy-audit", audit);
-    write_conditions(agent).await;
-    let (in_force, partial) = agent
-        .on_ledger(|ledger| (!ledger.is_behind(), ledger.is_starting_over()))
-        .await;
-    if relabelled && in_force && !partial {
-        agent
-            .realised_revision
-            .fetch_max(progress.heard, Ordering::SeqCst);
-    }
-    if in_force && !partial {
-        tell_policies(agent).await;
-    }
-    agent.update_metrics().await;
-}
-
-/// Tells the operator what is in force here; not more often than [`REPORT`].
-async fn tell_policies(agent: &Arc<Agent>) {
-    let told = {
-        let mut told = lock(&agent.told);
-        if told.at.is_some_and(|at| at.elapsed() < REPORT) {
-            return;
-        }
-        told.at = Some(Instant::now());
-        told.report.clone()
-    };
-    let report = agent.on_ledger(|ledger| ledger.policy_report()).await;
-    if told.as_ref() == Some(&report) {
-        return;
-    }
-    let name = NamespacedName::new("", &agent.config.node_name);
-    let kind = Kind::NodePolicyReport;
-    let written = within(Instant::now() + PATIENCE, async {
-        let present = match agent.store.get(kind, &name).await {
-            Ok(present) => present.value["status"].clone(),
-            Err(StoreError::NotFound { .. }) => {
-                let object = serde_json::json!({
-                    "apiVersion": kind.api_version(), "kind": kind.name(),
-                    "metadata": { "name": name.name }, "status": report,
-                });
-                return agent.store.create(kind, object).await;
-            }
-            Err(error) => return Err(error),
-        };
-        let patch = ledger::report::patch(&present, &report);
-        agent.store.patch_status(kind, &name, patch).await
-    })
-    .await;
-    match written {
-        Ok(_) => lock(&agent.told).report = Some(report),
-        // It is tried again at the next look.
-        Err(error) => tracing::debug!(%error, "what is in force is not told yet"),
-    }
-}
-
-async fn become_ready(agent: &Arc<Agent>) {
-    let node = agent.config.node_name.clone();
-    let missing = agent
-        .on_ledger(|ledger| match ledger.own_node() {
-            None => Some("waiting for its Node object in the store"),
-            Some(node) if node.pod_cidrs.is_empty() => {
-                Some("waiting for the operator to write spec.podCIDRs of its Node")
-            }
-            Some(node) if node.internal().is_empty() => {
-                Some("waiting for an InternalIP in status.addresses of its Node")
-            }
-            Some(_) => None,
-        })
-        .await;
-    if let Some(missing) = missing {
-        let mut readiness = lock(&agent.readiness);
-        let waiting = Readiness::Starting(missing.to_owned());
-        if *readiness != waiting {
-            tracing::info!(node = %node, "{missing}");
-            *readiness = waiting;
-        }
-        return;
-    }
-    if let Err(error) = agent.take_over().await {
-        tracing::error!(code = %error.code, "not ready: {}", error.message);
-        *lock(&agent.readiness) = Readiness::Starting(error.message);
-    }
 }
 
 /// Tries again what failed.
-async fn catch_up(agent: &Arc<Agent>, progress: &Progress) {
-    if !progress.complete {
-        return;
-    }
+async fn catch_up(agent: &Arc<Agent>) {
     if agent.is_ready() {
         agent
             .on_ledger(|ledger| {
                 if ledger.is_behind() || ledger.falls_short() {
                     ledger.reconcile();
                 }
-                ledger.retry_identities();
                 ledger.directory.prune_cookies();
             })
             .await;
-        agent.delete_pending().await;
-        agent.finish_removals().await;
-        agent.retry_orphans().await;
-    }
-    settle(agent, progress).await;
-}
-
-/// Tells people which policies are in force, on the objects themselves.
-async fn write_conditions(agent: &Arc<Agent>) {
-    let writes = agent
-        .on_ledger(|ledger| std::mem::take(&mut ledger.policies.writes))
-        .await;
-    for (key, write) in writes {
-        let status = serde_json::json!({ "conditions": write.conditions });
-        let deadline = Instant::now() + PATIENCE;
-        let written = within(
-            deadline,
-            agent.store.patch_status(write.kind, &write.name, status),
-        )
-        .await;
-        match written {
-            Ok(_) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(kind = %write.kind, policy = %write.name, %error, "its condition is not written yet");
-                agent
-                    .on_ledger(move |ledger| {
-                        ledger.policies.writes.entry(key).or_insert(write);
-                    })
-                    .await;
-                // The store is away; the others wait with it.
-                return;
-            }
-        }
     }
 }
 
-/// Feels the store's pulse and says when it is away.
-pub(crate) async fn feel_pulse(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
+/// Asks the store whether it is there, and says when it is not.
+pub(crate) async fn probe_store(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
     let name = NamespacedName::new("", &agent.config.node_name);
-    let mut beat = tokio::time::interval(PULSE);
+    let mut beat = tokio::time::interval(PROBE_INTERVAL);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -278,7 +110,7 @@ pub(crate) async fn feel_pulse(agent: Arc<Agent>, mut shutdown: watch::Receiver<
             _ = beat.tick() => {}
         }
         let answer = within(
-            Instant::now() + PATIENCE,
+            Instant::now() + STORE_TIMEOUT,
             agent.store.get(Kind::Node, &name),
         )
         .await;
@@ -304,7 +136,7 @@ pub(crate) async fn follow_addresses(agent: Arc<Agent>, mut shutdown: watch::Rec
         let datapath = Arc::clone(&agent.datapath);
         let addresses = tokio::select! {
             () = stopped(&mut shutdown) => return,
-            addresses = blocking(move || datapath.node_addresses(ADDRESSES)) => addresses,
+            addresses = blocking(move || datapath.node_addresses(ADDRESSES_INTERVAL)) => addresses,
         };
         match addresses {
             Ok(addresses) => {
@@ -321,7 +153,7 @@ pub(crate) async fn follow_addresses(agent: Arc<Agent>, mut shutdown: watch::Rec
                 let trouble =
                     format!("policy does not see changes of this node's addresses: {error}");
                 agent.notice("node-addresses", Some(trouble));
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         }
     }
@@ -329,7 +161,7 @@ pub(crate) async fn follow_addresses(agent: Arc<Agent>, mut shutdown: watch::Rec
 
 /// Removes dead connections now and then.
 pub(crate) async fn collect_connections(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool>) {
-    let mut beat = tokio::time::interval(COLLECTION);
+    let mut beat = tokio::time::interval(COLLECTION_INTERVAL);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

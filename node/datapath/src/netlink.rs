@@ -57,6 +57,9 @@ fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
 }
 
+/// Metric of a second default route: above 1024, which IPv6 routes have that name none.
+const SECOND_DEFAULT_METRIC: u32 = 2048;
+
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const ESRCH: i32 = 3;
@@ -185,8 +188,9 @@ impl Netlink {
         self.add_route(route, &prefix.to_string())
     }
 
-    /// A default route by a gateway that is taken to be on the link.
-    pub(crate) fn set_default_route(
+    /// A default route by a gateway that is taken to be on the link. Where another link of the namespace has one, this one
+    /// is for the time when that is gone.
+    pub(crate) fn add_default_route(
         &self,
         gateway: IpAddr,
         interface: u32,
@@ -199,14 +203,29 @@ impl Netlink {
             return Ok(());
         };
         let object = format!("default by {gateway}");
-        let route = route_to(everything, interface)
-            .gateway(gateway)
-            .map_err(|error| DatapathError::Failed {
-                doing: "build route",
-                object: object.clone(),
-                reason: error.to_string(),
-            })?;
-        self.add_route(route.onlink().build(), &object)
+        let route = |metric: Option<u32>| {
+            let route = route_to(everything, interface);
+            let route = match metric {
+                Some(metric) => route.priority(metric),
+                None => route,
+            };
+            route
+                .gateway(gateway)
+                .map(|route| route.onlink().build())
+                .map_err(|error| DatapathError::Failed {
+                    doing: "build route",
+                    object: object.clone(),
+                    reason: error.to_string(),
+                })
+        };
+        let first = route(None)?;
+        let added = self.run(|handle| async move { handle.route().add(first).execute().await });
+        match added {
+            Err(error) if is_errno(&error, EEXIST) => {
+                self.add_route(route(Some(SECOND_DEFAULT_METRIC))?, &object)
+            }
+            outcome => outcome.map_err(failed("set route", object)),
+        }
     }
 
     fn add_route(&self, route: RouteMessage, object: &str) -> Result<(), DatapathError> {
@@ -417,7 +436,7 @@ pub(crate) fn configure_pod(
                 netlink.add_address(link.index, address)?;
             }
             for gateway in gateways {
-                netlink.set_default_route(*gateway, link.index)?;
+                netlink.add_default_route(*gateway, link.index)?;
             }
             Ok(())
         });

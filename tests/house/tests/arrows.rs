@@ -29,6 +29,12 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("core/policy", "core/model", "the words"),
     ("core/ipam", "core/model", "the words"),
     ("core/flow", "core/model", "the words"),
+    ("core/verify", "core/model", "the words"),
+    (
+        "core/verify",
+        "core/policy",
+        "the engine that every answer is computed by",
+    ),
     (
         "node/agent",
         "node/datapath",

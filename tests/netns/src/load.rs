@@ -23,13 +23,13 @@ pub const UDP_PORT: u16 = 5353;
 /// Bytes of a request and its answer.
 const MESSAGE: usize = 8;
 /// How long an answer may take before it counts as lost; TCP sends again meanwhile, UDP does not.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two requests of a thread, so that the load leaves a machine of two CPUs something for the agents.
 const PACE: Duration = Duration::from_millis(1);
 /// Requests of one connection or socket; then another, with a port of its own.
 const OF_ONE: u32 = 100;
 /// How long a server waits before it looks whether it should end.
-const LOOK: Duration = Duration::from_millis(50);
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long a denied connection is tried.
 const ATTEMPT: Duration = Duration::from_millis(100);
 
@@ -104,7 +104,7 @@ impl Receiver {
                     accept(&listener, &heard, &stop)
                 } else {
                     let socket = UdpSocket::bind((any, UDP_PORT))?;
-                    socket.set_read_timeout(Some(LOOK))?;
+                    socket.set_read_timeout(Some(READ_TIMEOUT))?;
                     let _ = ready.send(());
                     answer_datagrams(&socket, &heard, &stop)
                 }
@@ -162,7 +162,7 @@ fn accept(listener: &TcpListener, heard: &Heard, stop: &Arc<AtomicBool>) -> io::
 fn serve(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LOOK))?;
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     let mut message = [0; MESSAGE];
     while !stop.load(Ordering::SeqCst) {
         match stream.read(&mut message) {
@@ -265,12 +265,12 @@ fn ask_by_tcp(address: IpAddr, stop: &AtomicBool) -> io::Result<Counts> {
     while !stop.load(Ordering::SeqCst) {
         counts.opened += 1;
         let target = SocketAddr::new(address, TCP_PORT);
-        let Ok(mut stream) = TcpStream::connect_timeout(&target, PATIENCE) else {
+        let Ok(mut stream) = TcpStream::connect_timeout(&target, ANSWER_TIMEOUT) else {
             counts.lost += 1;
             continue;
         };
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         for _ in 0..OF_ONE {
             sequence += 1;
             let mut answer = [0; MESSAGE];
@@ -325,7 +325,7 @@ fn ask_by_udp(address: IpAddr, stop: &AtomicBool) -> io::Result<Counts> {
 
 /// Sends once; nobody sends a lost datagram again.
 fn answered(socket: &UdpSocket, sequence: u64) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     if socket.send(&sequence.to_be_bytes()).is_err() {
         return false;
     }

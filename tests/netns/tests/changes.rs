@@ -179,7 +179,7 @@ fn flows_say_what_they_are_about(lab: &Lab) {
             })
         },
     );
-    // Across nodes the envelope's device has seen it.
+    // Across nodes the tunnel device has seen it.
     let names: Vec<String> = lab
         .flows(&["--to-pod", "default/far"])
         .iter()

@@ -67,6 +67,6 @@ fn ipv6_alone() {
 }
 
 #[test]
-fn ipv6_alone_in_envelopes() {
+fn ipv6_alone_encapsulated() {
     check("6", "vxlan");
 }

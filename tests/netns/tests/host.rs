@@ -225,8 +225,8 @@ fn denials_name_the_policy(lab: &Lab) {
                     && flow["destination"]["identity"] == 1
                     && flow["source"]["pod_name"] == "client"
                     && flow["ingress_denied_by"][0]["name"] == "edge"
-                    && flow["extensions"]["nearest"][0]["failed"] == "peer"
-                    && flow["extensions"]["nearest"][0]["rule"]
+                    && flow["extensions"]["value"]["nearest"][0]["failed"] == "peer"
+                    && flow["extensions"]["value"]["nearest"][0]["rule"]
                         == "CiliumClusterwideNetworkPolicy edge ingress[0]"
             })
     });

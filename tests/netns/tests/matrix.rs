@@ -30,7 +30,7 @@ const PROBES: [Probe; 4] = [
 ];
 
 /// How long an answer is waited for; a cell that differs is asked again with more.
-const PATIENCE: Duration = Duration::from_millis(900);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(900);
 const MORE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Somebody who connects and is connected to.
@@ -284,7 +284,7 @@ impl Bed {
             let paper = self.paper(v6, &policies);
             let cells: Vec<Cell> = paper.keys().copied().collect();
             number += cells.len();
-            let first = self.live(v6, &cells, PATIENCE);
+            let first = self.live(v6, &cells, ANSWER_TIMEOUT);
             let doubtful: Vec<Cell> = cells
                 .into_iter()
                 .filter(|cell| paper[cell] != first[cell])

@@ -62,15 +62,20 @@ impl Drop for Namespace {
 
 /// Calls the plugin as a runtime does that crashed right afterwards and remembers nothing.
 fn attach_and_forget(lab: &Lab, pod: &str, netns: &Path) -> Value {
+    call_plugin(lab, "ADD", "eth0", pod, netns)
+}
+
+/// Calls the plugin for an interface of a container that the lab knows nothing of.
+fn call_plugin(lab: &Lab, verb: &str, interface: &str, pod: &str, netns: &Path) -> Value {
     let socket = format!("/run/heddle/labs/{}/nodes/node-1/agent.sock", lab.name);
     let config = json!({
         "cniVersion": "1.1.0", "name": "heddle", "type": "heddle-cni", "agentSocket": socket,
     });
     let mut child = Command::new(std::env::var_os("HEDDLE_CNI").expect("set HEDDLE_CNI"))
-        .env("CNI_COMMAND", "ADD")
+        .env("CNI_COMMAND", verb)
         .env("CNI_CONTAINERID", "forgotten")
         .env("CNI_NETNS", netns)
-        .env("CNI_IFNAME", "eth0")
+        .env("CNI_IFNAME", interface)
         .env(
             "CNI_ARGS",
             format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}"),
@@ -86,7 +91,7 @@ fn attach_and_forget(lab: &Lab, pod: &str, netns: &Path) -> Value {
         .write_all(config.to_string().as_bytes())
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let result = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     assert!(output.status.success(), "{result}");
     result
 }
@@ -199,4 +204,61 @@ fn status_check_and_gc_are_asked_as_container_runtimes_ask_them() {
         &format!("curl -s --max-time 2 http://{address}:8080/"),
     );
     assert_eq!(said.code, 0, "the pod that is listed stays: {said:?}");
+}
+
+/// A second interface of a pod neither takes over its default routes nor takes them away when it goes.
+#[test]
+fn a_second_interface_leaves_the_pods_default_routes_alone() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    lab.apply(
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "twice"},
+            "spec": {"containers": [{"name": "c", "image": "heddle/idle"}]}}"#,
+    );
+    let name = format!("{}-second", lab.name);
+    let namespace = Namespace(name.clone());
+    let made = Command::new("ip").args(["netns", "add", &name]).status();
+    assert!(made.unwrap().success());
+    let netns = Path::new("/run/netns").join(&namespace.0);
+    let routes = || {
+        ["-4", "-6"].map(|family| {
+            let said = Command::new("ip")
+                .args(["-n", &name, "-o", family, "route", "show", "default"])
+                .output()
+                .unwrap();
+            let said = String::from_utf8(said.stdout).unwrap();
+            said.lines()
+                .map(|it| it.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+    };
+    call_plugin(&lab, "ADD", "eth0", "twice", &netns);
+    let alone = routes();
+    assert!(
+        alone
+            .iter()
+            .all(|family| family.len() == 1 && family[0].contains("eth0")),
+        "{alone:?}"
+    );
+    call_plugin(&lab, "ADD", "eth1", "twice", &netns);
+    for (first, now) in alone.iter().zip(routes()) {
+        assert_eq!(now.first(), first.first(), "{now:?}");
+        assert!(
+            now.iter()
+                .skip(1)
+                .all(|it| it.contains("eth1") && it.contains("metric 2048")),
+            "{now:?}"
+        );
+    }
+    call_plugin(&lab, "DEL", "eth1", "twice", &netns);
+    assert_eq!(routes(), alone);
+    // The other way round, the second one has to do.
+    call_plugin(&lab, "ADD", "eth1", "twice", &netns);
+    call_plugin(&lab, "DEL", "eth0", "twice", &netns);
+    let left = routes();
+    assert!(
+        left.iter()
+            .all(|family| family.len() == 1 && family[0].contains("eth1")),
+        "{left:?}"
+    );
+    call_plugin(&lab, "DEL", "eth1", "twice", &netns);
 }

@@ -1,6 +1,12 @@
 //! How a command fails: a code, what failed on what and why, and what to try.
 
+use crate::output::tell;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use heddle_kube::{
+    cluster::{ChangeError, ObjectError},
+    manifest::ManifestError,
+};
+use heddle_verify::{ErrorClass, VerifyError};
 use serde::{Serialize, Serializer};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -151,6 +157,15 @@ impl Failure {
         self
     }
 
+    /// A failure of a command whose exit code 1 is an answer: what failed is not known, so it is never 1.
+    #[must_use]
+    pub const fn no_answer(self) -> Self {
+        match self.exit {
+            FINDINGS => self.exit(NO_DATA),
+            _ => self,
+        }
+    }
+
     /// Printed as JSON when `json`.
     #[must_use]
     pub const fn json(mut self, json: bool) -> Self {
@@ -161,14 +176,55 @@ impl Failure {
     /// Prints it on stderr and gives its exit code.
     pub fn report(self) -> ExitCode {
         if self.json {
-            eprintln!("{}", serde_json::json!({ "error": self }));
+            tell(&serde_json::json!({ "error": self }).to_string());
         } else {
-            eprintln!("error[{}]: {}", self.code, self.message);
+            tell(&format!("error[{}]: {}", self.code, self.message));
             if !self.help.is_empty() {
-                eprintln!("help: {}", self.help);
+                tell(&format!("help: {}", self.help));
             }
         }
         ExitCode::from(self.exit)
+    }
+}
+
+impl From<ManifestError> for Failure {
+    fn from(error: ManifestError) -> Self {
+        Self::new(error.code(), error.to_string())
+            .help(error.help())
+            .exit(USAGE)
+    }
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Self {
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .field(error.field())
+            .help(error.help())
+            .exit(USAGE)
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .help(error.help())
+            .exit(USAGE)
+    }
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        let exit = match error.class() {
+            ErrorClass::Question | ErrorClass::Objects => USAGE,
+            ErrorClass::Unknown => NO_DATA,
+        };
+        Self::new(error.code(), error.to_string())
+            .object(error.object())
+            .field(error.field())
+            .help(error.help())
+            .exit(exit)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod commands;
 mod failure;
+mod output;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use failure::Failure;
@@ -24,9 +25,15 @@ enum Command {
     /// A cluster on this machine: nodes and pods are network namespaces.
     #[command(subcommand)]
     Lab(commands::lab::Command),
+    /// Probes between test pods: who reaches whom, compared with what must be.
+    #[command(subcommand)]
+    Connectivity(commands::connectivity::Command),
     /// Questions about policy, answered from files: no root, no cluster, no network (`why` asks a live lab).
     #[command(subcommand)]
     Policy(commands::policy::Command),
+    /// Why one can or cannot reach another in a live lab, and what to change: exit code 0 it reaches, 1 it does not, 3
+    /// not known, 4 a datapath differs from the policies.
+    Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
     #[command(flatten)]
@@ -43,7 +50,9 @@ fn main() -> ExitCode {
     };
     let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
+        Command::Connectivity(command) => commands::connectivity::run(command),
         Command::Policy(command) => commands::policy::run(command),
+        Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
         Command::Daemon(command) => commands::daemon::run(command),
     };

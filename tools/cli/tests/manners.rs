@@ -45,12 +45,12 @@ const FAILURES: [(&[&str], i32, &str); 12] = [
             "--protocol",
             "TCP",
         ],
-        1,
+        2,
         "manifest/unreadable",
     ),
     (
         &["policy", "entries", "-f", "/nowhere.yaml", "--pod", "a/b"],
-        1,
+        2,
         "manifest/unreadable",
     ),
 ];
@@ -120,4 +120,47 @@ fn help_and_version_are_no_failures() {
             .unwrap()
             .contains("Usage: heddle")
     );
+}
+
+/// In a mount namespace of its own: `/run` is the test's, and the one who asks is nobody.
+#[test]
+fn u8_without_root_the_permission_is_named() {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    if id.stdout.trim_ascii() != b"0" {
+        assert!(std::env::var_os("CI").is_none(), "CI runs as root");
+        eprintln!("skipped: only root can become nobody");
+        return;
+    }
+    let script = r#"
+        mount -t tmpfs none /run
+        cp "$HEDDLE" /run/heddle-command && chmod 755 /run/heddle-command
+        mkdir -m 700 /run/heddle && mkdir -p /run/heddle/labs/demo/nodes/node-1
+        exec setpriv --reuid 65534 --clear-groups /run/heddle-command "$@"
+    "#;
+    for line in [
+        &["status", "--lab", "demo"][..],
+        &["diff", "--lab", "demo"],
+        &["observe", "--lab", "demo"],
+        &["endpoint", "list"],
+        &["bpf", "ct", "list", "--lab", "demo"],
+        &["lab", "status", "--lab", "demo"],
+        &["lab", "get", "pods", "--lab", "demo"],
+        &["why", "--lab", "demo", "--from", "a/b", "--to", "a/c"],
+    ] {
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-ec", script, "sh"])
+            .args(line)
+            .env("HEDDLE", env!("CARGO_BIN_EXE_heddle"))
+            .env_remove("HEDDLE_LAB")
+            .output()
+            .expect("unshare runs");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.starts_with("error[lab/not-root]: /run/heddle")
+                && said.contains("readable by root only"),
+            "{line:?}: {said}"
+        );
+        assert!(said.contains("help: use sudo"), "{line:?}: {said}");
+        assert_eq!(output.status.code(), Some(3), "{line:?}: {said}");
+    }
 }

@@ -234,7 +234,7 @@ fn a_question_that_cannot_be_asked_says_why() {
             "decide", "-f", "no.yaml", "--from", "a", "--to", "b", "--port", "1",
         ],
     );
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error[manifest/unreadable]: "));
 }
 
@@ -277,7 +277,7 @@ spec:
         "decide", "-f", "all.yaml", "--from", "world", "--to", "shop/web", "--port", "80",
     ];
     let output = heddle(folder.path(), &question);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
 }
 

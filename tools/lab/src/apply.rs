@@ -5,7 +5,7 @@ use crate::manifests::Checked;
 use crate::mirror::{Follower, Mirror};
 use crate::paths::Lab;
 use crate::wait;
-use heddle_kube::store::{Kind, Object, Store, StoreError};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError, Version};
 use heddle_model::NamespacedName;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ pub async fn check_namespaces(
     objects: &[Checked],
 ) -> Result<(), LabError> {
     let mut known: BTreeSet<String> = store
-        .list(Kind::Namespace, None)
+        .list(&Scope::all(Kind::Namespace))
         .await?
         .into_iter()
         .map(|found| found.name.name)
@@ -235,7 +235,7 @@ pub async fn wait_until_in_force(
     let end = Instant::now() + patience;
     let mut revision = applied
         .iter()
-        .map(|object| object.revision)
+        .filter_map(|object| store.position(&object.version))
         .max()
         .unwrap_or(0);
     if applied
@@ -263,7 +263,11 @@ pub async fn wait_until_in_force(
                 help: "`heddle lab get pods -A -o wide` and `heddle lab logs` show more; --timeout waits longer".into(),
             });
         }
-        revision = revision.max(state.revision);
+        revision = state
+            .versions
+            .iter()
+            .filter_map(|version| store.position(version))
+            .fold(revision, u64::max);
     }
     wait::realised_everywhere(lab, store, revision, end, patience).await?;
     let nodes = crate::config::record(lab)?.nodes;
@@ -276,7 +280,8 @@ pub async fn wait_until_in_force(
 struct Waiting {
     unready: Vec<String>,
     failed: Vec<String>,
-    revision: u64,
+    /// What has to be in force, beside what was applied.
+    versions: Vec<Version>,
 }
 
 impl Waiting {
@@ -330,7 +335,7 @@ impl Waiting {
             self.unready.push(format!("{label}: it is gone"));
             return;
         };
-        self.revision = self.revision.max(pod.revision);
+        self.versions.push(pod.version.clone());
         let status = &pod.value["status"];
         let condition = status["conditions"]
             .as_array()
@@ -363,7 +368,7 @@ impl Waiting {
             return;
         }
         match mirror.objects.get(&(Kind::CiliumEndpoint, name.clone())) {
-            Some(endpoint) => self.revision = self.revision.max(endpoint.revision),
+            Some(endpoint) => self.versions.push(endpoint.version.clone()),
             None => self
                 .unready
                 .push(format!("{label}: its endpoint is not published yet")),

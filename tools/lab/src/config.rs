@@ -304,13 +304,20 @@ impl LabRecord {
 
     /// The operator's configuration.
     pub fn operator_config(&self, lab: &crate::paths::Lab) -> Value {
-        serde_json::json!({
+        let mut config = serde_json::json!({
             "cluster": "default",
             "store": lab.store_socket(),
             "stateDir": lab.state().join("operator"),
             "pools": self.pools,
             "metrics": "127.0.0.1:9963",
-        })
+        });
+        // What agents enforce is what the operator sums up.
+        for key in ["maxPolicyCidrs", "maxCidrsPerNamespace"] {
+            if let Some(limit) = self.agent.get(key) {
+                config[key] = limit.clone();
+            }
+        }
+        config
     }
 
     /// The cgroup of everything that runs for the lab.

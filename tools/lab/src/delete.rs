@@ -6,7 +6,7 @@ use crate::mirror::{Follower, Key};
 use crate::paths::Lab;
 use crate::time;
 use crate::wait;
-use heddle_kube::store::{Kind, Object, Store, StoreError};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
 use heddle_model::NamespacedName;
 use serde_json::json;
 use std::time::Duration;
@@ -52,6 +52,33 @@ pub async fn begin_pod(
     }
 }
 
+/// Namespaces that Kubernetes does not let anybody delete either.
+const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// Refuses to delete what the lab stands on.
+///
+/// # Errors
+///
+/// [`LabError::Protected`], with what to do instead.
+pub fn check_deletable(kind: Kind, name: &NamespacedName) -> Result<(), LabError> {
+    let (reason, help) = match kind {
+        Kind::Node => (
+            "its agent and its pods would lose their network for good",
+            "`heddle lab down` removes the lab; a node that is away is `heddle lab agent stop NODE`",
+        ),
+        Kind::Namespace if PERMANENT_NAMESPACES.contains(&name.name.as_str()) => (
+            "Kubernetes keeps this namespace, and so does a lab",
+            "delete what is in it: `heddle lab delete -f PATH`, or KIND NAME",
+        ),
+        _ => return Ok(()),
+    };
+    Err(LabError::Protected {
+        what: crate::apply::label(kind, name),
+        reason,
+        help: help.to_owned(),
+    })
+}
+
 /// A deletion under way.
 pub struct Deletion {
     follower: Follower,
@@ -76,12 +103,17 @@ impl Deletion {
     }
 
     /// Deletes an object and what lives in it; false when there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`LabError::Protected`] for what [`check_deletable`] refuses; when the store refuses or fails.
     pub async fn delete(
         &mut self,
         store: &dyn Store,
         kind: Kind,
         name: &NamespacedName,
     ) -> Result<bool, LabError> {
+        check_deletable(kind, name)?;
         match store.get(kind, name).await {
             Ok(object) => {
                 self.delete_contents(store, &object).await?;
@@ -110,7 +142,9 @@ impl Deletion {
         match object.kind {
             Kind::Deployment => {
                 // Its pods end once it is gone; this only waits for them.
-                let pods = store.list(Kind::Pod, Some(&object.name.namespace)).await?;
+                let pods = store
+                    .list(&Scope::all(Kind::Pod).in_namespace(&object.name.namespace))
+                    .await?;
                 for pod in pods.iter().filter(|pod| deployments::owner(pod) == uid) {
                     self.wait_for(Kind::Pod, &pod.name);
                 }
@@ -125,7 +159,10 @@ impl Deletion {
                     Kind::EndpointSlice,
                 ];
                 for kind in inside {
-                    for object in store.list(kind, Some(&object.name.name)).await? {
+                    for object in store
+                        .list(&Scope::all(kind).in_namespace(&object.name.name))
+                        .await?
+                    {
                         Box::pin(self.delete(store, kind, &object.name)).await?;
                     }
                 }

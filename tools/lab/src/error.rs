@@ -13,6 +13,12 @@ pub enum LabError {
         /// What was tried.
         what: String,
     },
+    /// Labs belong to root, and who asks is not root.
+    #[error("{} is readable by root only", .path.display())]
+    RootOnly {
+        /// What cannot be read.
+        path: PathBuf,
+    },
     /// No lab of this name.
     #[error("there is no lab named {0}")]
     UnknownLab(String),
@@ -176,6 +182,28 @@ pub enum LabError {
         /// What to try.
         help: String,
     },
+    /// The lab, or everything in it, stands on it.
+    #[error("{what} cannot be deleted: {reason}")]
+    Protected {
+        /// What.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+        /// What to try.
+        help: String,
+    },
+    /// It was ended from outside, by a signal.
+    #[error("{what} was interrupted")]
+    Interrupted {
+        /// What.
+        what: String,
+    },
+    /// A lab of another mode than a test is about.
+    #[error("this lab cannot be tested: {reason}")]
+    Untestable {
+        /// Why.
+        reason: String,
+    },
     /// An argument cannot be understood.
     #[error("{0}")]
     Usage(String),
@@ -206,6 +234,14 @@ pub enum LabError {
 impl LabError {
     /// A file error.
     pub fn file(doing: &'static str, path: &Path, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::PermissionDenied
+            && !nix::unistd::geteuid().is_root()
+        {
+            let labs = Path::new(crate::paths::LABS);
+            return Self::RootOnly {
+                path: if path.starts_with(labs) { labs } else { path }.to_owned(),
+            };
+        }
         Self::File {
             doing,
             path: path.to_owned(),
@@ -227,7 +263,7 @@ impl LabError {
     /// Stable code: `area/what`.
     pub fn code(&self) -> String {
         match self {
-            Self::NotRoot { .. } => "lab/not-root",
+            Self::NotRoot { .. } | Self::RootOnly { .. } => "lab/not-root",
             Self::UnknownLab(_) => "lab/unknown-lab",
             Self::Exists { .. } => "lab/exists",
             Self::BadName { .. } => "lab/bad-name",
@@ -255,6 +291,9 @@ impl LabError {
             Self::BadObject { code, .. } => code,
             Self::BadManifest(error) => error.code(),
             Self::NotFound { .. } => "lab/not-found",
+            Self::Protected { .. } => "lab/protected",
+            Self::Interrupted { .. } => "lab/interrupted",
+            Self::Untestable { .. } => "lab/untestable",
             Self::Usage(_) => "lab/usage",
             Self::Start { .. } => "lab/cannot-start",
             Self::Cni { .. } => "lab/cni-failed",
@@ -266,6 +305,7 @@ impl LabError {
     pub fn help(&self) -> String {
         match self {
             Self::NotRoot { .. } => "run the command as root (sudo)".into(),
+            Self::RootOnly { .. } => "use sudo".into(),
             Self::DoesNotFit { .. } => {
                 "make it smaller, or raise the limit that is named (docs/policy.md, Bounds); nothing was opened".into()
             }
@@ -300,10 +340,15 @@ impl LabError {
             }
             Self::Timeout { help, .. }
             | Self::NotFound { help, .. }
+            | Self::Protected { help, .. }
             | Self::BadObject { help, .. } => help.clone(),
             Self::Config { .. } => {
                 "correct the setting; `heddle lab up --help` names the flags, docs/lab.md a file's keys"
                     .into()
+            }
+            Self::Interrupted { .. } => "what it made is removed; run it again".into(),
+            Self::Untestable { .. } => {
+                "bring up another lab without that setting: `heddle lab up --lab NAME`".into()
             }
             Self::Usage(_) => "`heddle lab --help` names the commands and their arguments".into(),
             Self::Host { .. } => {

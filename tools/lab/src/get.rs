@@ -3,7 +3,7 @@
 use crate::LabError;
 use crate::label;
 use crate::paths::Lab;
-use heddle_kube::store::{Kind, Object, Store, StoreError};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
 use heddle_model::NamespacedName;
 
 /// The kind that a word on the command line means, with kubectl's short names.
@@ -159,7 +159,11 @@ pub async fn many(
     labels: &Labels,
 ) -> Result<Vec<Object>, LabError> {
     let namespace = namespace.filter(|_| kind.is_namespaced());
-    let mut found = store.list(kind, namespace).await?;
+    let mut scope = Scope::all(kind);
+    if let Some(namespace) = namespace {
+        scope = scope.in_namespace(namespace);
+    }
+    let mut found = store.list(&scope).await?;
     found.retain(|object| labels.fit(object));
     Ok(found)
 }
@@ -167,6 +171,7 @@ pub async fn many(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heddle_kube::store::Version;
     use serde_json::json;
 
     #[test]
@@ -191,7 +196,7 @@ mod tests {
         let object = Object {
             kind: Kind::Pod,
             name: NamespacedName::new("n", "p"),
-            revision: 1,
+            version: Version::new("1"),
             value: json!({"metadata": {"labels": {"app": "web", "tier": "front"}}}),
         };
         for (text, expected) in [

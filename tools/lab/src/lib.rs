@@ -10,6 +10,7 @@ pub mod agent_client;
 pub mod apply;
 pub mod cgroup;
 pub mod config;
+pub mod connectivity;
 pub mod control;
 pub mod daemon;
 pub mod delete;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Between looks at a log that is followed.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writes a container's log to `output`; with `follow`, goes on until the pod is gone or `output` is
 /// closed.
@@ -40,7 +40,7 @@ pub fn copy(
         if !follow {
             return Ok(());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
         let Ok(now) = std::fs::metadata(&path) else {
             return Ok(());
         };
@@ -79,9 +79,7 @@ fn find(
 
 /// A pod's sandbox, or why there is none to enter.
 pub fn sandbox(lab: &Lab, namespace: &str, pod: &str) -> Result<SandboxRecord, LabError> {
-    if !lab.exists() {
-        return Err(LabError::UnknownLab(lab.name().to_owned()));
-    }
+    crate::config::record(lab)?;
     let path = SandboxRecord::path(lab, namespace, pod);
     crate::files::read_json(&path)?.ok_or_else(|| LabError::NotFound {
         what: format!("a running pod/{namespace}/{pod}"),

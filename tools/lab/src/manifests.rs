@@ -4,8 +4,10 @@ use crate::LabError;
 use crate::config::CniChain;
 use crate::pod::capabilities::PORT_MAPPINGS;
 use crate::pod::spec::{self, is_dns_label, is_dns_subdomain};
+use heddle_kube::cluster;
 use heddle_kube::manifest::{self, Manifest};
 use heddle_kube::policy::{Severity, parse_cidr_group};
+use heddle_kube::schema::{Strictness, near_kind};
 use heddle_kube::store::Kind;
 use heddle_model::NamespacedName;
 use serde_json::{Value, json};
@@ -26,6 +28,26 @@ pub const APPLIED: [Kind; 11] = [
     Kind::Deployment,
     Kind::Pod,
 ];
+
+/// Code of the error about a kind that labs do not have.
+const UNKNOWN_KIND: &str = "lab/unknown-kind";
+/// Codes of what is wrong with an object by its form; the rest is looked at here, with what a lab can do.
+const FORM: [&str; 5] = [
+    "manifest/unknown-field",
+    "manifest/wrong-type",
+    "manifest/invalid-label",
+    "manifest/duplicate",
+    "manifest/duplicate-address",
+];
+
+/// What may be applied.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Manifests {
+    /// The objects, in the order in which they are applied.
+    pub objects: Vec<Checked>,
+    /// Traps of policies, and what the manifests say that the lab does not do.
+    pub warnings: Vec<String>,
+}
 
 /// An object that may be applied.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,13 +70,37 @@ pub fn read(
     paths: &[PathBuf],
     namespace: &str,
     plugins: &CniChain,
-) -> Result<Vec<Checked>, Vec<LabError>> {
+    strictness: Strictness,
+) -> Result<Manifests, Vec<LabError>> {
     let manifests = manifest::read(paths).map_err(|error| vec![error.into()])?;
     let mut checked = Vec::new();
     let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    // What `policy check` says of the same manifests: slips are errors, traps are warnings.
+    for found in cluster::check(&manifests, strictness).found {
+        let problem = found.problem;
+        let Some(manifest) = found.manifest.map(|at| &manifests[at]) else {
+            continue;
+        };
+        let is_about_form = FORM.contains(&problem.code);
+        if problem.severity == Severity::Warning && problem.code != "manifest/ignored-kind" {
+            warnings.push(format!(
+                "{}: {}: {}; {}",
+                found.object, problem.field, problem.message, problem.help
+            ));
+        } else if problem.severity == Severity::Error && is_about_form {
+            let object = found.object;
+            let wrong = Wrong { manifest, object };
+            problems.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help));
+        }
+    }
     for manifest in &manifests {
         match check(manifest, namespace, plugins) {
             Ok(object) => checked.push(object),
+            // A kind of a newer version is left out.
+            Err(found) if strictness == Strictness::Lenient && is_unknown_kind(&found) => {
+                warnings.extend(found.iter().map(|it| format!("{it}; it is left out")));
+            }
             Err(found) => problems.extend(found),
         }
     }
@@ -67,7 +113,18 @@ pub fn read(
             .position(|kind| *kind == object.kind)
             .unwrap_or(usize::MAX)
     });
-    Ok(checked)
+    let own = checked
+        .iter_mut()
+        .flat_map(|it| std::mem::take(&mut it.warnings));
+    warnings.extend(own);
+    Ok(Manifests {
+        objects: checked,
+        warnings,
+    })
+}
+
+fn is_unknown_kind(problems: &[LabError]) -> bool {
+    matches!(problems, [LabError::BadObject { code, .. }] if code == UNKNOWN_KIND)
 }
 
 /// Reads the names of objects only, for deletion: their content need not be right.
@@ -122,12 +179,13 @@ fn identify(manifest: &Manifest, namespace: &str) -> Result<(Kind, NamespacedNam
         .filter(|kind| APPLIED.contains(kind))
         .ok_or_else(|| {
             let known: Vec<&str> = APPLIED.iter().map(|kind| kind.name()).collect();
-            wrong.at(
-                "lab/unknown-kind",
-                "kind",
-                format!("a lab has no {written:?}"),
-                &format!("the kinds are {}", known.join(", ")),
-            )
+            let version = value["apiVersion"].as_str().unwrap_or_default();
+            let help = match near_kind(version, written) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("the kinds are {}", known.join(", ")),
+            };
+            let reason = format!("a lab has no {written:?}");
+            wrong.at(UNKNOWN_KIND, "kind", reason, &help)
         })?;
     if value["apiVersion"] != kind.api_version() {
         return Err(wrong.at(
@@ -185,7 +243,6 @@ fn check(
     }
     let mut errors = Vec::new();
     let mut warnings = Vec::new();
-    check_texts(&value, "labels", &wrong, &mut errors);
     check_texts(&value, "annotations", &wrong, &mut errors);
     match kind {
         Kind::Namespace => {
@@ -207,7 +264,7 @@ fn check(
             "{}: only policies that name it look at it; a lab does not balance load yet",
             wrong.object
         )),
-        _ if kind.is_policy() => check_policy(&value, &wrong, &mut errors, &mut warnings),
+        _ if kind.is_policy() => check_policy(&value, &wrong, &mut errors),
         _ => {}
     }
     if !errors.is_empty() {
@@ -305,23 +362,11 @@ fn check_deployment(
     }
 }
 
-fn check_policy(
-    value: &Value,
-    wrong: &Wrong<'_>,
-    errors: &mut Vec<LabError>,
-    warnings: &mut Vec<String>,
-) {
+fn check_policy(value: &Value, wrong: &Wrong<'_>, errors: &mut Vec<LabError>) {
     for problem in heddle_kube::policy::parse(value).problems {
-        match problem.severity {
-            Severity::Warning => {
-                warnings.push(format!(
-                    "{}: {}: {}",
-                    wrong.object, problem.field, problem.message
-                ));
-            }
-            Severity::Error => {
-                errors.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help))
-            }
+        // Warnings are among those of the check of all manifests.
+        if problem.severity == Severity::Error {
+            errors.push(wrong.at(problem.code, &problem.field, problem.message, &problem.help));
         }
     }
 }
@@ -331,10 +376,14 @@ mod tests {
     use super::*;
 
     fn read_text(yaml: &str) -> Result<Vec<Checked>, Vec<LabError>> {
+        read_all(yaml, Strictness::Strict).map(|read| read.objects)
+    }
+
+    fn read_all(yaml: &str, strictness: Strictness) -> Result<Manifests, Vec<LabError>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.yaml");
         std::fs::write(&path, yaml).unwrap();
-        read(&[path], "default", &CniChain::default())
+        read(&[path], "default", &CniChain::default(), strictness)
     }
 
     #[test]
@@ -394,5 +443,58 @@ mod tests {
             assert_eq!((*found, at.as_str()), (document, field), "{yaml}");
             assert!(file.ends_with("m.yaml"));
         }
+    }
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: heddle/idle}]}\n";
+
+    fn codes(problems: &[LabError]) -> Vec<String> {
+        problems.iter().map(LabError::code).collect()
+    }
+
+    #[test]
+    fn slips_are_refused_before_anything_is_changed() {
+        for (yaml, code) in [
+            (POD.replace("containers", "contaners"), "manifest/unknown-field"),
+            (POD.replace("name: p", "name: p, lables: {a: b}"), "manifest/unknown-field"),
+            (POD.replace("name: p", "name: p, labels: {x/y/z: \"1\"}"), "manifest/invalid-label"),
+            (format!("{POD}---\n{POD}"), "manifest/duplicate"),
+            (
+                "apiVersion: v1\nkind: Namespace\nmetadata: {name: n, labels: {kubernetes.io/metadata.name: evil}}\n".to_owned(),
+                "manifest/invalid-label",
+            ),
+            (
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolcy\nmetadata: {name: n}\nspec: {}\n".to_owned(),
+                "lab/unknown-kind",
+            ),
+        ] {
+            let problems = read_text(&yaml).unwrap_err();
+            assert_eq!(codes(&problems)[0], code, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn lenient_lets_newer_fields_and_kinds_pass_with_warnings() {
+        let yaml = format!(
+            "{}---\napiVersion: v9\nkind: Gadget\nmetadata: {{name: g}}\n",
+            POD.replace("spec: {", "spec: {newField: 1, ")
+        );
+        assert_eq!(codes(&read_text(&yaml).unwrap_err()).len(), 2);
+        let read = read_all(&yaml, Strictness::Lenient).unwrap();
+        assert_eq!(read.objects.len(), 1);
+        assert_eq!(read.warnings.len(), 2, "{:?}", read.warnings);
+        assert!(read.warnings[0].contains("newField"), "{:?}", read.warnings);
+    }
+
+    #[test]
+    fn traps_are_told_as_policy_check_tells_them() {
+        let yaml = format!(
+            "{POD}---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: n}}\nspec: {{podSelector: {{matchLabels: {{app: nobody}}}}, policyTypes: [Ingress]}}\n"
+        );
+        let warnings = read_all(&yaml, Strictness::Strict).unwrap().warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].contains("no pod of the manifests is one of them"),
+            "{warnings:?}"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A live copy of some kinds of the store's objects.
 
-use heddle_kube::store::{Event, Kind, Object, Store, Watch};
+use heddle_kube::store::{Event, Kind, Object, Scope, Store, Version, Watch};
 use heddle_model::NamespacedName;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
@@ -13,8 +13,12 @@ pub type Key = (Kind, NamespacedName);
 pub struct Mirror {
     /// What exists.
     pub objects: BTreeMap<Key, Object>,
-    /// Revisions at which objects went, of those that went while this looked.
+    /// How far the watch was when it had said that an object went, of those that went while this looked.
     pub gone: BTreeMap<Key, u64>,
+    /// Objects that went, said but not synced yet.
+    going: BTreeSet<Key>,
+    /// What was written here and the stream has not told yet: it may still tell what was before.
+    written: BTreeMap<Key, Version>,
     /// True once everything that existed at the beginning has been told.
     pub synced: bool,
     /// What was said since the list started over; what is missing from it at its end is gone.
@@ -30,21 +34,22 @@ impl Mirror {
                 if let Some(seen) = &mut self.relisted {
                     seen.insert(key.clone());
                 }
-                // What was written here is known before the stream tells it.
-                if self
-                    .objects
-                    .get(&key)
-                    .is_none_or(|known| known.revision <= object.revision)
-                {
+                if !self.is_older_than_written(&key, &object.version) {
                     self.objects.insert(key, object);
                 }
             }
             Event::Deleted(object) => {
                 let key = (object.kind, object.name);
-                self.objects.remove(&key);
-                self.gone.insert(key, object.revision);
+                if !self.is_older_than_written(&key, &object.version) {
+                    self.objects.remove(&key);
+                }
+                self.going.insert(key);
             }
-            Event::Restarted => self.relisted = Some(BTreeSet::new()),
+            Event::Restarted => {
+                self.relisted = Some(BTreeSet::new());
+                // The list is newer than every write before it.
+                self.written.clear();
+            }
             Event::Synced { revision } => {
                 if let Some(seen) = self.relisted.take() {
                     let lost: Vec<Key> = self
@@ -55,11 +60,39 @@ impl Mirror {
                         .collect();
                     for key in lost {
                         self.objects.remove(&key);
-                        self.gone.insert(key, revision);
+                        self.going.insert(key);
                     }
                 }
+                let gone = std::mem::take(&mut self.going);
+                self.gone
+                    .extend(gone.into_iter().map(|key| (key, revision)));
                 self.synced = true;
             }
+        }
+    }
+
+    /// Takes in what was just written here: it is known before the stream tells it.
+    pub fn wrote(&mut self, object: Object) {
+        let key = (object.kind, object.name.clone());
+        let is_new = self
+            .objects
+            .get(&key)
+            .is_none_or(|known| known.version != object.version);
+        if is_new {
+            self.written.insert(key.clone(), object.version.clone());
+        }
+        self.objects.insert(key, object);
+    }
+
+    /// True for what the stream tells of an object before it tells what was written here.
+    fn is_older_than_written(&mut self, key: &Key, version: &Version) -> bool {
+        match self.written.get(key) {
+            Some(written) if written == version => {
+                self.written.remove(key);
+                false
+            }
+            Some(_) => true,
+            None => false,
         }
     }
 
@@ -84,7 +117,7 @@ impl Follower {
     pub fn new(store: &dyn Store, kinds: &[Kind]) -> Self {
         Self {
             mirror: Mirror::default(),
-            watch: store.watch(kinds),
+            watch: store.watch(&Scope::each(kinds)),
         }
     }
 

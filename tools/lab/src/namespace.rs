@@ -23,25 +23,27 @@ const QUIET: [(&str, &str); 8] = [
     ("ipv4/conf/all/send_redirects", "0"),
 ];
 
-/// Holds the folder of names against another lab's `up` or `down`.
+/// Holds the folder of names against another lab's `up` or `down`. What is locked is the folder that it stands in: the
+/// folder itself is another one after it was mounted, and may go.
 fn lock_folder() -> Result<Flock<File>, LabError> {
-    let folder = Path::new(NAMESPACES);
-    std::fs::create_dir_all(folder)
-        .map_err(|error| LabError::system(format!("make {NAMESPACES}"), error))?;
+    let parent = Path::new(NAMESPACES).parent().unwrap_or(Path::new("/"));
+    let shown = parent.display();
     let file = nix::fcntl::open(
-        folder,
+        parent,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
     )
-    .map_err(|error| LabError::system(format!("open {NAMESPACES}"), error))?;
+    .map_err(|error| LabError::system(format!("open {shown}"), error))?;
     Flock::lock(File::from(file), FlockArg::LockExclusive)
-        .map_err(|(_, error)| LabError::system(format!("lock {NAMESPACES}"), error))
+        .map_err(|(_, error)| LabError::system(format!("lock {shown}"), error))
 }
 
 /// Makes the folder of names a mount that spreads to other mount namespaces, so that a namespace
 /// removed here is not kept alive by a copy elsewhere.
 fn prepare_folder() -> Result<(), LabError> {
     let folder = Path::new(NAMESPACES);
+    std::fs::create_dir_all(folder)
+        .map_err(|error| LabError::system(format!("make {NAMESPACES}"), error))?;
     if !cgroup::mounts()?.iter().any(|mount| mount.point == folder) {
         let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
         let mounted = if empty {
@@ -79,13 +81,14 @@ fn prepare_folder() -> Result<(), LabError> {
 pub fn create(name: &str) -> Result<(), LabError> {
     let lock = lock_folder()?;
     prepare_folder()?;
-    drop(lock);
     let path = namespace_path(name);
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(&path)
         .map_err(|error| LabError::system(format!("name the namespace {name}"), error))?;
+    // With a name in it, nobody removes the folder.
+    drop(lock);
     let made = in_new_thread(|| {
         nix::sched::unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|error| LabError::system("make a network namespace", error))?;
@@ -121,9 +124,8 @@ pub fn remove(name: &str) {
 /// Unmounts the folder of names if a lab mounted it and nothing is in it.
 pub fn remove_folder() {
     let folder = Path::new(NAMESPACES);
-    let Ok(lock) = lock_folder() else { return };
+    let Ok(_lock) = lock_folder() else { return };
     let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
-    drop(lock);
     if !empty {
         return;
     }

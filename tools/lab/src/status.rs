@@ -6,7 +6,7 @@ use crate::control;
 use crate::paths::{Lab, namespace_path};
 use crate::topology;
 use heddle_agent::config::Fabric;
-use heddle_kube::store::{Kind, Store};
+use heddle_kube::store::{Kind, Scope, Store};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -87,8 +87,8 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
         BTreeMap::new()
     });
     let listed = async {
-        let nodes = store.list(Kind::Node, None).await?;
-        Ok::<_, LabError>((nodes, store.list(Kind::Pod, None).await?))
+        let nodes = store.list(&Scope::all(Kind::Node)).await?;
+        Ok::<_, LabError>((nodes, store.list(&Scope::all(Kind::Pod)).await?))
     };
     let (node_objects, pods) = match tokio::time::timeout(STORE_DEADLINE, listed).await {
         Ok(Ok(listed)) => listed,

@@ -11,6 +11,8 @@ use crate::paths::{BPFFS, Lab};
 use crate::topology;
 use crate::wait;
 use nix::mount::MsFlags;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -47,6 +49,7 @@ pub async fn up(
     cgroup::require_root_mount()?;
     let mount = cgroup::require_mount()?;
     let record = LabRecord::new(lab.name(), config, origin, mount, executable)?;
+    let _turn = take_turn(lab, progress).await?;
     if lab.exists() {
         match config::record(lab) {
             Ok(known) if known.ready && control::standings(lab).await.is_ok() => {
@@ -76,6 +79,35 @@ pub async fn up(
         down::down(lab)?;
     }
     made.map(|()| Outcome::Made)
+}
+
+/// Waits until no other `up` works on a lab of this name; the next one waits until what is returned is dropped. It is an
+/// address without a file, which ends with the process.
+async fn take_turn(lab: &Lab, progress: &(dyn Fn(&str) + Sync)) -> Result<UnixListener, LabError> {
+    let failed = |error| LabError::system("take the turn of this lab's name", error);
+    let name = format!("heddle/lab/{}/up", lab.name());
+    let address = SocketAddr::from_abstract_name(name).map_err(failed)?;
+    let most = DEADLINES.0 + DEADLINES.1;
+    let end = Instant::now() + most;
+    let mut waits = false;
+    loop {
+        match UnixListener::bind_addr(&address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            outcome => return outcome.map_err(failed),
+        }
+        if Instant::now() >= end {
+            return Err(LabError::Timeout {
+                what: format!("another `lab up` of lab {} has not ended", lab.name()),
+                seconds: most.as_secs(),
+                state: "it still runs".into(),
+                help: "end it, or choose another name with --lab".into(),
+            });
+        }
+        if !std::mem::replace(&mut waits, true) {
+            progress("waiting for another `lab up` of this name");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn interrupted() {

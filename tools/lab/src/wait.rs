@@ -5,13 +5,13 @@ use crate::agent_client;
 use crate::control;
 use crate::files;
 use crate::paths::Lab;
-use heddle_kube::store::{Kind, Object, Store};
+use heddle_kube::store::{Kind, Object, Scope, Store};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between looks.
-const LOOK: Duration = Duration::from_millis(25);
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Waits until the agents of these nodes are ready; an agent that ended is said at once.
 pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Result<(), LabError> {
@@ -43,7 +43,7 @@ pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Re
                 help: format!("see {}", lab.log(&waiting[0]).display()),
             });
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -87,7 +87,7 @@ pub async fn realised(
                     ),
                 });
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
     Ok(())
@@ -173,10 +173,10 @@ pub async fn realised_everywhere(
     let nodes = crate::config::record(lab)?.nodes;
     realised(lab, &nodes, revision, end, patience).await?;
     let published = store
-        .list(Kind::CiliumEndpoint, None)
+        .list(&Scope::all(Kind::CiliumEndpoint))
         .await?
         .iter()
-        .map(|endpoint| endpoint.revision)
+        .filter_map(|endpoint| store.position(&endpoint.version))
         .max()
         .unwrap_or(0);
     if published > revision {

@@ -7,9 +7,6 @@ use heddle_model::NamespacedName;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// The policy generation that the resolver below knows the nearest allows of.
-const WITH_NEAREST: u32 = 44;
-
 /// Two pods of the shop, one policy per cookie.
 pub(crate) struct Shop;
 
@@ -42,19 +39,6 @@ impl Resolver for Shop {
     }
     fn isolating(&self, endpoint: u32, direction: Direction) -> Vec<Policy> {
         vec![policy(&format!("isolate-{endpoint}-{}", direction.name()))]
-    }
-    fn nearest(&self, denied: &crate::Denied) -> Vec<crate::NearestAllow> {
-        if denied.generation != WITH_NEAREST {
-            return Vec::new();
-        }
-        vec![crate::NearestAllow {
-            got: format!(
-                "{} {} {}/{}",
-                denied.address, denied.peer, denied.protocol, denied.port
-            ),
-            rule: format!("generation {}", denied.generation),
-            ..crate::NearestAllow::default()
-        }]
     }
     fn interface(&self, index: u32) -> Option<String> {
         (index == 12).then(|| "hd7".to_owned())
@@ -195,35 +179,38 @@ fn a_default_deny_that_is_a_row_of_its_own_names_the_isolating_policies() {
 
 #[test]
 fn a_default_deny_is_asked_about_the_other_end_of_the_connection() {
-    let near = |event: &Event| {
-        let extensions = flow_of(event).extensions.expect("nearest");
-        assert_eq!(extensions.kind, crate::Extensions::KIND);
-        extensions.nearest[0].clone()
-    };
-    let out = Event {
-        generation: WITH_NEAREST,
-        ..denied()
-    };
+    let out = denied();
     let (source, destination) = (IpAddr::from(out.source), IpAddr::from(out.destination));
+    let asked = denial(&out).unwrap();
+    assert_eq!((asked.endpoint, asked.generation), (7, out.generation));
+    assert_eq!((asked.protocol, asked.port), (6, out.destination_port));
+    let peer = |event: &Event| denial(event).map(|it| (it.address, it.peer, it.port));
     let (from, to) = (out.source_identity, out.destination_identity);
-    let port = out.destination_port;
-    let asked = near(&out);
-    assert_eq!(asked.rule, "generation 44");
-    assert_eq!(asked.got, format!("{destination} {to} 6/{port}"));
+    assert_eq!(peer(&out), Some((destination, to, out.destination_port)));
     let inward = Event {
         direction: DIRECTION_INGRESS,
         ..out
     };
-    assert_eq!(near(&inward).got, format!("{source} {from} 6/{port}"));
+    assert_eq!(peer(&inward), Some((source, from, out.destination_port)));
     // The reply of a connection that is not allowed any more: its responder is its source.
     let reply = Event {
         flags: EVENT_REPLY,
         ..out
     };
-    let port = out.source_port;
-    assert_eq!(near(&reply).got, format!("{source} {from} 6/{port}"));
+    assert_eq!(peer(&reply), Some((source, from, out.source_port)));
+    let audited = Event {
+        kind: EVENT_VERDICT,
+        flags: EVENT_AUDIT,
+        ..out
+    };
+    assert_eq!(peer(&audited), peer(&out));
     let explicit = Event { reason: 181, ..out };
-    assert_eq!(flow_of(&explicit).extensions, None);
+    assert_eq!(denial(&explicit), None);
+    let allowed = Event {
+        kind: EVENT_VERDICT,
+        ..out
+    };
+    assert_eq!(denial(&allowed), None);
 }
 
 #[test]

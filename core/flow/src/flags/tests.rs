@@ -60,6 +60,10 @@ fn flags_make_hubbles_filters() {
             json!({"whitelist":[{"verdict":["FORWARDED"]}],"blacklist":[{"protocol":["icmp"]}]}),
         ),
         (
+            &[(TcpFlags, "SYN,ack", false), (TcpFlags, "RST", false)],
+            json!({"whitelist":[{"tcp_flags":["SYN,ack","RST"]}]}),
+        ),
+        (
             &[(ToIdentity, "world", true), (NotReply, "", false)],
             json!({"whitelist":[{"reply":[false]}],"blacklist":[{"destination_identity":["world"]}]}),
         ),
@@ -75,6 +79,8 @@ fn flags_that_contradict_are_refused() {
         &[(Ip, "10.0.0.1", false), (ToIp, "10.0.0.2", false)],
         &[(Pod, "shop/a", false), (Namespace, "other", false)],
         &[(Verdict, "perhaps", false)],
+        &[(TcpFlags, "SYN,SNY", false)],
+        &[(TcpFlags, "", false)],
     ] {
         assert!(build(flags).is_err(), "{flags:?}");
     }

@@ -21,20 +21,20 @@ use std::{
 
 pub(super) type ClassNo = u32;
 
-/// What makes prefixes alike.
+/// What prefixes of one class have in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Likeness {
+pub(super) struct ClassKey {
     /// Of all the rest: lists of regions may be long, and are hashed and compared often.
     digest: u64,
     pub(super) scope: CidrScope,
     pub(super) family: usize,
     /// The regions that cover them, sorted.
     pub(super) regions: Arc<[RegionNo]>,
-    /// The identity of the addresses there, where rules need it (see [`Cidrs::tell_identities_apart`]).
+    /// The identity of the addresses there, where rules need it (see [`Cidrs::split_by_identity`]).
     pub(super) base: Option<Identity>,
 }
 
-impl Likeness {
+impl ClassKey {
     pub(super) fn new(
         scope: CidrScope,
         family: usize,
@@ -56,7 +56,7 @@ impl Likeness {
     }
 }
 
-impl Hash for Likeness {
+impl Hash for ClassKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.digest);
     }
@@ -65,7 +65,7 @@ impl Hash for Likeness {
 /// Prefixes that policy cannot tell apart.
 #[derive(Clone, Debug)]
 pub(crate) struct Class {
-    pub(super) likeness: Likeness,
+    pub(super) key: ClassKey,
     pub(super) number: Identity,
     /// The number its prefixes had when changes were taken last; its own for a class that is not fresh.
     pub(super) was: Identity,
@@ -83,16 +83,16 @@ impl Class {
 
     /// The identity that addresses of the cluster there have, as far as rules need it.
     pub(crate) const fn base(&self) -> Option<Identity> {
-        self.likeness.base
+        self.key.base
     }
 
     pub(crate) const fn in_cluster(&self) -> bool {
-        matches!(self.likeness.scope, CidrScope::InCluster)
+        matches!(self.key.scope, CidrScope::InCluster)
     }
 
     /// The identity of addresses outside the cluster there.
     pub(crate) const fn world(&self) -> Identity {
-        match self.likeness.family {
+        match self.key.family {
             0 => Identity::WORLD_IPV4,
             _ => Identity::WORLD_IPV6,
         }
@@ -106,10 +106,10 @@ pub(crate) struct Cidrs {
     pub(super) points: [Points; 2],
     pub(super) classes: Vec<Option<Class>>,
     pub(super) free: Vec<ClassNo>,
-    /// A class of each likeness that is not fresh.
-    pub(super) alike: NumberMap<Likeness, ClassNo>,
+    /// A class of each key that is not fresh.
+    pub(super) by_key: NumberMap<ClassKey, ClassNo>,
     /// The fresh classes, by where their prefixes come from.
-    pub(super) parted: NumberMap<(Identity, Likeness), ClassNo>,
+    pub(super) split: NumberMap<(Identity, ClassKey), ClassNo>,
     pub(super) of_region: NumberMap<RegionNo, BTreeSet<ClassNo>>,
     pub(super) live: NumberMap<Identity, ClassNo>,
     pub(super) numbers: Numbers,
@@ -124,8 +124,8 @@ pub(crate) struct Cidrs {
     /// Whether classes in the cluster tell identities apart.
     pub(super) by_identity: bool,
     /// They need not, once the change is settled.
-    pub(super) apart_no_more: bool,
-    /// Whether changes wait until they are settled, and are told.
+    pub(super) stop_splitting_by_identity: bool,
+    /// Whether changes wait until they are settled, and are reported.
     pub(super) staged: bool,
     /// Rows say the same of all that becomes alike now.
     pub(super) settling: bool,
@@ -133,8 +133,8 @@ pub(crate) struct Cidrs {
     pub(super) restoring: bool,
     /// Regions without users, until the change is settled.
     pub(super) retired: BTreeSet<RegionNo>,
-    /// What was told last.
-    pub(super) told: [BTreeMap<IpNet, Identity>; 2],
+    /// What was reported last.
+    pub(super) reported: [BTreeMap<IpNet, Identity>; 2],
     pub(super) moved: BTreeSet<(CidrScope, IpNet)>,
     /// Prefixes without a name, until the change is settled.
     pub(super) leftover: BTreeSet<(CidrScope, IpNet)>,
@@ -179,7 +179,7 @@ impl Cidrs {
         let (region, new) = self.areas.region(numbers.clone());
         if new {
             for number in numbers {
-                self.soil(number);
+                self.mark_dirty(number);
             }
         }
         self.retired.remove(&region);
@@ -301,7 +301,7 @@ impl Cidrs {
     }
 
     /// What an area covers has to be looked at again.
-    fn soil(&mut self, area: AreaNo) {
+    fn mark_dirty(&mut self, area: AreaNo) {
         let scopes = self.scopes(area);
         if let Some(slot) = self.areas.slot(area) {
             let blocks = slot.blocks();
@@ -321,7 +321,7 @@ impl Cidrs {
                 .map(|slot| slot.areas.to_vec())
                 .unwrap_or_default();
             for area in areas {
-                self.soil(area);
+                self.mark_dirty(area);
             }
             for (area, slot) in self.areas.drop_region(region) {
                 for prefix in slot.blocks() {
@@ -367,9 +367,9 @@ impl Cidrs {
 
     /// Whether classes in the cluster shall tell apart the identities of their addresses: passes make the
     /// answer for an identity and an address depend on both, and the datapath finds rows for each alone.
-    pub(crate) fn tell_identities_apart(&mut self, wanted: bool) {
+    pub(crate) fn split_by_identity(&mut self, wanted: bool) {
         // Classes join when the change is settled.
-        self.apart_no_more = !wanted && self.staged;
+        self.stop_splitting_by_identity = !wanted && self.staged;
         if wanted || !self.staged {
             self.set_by_identity(wanted);
         }
@@ -403,7 +403,7 @@ impl Cidrs {
         self.classes.get(number as usize)?.as_ref()
     }
 
-    fn likeness(&self, scope: CidrScope, prefix: IpNet) -> Likeness {
+    fn key(&self, scope: CidrScope, prefix: IpNet) -> ClassKey {
         let (mut inside, mut outside) = (Vec::new(), Vec::new());
         for point in self.points[at(scope)].around(prefix) {
             for (area, hole) in &point.marks {
@@ -421,7 +421,7 @@ impl Cidrs {
         regions.dedup();
         let told_apart = scope == CidrScope::InCluster && self.by_identity && !regions.is_empty();
         let base = told_apart.then(|| self.base(prefix)).flatten();
-        Likeness::new(scope, family(prefix), regions.into(), base)
+        ClassKey::new(scope, family(prefix), regions.into(), base)
     }
 
     /// Brings the classes up to date. `facts` says that no rule changed, only what rules refer to: then a
@@ -437,7 +437,7 @@ impl Cidrs {
     pub(super) fn reclassify(&mut self, join: bool) -> BTreeSet<RegionNo> {
         let mut touched = BTreeSet::new();
         // What leaves each class, and for what.
-        let mut leaving: BTreeMap<Option<ClassNo>, BTreeMap<Option<Likeness>, Vec<IpNet>>> =
+        let mut leaving: BTreeMap<Option<ClassNo>, BTreeMap<Option<ClassKey>, Vec<IpNet>>> =
             BTreeMap::new();
         let dirty = std::mem::take(&mut self.dirty);
         let mut done: Option<(CidrScope, IpNet)> = None;
@@ -448,24 +448,24 @@ impl Cidrs {
             }
             done = Some((scope, block));
             for (prefix, point) in self.points[at(scope)].within(block) {
-                let likeness = self.likeness(scope, prefix);
+                let key = self.key(scope, prefix);
                 let told = self.by_identity && self.bases.contains_key(&prefix);
-                let named = point.is_named() || (told && !likeness.regions.is_empty());
+                let named = point.is_named() || (told && !key.regions.is_empty());
                 // What loses its name goes when the change is settled: the class around it may be fresh, and
                 // come from elsewhere.
                 let stays = self.staged && !self.settling && point.class.is_some();
                 if !named && stays {
                     self.leftover.insert((scope, prefix));
                 }
-                let likeness = (named || stays).then_some(likeness);
+                let key = (named || stays).then_some(key);
                 let before = point.class.and_then(|class| self.class(class));
-                if before.map(|class| &class.likeness) == likeness.as_ref() && likeness.is_some() {
+                if before.map(|class| &class.key) == key.as_ref() && key.is_some() {
                     continue;
                 }
                 leaving
                     .entry(point.class)
                     .or_default()
-                    .entry(likeness)
+                    .entry(key)
                     .or_default()
                     .push(prefix);
                 if self.staged {
@@ -483,7 +483,7 @@ impl Cidrs {
     fn part(
         &mut self,
         class: Option<ClassNo>,
-        mut goals: BTreeMap<Option<Likeness>, Vec<IpNet>>,
+        mut goals: BTreeMap<Option<ClassKey>, Vec<IpNet>>,
         join: bool,
         touched: &mut BTreeSet<RegionNo>,
     ) {
@@ -499,7 +499,7 @@ impl Cidrs {
                 .filter_map(|(goal, prefixes)| Some((goal.clone()?, prefixes.len())))
                 .max_by_key(|(_, size)| *size);
             if let Some((goal, _)) = largest
-                && !(join && self.alike.contains_key(&goal))
+                && !(join && self.by_key.contains_key(&goal))
             {
                 self.relabel(number, goal.clone(), touched);
                 goals.remove(&Some(goal));
@@ -507,10 +507,10 @@ impl Cidrs {
         }
         for (goal, prefixes) in goals {
             for prefix in prefixes {
-                // The likeness knows the scope; a prefix that goes has lost its marks in one scope only.
+                // The key knows the scope; a prefix that goes has lost its marks in one scope only.
                 let scope = match (&goal, class.and_then(|class| self.class(class))) {
                     (Some(goal), _) => goal.scope,
-                    (None, Some(class)) => class.likeness.scope,
+                    (None, Some(class)) => class.key.scope,
                     (None, None) => {
                         self.forget_unnamed(prefix);
                         continue;
@@ -562,12 +562,12 @@ impl Cidrs {
     /// The class that a prefix goes to.
     fn target(
         &mut self,
-        goal: &Likeness,
+        goal: &ClassKey,
         prefix: IpNet,
         join: bool,
         touched: &mut BTreeSet<RegionNo>,
     ) -> ClassNo {
-        if join && let Some(number) = self.alike.get(goal) {
+        if join && let Some(number) = self.by_key.get(goal) {
             return *number;
         }
         let was = if self.staged {
@@ -575,7 +575,7 @@ impl Cidrs {
         } else {
             Identity::UNKNOWN
         };
-        if let Some(number) = self.parted.get(&(was, goal.clone())) {
+        if let Some(number) = self.split.get(&(was, goal.clone())) {
             return *number;
         }
         let hinted = self
@@ -591,14 +591,14 @@ impl Cidrs {
         };
         // Whoever has rows for the number they come from gets copies for this one, and loses them again.
         if let Some(class) = self.live.get(&was).and_then(|number| self.class(*number)) {
-            touched.extend(class.likeness.regions.iter());
+            touched.extend(class.key.regions.iter());
         }
         self.create(goal.clone(), identity, was, self.staged, touched)
     }
 
     pub(super) fn create(
         &mut self,
-        likeness: Likeness,
+        key: ClassKey,
         identity: Identity,
         was: Identity,
         fresh: bool,
@@ -610,7 +610,7 @@ impl Cidrs {
         });
         self.live.insert(identity, number);
         self.classes[number as usize] = Some(Class {
-            likeness,
+            key,
             number: identity,
             was,
             fresh,
@@ -626,15 +626,14 @@ impl Cidrs {
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };
-        for region in without(&class.likeness.regions, kept) {
+        for region in without(&class.key.regions, kept) {
             self.of_region.entry(*region).or_default().insert(number);
             touched.insert(*region);
         }
         if class.fresh {
-            self.parted
-                .insert((class.was, class.likeness.clone()), number);
+            self.split.insert((class.was, class.key.clone()), number);
         } else if !class.relabelled {
-            self.alike.entry(class.likeness.clone()).or_insert(number);
+            self.by_key.entry(class.key.clone()).or_insert(number);
         }
     }
 
@@ -642,7 +641,7 @@ impl Cidrs {
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };
-        for region in without(&class.likeness.regions, kept) {
+        for region in without(&class.key.regions, kept) {
             if let Some(set) = self.of_region.get_mut(region) {
                 set.remove(&number);
                 if set.is_empty() {
@@ -651,21 +650,21 @@ impl Cidrs {
             }
             touched.insert(*region);
         }
-        if self.alike.get(&class.likeness) == Some(&number) {
-            self.alike.remove(&class.likeness);
+        if self.by_key.get(&class.key) == Some(&number) {
+            self.by_key.remove(&class.key);
         }
-        let parted = (class.was, class.likeness.clone());
-        if self.parted.get(&parted) == Some(&number) {
-            self.parted.remove(&parted);
+        let split = (class.was, class.key.clone());
+        if self.split.get(&split) == Some(&number) {
+            self.split.remove(&split);
         }
     }
 
     /// A class becomes another as a whole, and keeps its number.
-    fn relabel(&mut self, number: ClassNo, goal: Likeness, touched: &mut BTreeSet<RegionNo>) {
+    fn relabel(&mut self, number: ClassNo, goal: ClassKey, touched: &mut BTreeSet<RegionNo>) {
         // Rows of rules about regions that it had and has do not change, unless who lives there does.
         let kept: Vec<RegionNo> = match self.class(number) {
-            Some(class) if class.likeness.base == goal.base => class
-                .likeness
+            Some(class) if class.key.base == goal.base => class
+                .key
                 .regions
                 .iter()
                 .copied()
@@ -675,7 +674,7 @@ impl Cidrs {
         };
         self.unlink(number, &kept, touched);
         if let Some(class) = self.classes[number as usize].as_mut() {
-            class.likeness = goal;
+            class.key = goal;
             // Its rows still say what it was: nothing may join it before they are written.
             class.relabelled = self.staged && !self.settling;
         }

@@ -4,7 +4,7 @@
 use super::RegionNo;
 use super::{
     CidrChange, CidrScope,
-    classes::{Cidrs, ClassNo, Likeness, at},
+    classes::{Cidrs, ClassKey, ClassNo, at},
 };
 use crate::facts::family;
 use heddle_model::Identity;
@@ -15,7 +15,7 @@ use std::{
 };
 
 impl Cidrs {
-    /// From now on changes of rules only part classes, until they are settled, and changes are told.
+    /// From now on changes of rules only split classes, until they are settled, and changes are reported.
     pub(crate) fn stage(&mut self) {
         self.staged = true;
     }
@@ -34,12 +34,12 @@ impl Cidrs {
         if self.points[at(scope)].get(prefix).is_some() {
             return;
         }
-        let likeness = Likeness::new(scope, family(prefix), Arc::new([]), None);
+        let key = ClassKey::new(scope, family(prefix), Arc::new([]), None);
         let number = match known {
-            Some(number) if self.class(number).is_some_and(|c| c.likeness == likeness) => number,
+            Some(number) if self.class(number).is_some_and(|c| c.key == key) => number,
             Some(_) => return,
             None if self.numbers.take(identity) => {
-                self.create(likeness, identity, identity, false, &mut BTreeSet::new())
+                self.create(key, identity, identity, false, &mut BTreeSet::new())
             }
             None => return,
         };
@@ -49,16 +49,16 @@ impl Cidrs {
         let point = self.points[at(scope)].entry(prefix);
         point.held = true;
         point.class = Some(number);
-        self.told[at(scope)].insert(prefix, identity);
+        self.reported[at(scope)].insert(prefix, identity);
         self.restoring = true;
     }
 
-    /// What was told last of a prefix's addresses.
+    /// What was reported last of a prefix's addresses.
     pub(super) fn told_covering(&self, scope: CidrScope, prefix: IpNet) -> Identity {
-        let told = &self.told[at(scope)];
+        let reported = &self.reported[at(scope)];
         let mut at = Some(prefix);
         while let Some(candidate) = at {
-            if let Some(identity) = told.get(&candidate) {
+            if let Some(identity) = reported.get(&candidate) {
                 return *identity;
             }
             at = candidate.supernet();
@@ -80,7 +80,7 @@ impl Cidrs {
                 Some(class) => (class.number, class.fresh),
                 None => (self.covering(*prefix, *scope), false),
             };
-            let was_named = self.told[at(*scope)].get(prefix).copied();
+            let was_named = self.reported[at(*scope)].get(prefix).copied();
             let before = was_named.unwrap_or_else(|| self.told_covering(*scope, *prefix));
             if was_named.is_none() && !named || was_named == Some(after) && named {
                 continue;
@@ -95,11 +95,11 @@ impl Cidrs {
             });
         }
         for change in &changes {
-            let told = &mut self.told[at(change.scope)];
+            let reported = &mut self.reported[at(change.scope)];
             if change.named {
-                told.insert(change.prefix, change.after);
+                reported.insert(change.prefix, change.after);
             } else {
-                told.remove(&change.prefix);
+                reported.remove(&change.prefix);
             }
         }
         // Longest first, then what goes, shortest first: on the way an address finds what it bore or is to
@@ -109,14 +109,14 @@ impl Cidrs {
             let order = if change.named { -length } else { length };
             (!change.named, order, *change)
         });
-        self.parted.clear();
+        self.split.clear();
         for (number, class) in self.classes.iter_mut().enumerate() {
             let Some(class) = class else { continue };
             class.fresh = false;
             class.relabelled = false;
             class.was = class.number;
-            if !self.alike.contains_key(&class.likeness) {
-                self.alike.insert(class.likeness.clone(), number as ClassNo);
+            if !self.by_key.contains_key(&class.key) {
+                self.by_key.insert(class.key.clone(), number as ClassNo);
             }
         }
         changes
@@ -129,7 +129,7 @@ impl Cidrs {
         }
         self.settling = true;
         self.drop_retired();
-        if std::mem::take(&mut self.apart_no_more) {
+        if std::mem::take(&mut self.stop_splitting_by_identity) {
             self.set_by_identity(false);
         }
         if std::mem::take(&mut self.restoring) {
@@ -149,13 +149,13 @@ impl Cidrs {
         touched
     }
 
-    /// Joins classes of the same likeness into the largest of them.
+    /// Joins classes of the same key into the largest of them.
     fn merge(&mut self, touched: &mut BTreeSet<RegionNo>) {
-        let mut largest: HashMap<&Likeness, (usize, ClassNo)> = HashMap::new();
+        let mut largest: HashMap<&ClassKey, (usize, ClassNo)> = HashMap::new();
         for (number, class) in self.classes.iter().enumerate() {
             let Some(class) = class else { continue };
             let candidate = (class.members, number as ClassNo);
-            let best = largest.entry(&class.likeness).or_insert(candidate);
+            let best = largest.entry(&class.key).or_insert(candidate);
             if candidate.0 > best.0 {
                 *best = candidate;
             }
@@ -165,7 +165,7 @@ impl Cidrs {
             .iter()
             .enumerate()
             .filter_map(|(number, class)| {
-                let (_, goal) = largest.get(&class.as_ref()?.likeness)?;
+                let (_, goal) = largest.get(&class.as_ref()?.key)?;
                 (*goal != number as ClassNo).then_some((number as ClassNo, *goal))
             })
             .collect();
@@ -192,7 +192,7 @@ impl Cidrs {
         }
         for goal in goals.values() {
             if let Some(class) = self.class(*goal).filter(|class| !class.fresh) {
-                self.alike.insert(class.likeness.clone(), *goal);
+                self.by_key.insert(class.key.clone(), *goal);
             }
         }
     }

@@ -104,22 +104,22 @@ proptest! {
         steps in prop::collection::vec(step(), 1..40),
     ) {
         let mut index = SelectorIndex::default();
-        let mut bearers = Bearers::default();
+        let mut label_index = LabelIndex::default();
         let mut used: Vec<(SelectorNo, SpecNo, usize)> = Vec::new();
         for step in steps {
             match step {
                 Step::Identity(number, labels) => {
                     let identity = Identity(number);
                     index.remove_identity(identity);
-                    bearers.remove(identity);
+                    label_index.remove(identity);
                     if let Some(labels) = labels {
                         let marks = Marks::of(&labels);
                         index.add_identity(identity, &labels, &marks);
-                        bearers.add(identity, Arc::new(labels), &marks);
+                        label_index.add(identity, Arc::new(labels), &marks);
                     }
                 }
                 Step::Use(which, user) => {
-                    used.push((index.add(&selectors[which], user, &bearers), user, which));
+                    used.push((index.add(&selectors[which], user, &label_index), user, which));
                 }
                 Step::Drop(which) if which < used.len() => {
                     let (number, user, _) = used.swap_remove(which);
@@ -128,14 +128,14 @@ proptest! {
                 Step::Drop(_) => {}
             }
             for (number, _, which) in &used {
-                let expected: Vec<Identity> = bearers
+                let expected: Vec<Identity> = label_index
                     .iter()
                     .filter(|(_, labels)| selectors[*which].matches(labels))
                     .map(|(identity, _)| identity)
                     .collect();
                 prop_assert_eq!(index.matches(*number), expected.as_slice(), "{:?}", &selectors[*which]);
             }
-            for (identity, labels) in bearers.iter() {
+            for (identity, labels) in label_index.iter() {
                 let mut expected: Vec<SpecNo> = used
                     .iter()
                     .filter(|(.., which)| selectors[*which].matches(labels))
@@ -153,9 +153,9 @@ proptest! {
             index.remove(number, user);
         }
         prop_assert!(index.numbers.is_empty() && index.anchored.is_empty() && index.matched.is_empty());
-        for (identity, _) in bearers.clone().iter() {
-            bearers.remove(identity);
+        for (identity, _) in label_index.clone().iter() {
+            label_index.remove(identity);
         }
-        prop_assert!(bearers.bearing.is_empty());
+        prop_assert!(label_index.bearing.is_empty());
     }
 }

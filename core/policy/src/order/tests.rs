@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn place(tier: Tier, priority: i32, index: u32, force: Force) -> Place {
+fn place(tier: Tier, priority: i32, index: u32, action: Action) -> Place {
     Place {
         tier,
         priority,
         index,
-        force,
+        action,
     }
 }
 
@@ -69,15 +69,15 @@ fn what_holds_where_no_rule_matches() {
 
 #[test]
 fn passes_are_followed_through_both_tiers_that_have_them() {
-    let admin = place(Tier::Admin, 3, 0, Force::Pass);
-    let skipped = place(Tier::Admin, 4, 0, Force::Deny);
-    let baseline = place(Tier::Baseline, 0, 0, Force::Pass);
-    let after = place(Tier::Baseline, 0, 1, Force::Deny);
+    let admin = place(Tier::Admin, 3, 0, Action::Pass);
+    let skipped = place(Tier::Admin, 4, 0, Action::Deny);
+    let baseline = place(Tier::Baseline, 0, 0, Action::Pass);
+    let after = place(Tier::Baseline, 0, 1, Action::Deny);
     let ruling = rule_on([after, skipped, baseline, admin].into_iter(), OPEN);
     assert_eq!(ruling.because, Because::NotEnforced);
     assert_eq!(ruling.passed, [Some(admin), Some(baseline)]);
     assert!(ruling.skips(skipped) && ruling.skips(after));
-    assert!(!ruling.skips(place(Tier::Admin, 2, 9, Force::Allow)));
+    assert!(!ruling.skips(place(Tier::Admin, 2, 9, Action::Allow)));
     let isolated = Frame {
         isolated: true,
         ..OPEN
@@ -93,8 +93,8 @@ fn an_earlier_place_has_the_higher_precedence_and_no_two_places_share_one() {
     for tier in [Tier::Admin, Tier::Baseline] {
         for priority in [i32::MIN, -1, 0, 7, i32::MAX] {
             for index in [0, 1, u32::MAX] {
-                places.push(place(tier, priority, index, Force::Deny));
-                places.push(place(tier, priority, index, Force::Allow));
+                places.push(place(tier, priority, index, Action::Deny));
+                places.push(place(tier, priority, index, Action::Allow));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Rows say what the says say, in few rows.
+//! Rows say what the rules that match say, in few rows.
 
 use super::*;
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
 };
 use proptest::prelude::*;
 
-fn say(rule: u32, verdict: EntryVerdict, first: u16, last: u16) -> Say {
-    Say {
+fn matching(rule: u32, verdict: EntryVerdict, first: u16, last: u16) -> RuleMatch {
+    RuleMatch {
         rule,
         place: normal_place(verdict),
         reach: Reach::Spans(vec![Span {
@@ -19,8 +19,8 @@ fn say(rule: u32, verdict: EntryVerdict, first: u16, last: u16) -> Say {
     }
 }
 
-fn everything(rule: u32, verdict: EntryVerdict) -> Say {
-    Say {
+fn everything(rule: u32, verdict: EntryVerdict) -> RuleMatch {
+    RuleMatch {
         rule,
         place: normal_place(verdict),
         reach: Reach::All,
@@ -39,7 +39,7 @@ fn said(verdict: EntryVerdict, rules: Vec<u32>) -> Label {
 }
 
 /// Rows of the tier Normal, where something isolates or nothing does.
-fn rows_of(says: &[Say], open: bool) -> Vec<Row> {
+fn rows_of(matches: &[RuleMatch], open: bool) -> Vec<Row> {
     let setting = Setting {
         frame: Frame {
             isolated: !open,
@@ -51,7 +51,7 @@ fn rows_of(says: &[Say], open: bool) -> Vec<Row> {
         },
         levels: &Levels::default(),
     };
-    rows(says, setting)
+    rows(matches, setting)
 }
 
 fn lookup(rows: &[Row], protocol: u8, port: u16) -> Option<Label> {
@@ -67,35 +67,35 @@ fn lookup(rows: &[Row], protocol: u8, port: u16) -> Option<Label> {
 
 #[test]
 fn p4_a_wide_range_is_at_most_thirty_rows() {
-    let found = rows_of(&[say(0, EntryVerdict::Allow, 1, 65_534)], false);
+    let found = rows_of(&[matching(0, EntryVerdict::Allow, 1, 65_534)], false);
     assert_eq!(found.len(), 30);
     assert_eq!(
-        rows_of(&[say(0, EntryVerdict::Allow, 0, 65_535)], false).len(),
+        rows_of(&[matching(0, EntryVerdict::Allow, 0, 65_535)], false).len(),
         1
     );
 }
 
 #[test]
 fn a_hole_in_an_allow_is_one_row_more() {
-    let says = [
-        say(0, EntryVerdict::Allow, 0, 65_535),
-        say(1, EntryVerdict::Deny, 80, 80),
+    let matches = [
+        matching(0, EntryVerdict::Allow, 0, 65_535),
+        matching(1, EntryVerdict::Deny, 80, 80),
     ];
-    assert_eq!(rows_of(&says, false).len(), 2);
-    let says = [
+    assert_eq!(rows_of(&matches, false).len(), 2);
+    let matches = [
         everything(0, EntryVerdict::Allow),
-        say(1, EntryVerdict::Deny, 80, 80),
+        matching(1, EntryVerdict::Deny, 80, 80),
     ];
-    assert_eq!(rows_of(&says, false).len(), 2);
+    assert_eq!(rows_of(&matches, false).len(), 2);
 }
 
 #[test]
 fn a_deny_of_a_wide_range_stands_on_narrow_rows() {
-    let says = [
-        say(0, EntryVerdict::Deny, 0, 1023),
-        say(1, EntryVerdict::Allow, 80, 80),
+    let matches = [
+        matching(0, EntryVerdict::Deny, 0, 1023),
+        matching(1, EntryVerdict::Allow, 80, 80),
     ];
-    let found = rows_of(&says, false);
+    let found = rows_of(&matches, false);
     assert_eq!(
         lookup(&found, protocol::TCP, 80),
         Some(said(EntryVerdict::Deny, vec![0]))
@@ -111,7 +111,7 @@ proptest! {
         scale in prop::sample::select(vec![1u16, 7, 1638]),
         fallback: bool,
     ) {
-        let says: Vec<Say> = spans
+        let matches: Vec<RuleMatch> = spans
             .iter()
             .zip(0u32..)
             .map(|((deny, a, b, all), rule)| {
@@ -119,16 +119,16 @@ proptest! {
                 if *all {
                     everything(rule, verdict)
                 } else {
-                    say(rule, verdict, (*a).min(*b) * scale, (*a).max(*b) * scale)
+                    matching(rule, verdict, (*a).min(*b) * scale, (*a).max(*b) * scale)
                 }
             })
             .collect();
-        let found = rows_of(&says, fallback);
+        let found = rows_of(&matches, fallback);
         for protocol in [protocol::TCP, protocol::UDP] {
             for port in (0..=40u16).flat_map(|p| [p * scale, (p * scale).saturating_add(1)]) {
-                let holding: Vec<&Say> = says
+                let holding: Vec<&RuleMatch> = matches
                     .iter()
-                    .filter(|say| match &say.reach {
+                    .filter(|one| match &one.reach {
                         Reach::All => true,
                         Reach::Spans(spans) => spans.iter().any(|span| {
                             span.protocol == protocol && span.first <= port && port <= span.last
@@ -136,7 +136,7 @@ proptest! {
                     })
                     .collect();
                 let of = |verdict| -> Vec<u32> {
-                    holding.iter().filter(|say| say.place == normal_place(verdict)).map(|say| say.rule).collect()
+                    holding.iter().filter(|one| one.place == normal_place(verdict)).map(|one| one.rule).collect()
                 };
                 let expected = match (of(EntryVerdict::Deny), of(EntryVerdict::Allow)) {
                     (denies, _) if !denies.is_empty() => Some(said(EntryVerdict::Deny, denies)),

@@ -84,7 +84,8 @@ impl Packet<'_> {
                 };
                 block.holds(address, six)
                     && !holes.iter().any(|hole| hole.holds(address, six))
-                    && self.ports_match(line, false)
+                    // An address of the cluster may be a pod's, which knows its names.
+                    && self.ports_match(line, true)
             }
             Who::Listed { by, holes } => {
                 let End::World(address, six) = self.peer else {

@@ -1,10 +1,10 @@
 //! CIDR groups, services, and the numbers of prefixes.
 
-use super::{CLIENT, TCP80, WEB, ask, cidr, engine, from_client, from_world, policy, tcp};
+use super::{CLIENT, TCP80, WEB, ask, cidr, engine, from_client, from_world, pod, policy, tcp};
 use heddle_model::{Identity, NamespacedName, Operator, Requirement, Selector};
 use heddle_policy::{
-    Because, CidrBlock, CidrGroupRef, CidrScope, Direction, Engine, Party, Peer, Peers, Ports,
-    Section, ServiceFacts, ServiceRef,
+    Because, CidrBlock, CidrGroupRef, CidrScope, Direction, Engine, Party, Peer, Peers, PortMatch,
+    PortTerm, Ports, Section, ServiceFacts, ServiceRef, Transport,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -304,4 +304,62 @@ fn attending_to_some_leaves_out_the_others() {
     assert_eq!(touched, BTreeSet::from([WEB]));
     let touched = engine.set_identity(Identity(701), super::pod("bystander", ""));
     assert_eq!(touched, BTreeSet::new());
+}
+
+#[test]
+fn p5_a_named_port_towards_a_block_is_each_pods_own() {
+    let named = Ports::Only(vec![PortTerm::Transport(
+        Transport::Tcp,
+        PortMatch::Name("http".into()),
+    )]);
+    let block = Peers::Terms(vec![Peer::Cidr(CidrBlock {
+        block: "10.0.0.0/8".parse().unwrap(),
+        except: vec!["10.9.0.0/16".parse().unwrap()],
+        in_cluster: true,
+    })]);
+    let mut engine = engine();
+    let (eight, nine) = (Identity(400), Identity(401));
+    engine.set_identity(eight, pod("eight", "http=TCP/8080"));
+    engine.set_identity(nine, pod("nine", "http=TCP/9000,metrics=TCP/1"));
+    engine.set_policy(policy("p", vec![(Section::Egress, block, named)]));
+    let asked = |engine: &mut Engine, identity: Identity, address: &str, port: u16| {
+        let prefix = format!("{address}/32").parse().unwrap();
+        engine.set_address(prefix, identity);
+        let peer = Party::in_cluster(identity, Some(prefix));
+        ask(engine, peer, Direction::Egress, (6, port))
+    };
+    for (identity, address, port, expected) in [
+        (eight, "10.1.0.1", 8080, Because::Rule),
+        (eight, "10.1.0.1", 9000, Because::DefaultDeny),
+        (nine, "10.1.0.2", 9000, Because::Rule),
+        (nine, "10.1.0.2", 8080, Because::DefaultDeny),
+        (CLIENT, "10.1.0.3", 8080, Because::DefaultDeny),
+        (
+            Identity::REMOTE_NODE,
+            "10.1.0.4",
+            8080,
+            Because::DefaultDeny,
+        ),
+        (Identity::UNMANAGED, "10.1.0.5", 8080, Because::DefaultDeny),
+        // Outside the block, and in the hole.
+        (eight, "11.0.0.1", 8080, Because::DefaultDeny),
+        (eight, "10.9.0.1", 8080, Because::DefaultDeny),
+    ] {
+        let found = asked(&mut engine, identity, address, port);
+        assert_eq!(found, expected, "{identity} {address} {port}");
+    }
+    // Outside the cluster nobody says what the name means.
+    let world = Party::world("10.1.0.9/32".parse().unwrap());
+    assert_eq!(
+        ask(&mut engine, world, Direction::Egress, (6, 8080)),
+        Because::DefaultDeny
+    );
+    // The name moves, and the rows with it.
+    let touched = engine.set_identity(nine, pod("nine", "http=TCP/9001"));
+    assert!(touched.contains(&WEB), "{touched:?}");
+    assert_eq!(asked(&mut engine, nine, "10.1.0.2", 9001), Because::Rule);
+    assert_eq!(
+        asked(&mut engine, nine, "10.1.0.2", 9000),
+        Because::DefaultDeny
+    );
 }

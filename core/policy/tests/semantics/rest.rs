@@ -4,11 +4,13 @@ use super::{
     CLIENT, PING, TCP80, WEB, app, ask, cidr, client, engine, entity, from_client, from_world, pod,
     policy, tcp,
 };
-use heddle_model::{Entity, Identity, LabelSet, Selector};
+use heddle_model::{Entity, Identity, LabelSet, Operator, Requirement, Selector};
 use heddle_policy::{
     Because, Direction, EndpointSelector, EnforcementMode, EntryVerdict, IcmpFamily, Party, Peer,
     Peers, PolicyId, PolicyKind, PortMatch, PortTerm, Ports, Section, Traffic, Transport,
 };
+
+use std::collections::BTreeMap;
 
 fn one_term(transport: Transport, ports: PortMatch) -> Ports {
     Ports::Only(vec![PortTerm::Transport(transport, ports)])
@@ -102,7 +104,7 @@ fn d11_a_nodes_own_policy_knows_no_own_node_and_a_pods_may_not() {
     // `--allow-localhost=policy`: a pod's own node needs a rule.
     engine.set_policy(policy("p", vec![(Section::Ingress, client(), tcp(80))]));
     assert_eq!(from(&mut engine, Identity::HOST, TCP80), Because::Reserved);
-    let touched = engine.let_own_node_pass(false);
+    let touched = engine.set_allow_localhost(false);
     assert!(touched.contains(&WEB));
     assert_eq!(
         from(&mut engine, Identity::HOST, TCP80),
@@ -374,4 +376,35 @@ fn what_a_rule_says_stands_once_however_many_it_selects() {
         let none = now.lookup(Direction::Ingress, Identity(identity), Identity(0), 6, 902);
         assert_eq!(none, None);
     }
+}
+
+/// Cilium with two families matches nobody by `reserved:world`; here it is the world of both (docs/policy/differences.md).
+#[test]
+fn s6_reserved_world_is_the_world_of_both_families() {
+    let mut engine = engine();
+    let world = EndpointSelector::new(
+        Selector::new(
+            BTreeMap::new(),
+            vec![Requirement {
+                key: "reserved:world".into(),
+                operator: Operator::Exists,
+                values: vec![],
+            }],
+        )
+        .unwrap(),
+    );
+    let peers = Peers::Terms(vec![Peer::Endpoints(world)]);
+    engine.set_policy(policy("p", vec![(Section::Egress, peers, Ports::All)]));
+    for address in ["203.0.113.1/32", "2001:db8::1/128"] {
+        let peer = Party::world(address.parse().unwrap());
+        assert_eq!(
+            ask(&mut engine, peer, Direction::Egress, (6, 443)),
+            Because::Rule
+        );
+    }
+    let pod = Party::in_cluster(CLIENT, None);
+    assert_eq!(
+        ask(&mut engine, pod, Direction::Egress, (6, 443)),
+        Because::DefaultDeny
+    );
 }

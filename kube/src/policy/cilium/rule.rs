@@ -1,15 +1,12 @@
 //! One entry of `ingress`, `ingressDeny`, `egress` or `egressDeny`.
 
 use super::{
-    super::{
-        fields::Field, kubernetes::warn_of_names_towards_addresses, names, problems::Problems,
-        selectors::nodes,
-    },
+    super::{fields::Field, names, problems::Problems, selectors::nodes},
     Scope,
     peers::{entity, outside},
 };
 use crate::policy::ports::cidr;
-use heddle_policy::{Peer, Peers, Ports, Rule, Section};
+use heddle_policy::{Peer, Peers, PortMatch, PortTerm, Ports, Rule, Section};
 use serde_json::{Map, Value};
 
 /// Fields of a rule that are checked and not enforced yet.
@@ -50,10 +47,14 @@ fn help_for(path: &str) -> &'static str {
         "toFQDNs" => "write the addresses as toCIDR until DNS names are enforced",
         "fromGroups" => "write the addresses as fromCIDRSet",
         "toGroups" => "write the addresses as toCIDRSet",
-        "mode" => "remove it until mutual authentication is enforced",
-        "rules" => "remove the L7 rules until they are enforced; the ports alone are",
+        "mode" => {
+            "without it the rule allows peers that are not authenticated: remove it only if that is meant until mutual authentication is enforced"
+        }
+        "rules" => {
+            "without the L7 rules the rule allows every request to its ports, which widens access: remove them only if that is meant until they are enforced"
+        }
         "protocol" => "a rule without toPorts covers every protocol",
-        _ => "remove it until it is enforced",
+        _ => "remove it until it is enforced, if what is left is what you mean",
     }
 }
 
@@ -82,7 +83,7 @@ impl Scope<'_> {
             (None, Ports::All) => Peers::Terms(Vec::new()),
             (None, Ports::Only(_)) => Peers::Any,
         };
-        warn_of_names_towards_addresses(field, section, &peers, &ports, problems);
+        let ports = names_towards_addresses(field, section, &peers, ports, problems);
         if names.deny && field.value.as_object().is_some_and(Map::is_empty) {
             problems.warning(
                 "policy/empty-deny",
@@ -158,6 +159,49 @@ impl Scope<'_> {
         }
         terms
     }
+}
+
+/// A named port towards addresses outside the cluster: there is no pod to ask what the name means. An allow of it
+/// allows nothing. A deny that denied nothing would be open, so it denies every port of the protocol.
+fn names_towards_addresses(
+    field: &Field<'_>,
+    section: Section,
+    peers: &Peers,
+    ports: Ports,
+    problems: &mut Problems,
+) -> Ports {
+    let is_address = |term: &Peer| matches!(term, Peer::Cidr(_) | Peer::CidrGroup { .. });
+    let towards_addresses = matches!(peers, Peers::Terms(terms) if terms.iter().any(is_address));
+    let is_name = |term: &PortTerm| matches!(term, PortTerm::Transport(_, PortMatch::Name(_)));
+    let Ports::Only(mut terms) = ports else {
+        return ports;
+    };
+    if !towards_addresses || !terms.iter().any(is_name) {
+        return Ports::Only(terms);
+    }
+    match section {
+        Section::Egress => problems.warning(
+            "policy/named-port-with-cidr",
+            field.path.clone(),
+            "a named port towards an address block selects nothing: only a pod's labels say what a name means",
+            "write the port as a number, or select the pods by labels",
+        ),
+        Section::EgressDeny => {
+            problems.warning(
+                "policy/named-port-with-cidr",
+                field.path.clone(),
+                "nobody says what a named port means towards an address block, so every port of its protocol is denied there",
+                "write the port as a number",
+            );
+            for term in &mut terms {
+                if let PortTerm::Transport(_, port @ PortMatch::Name(_)) = term {
+                    *port = PortMatch::All;
+                }
+            }
+        }
+        Section::Ingress | Section::IngressDeny => {}
+    }
+    Ports::Only(terms)
 }
 
 /// The fields of a rule in one section.

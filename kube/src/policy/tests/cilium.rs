@@ -132,12 +132,6 @@ fn wrong_cilium_policies_are_refused_with_the_field() {
             "spec.ingress[0].icmps[0].fields[0].type",
         ),
         (
-            cnp(json!({"endpointSelector": {}, "egressDeny": [
-                {"toCIDR": ["10.0.0.0/8"], "toPorts": [{"ports": [{"port": "http"}]}]}]})),
-            "policy/named-port-with-cidr",
-            "spec.egressDeny[0]",
-        ),
-        (
             cnp(
                 json!({"endpointSelector": {"matchLabels": {"cidr:10.0.0.0/8": ""}}, "ingress": [{}]}),
             ),
@@ -581,5 +575,40 @@ fn all_problems_are_told_at_once_in_the_order_of_the_fields() {
             "spec.egress[1].toFQDNs[0].matchName invalid-name-match",
             "spec.ingres unknown-field",
         ]
+    );
+}
+
+/// A deny that nobody can tell the port of is not open, and does not take the rest of the policy with it.
+#[test]
+fn s6_a_deny_of_a_named_port_towards_addresses_denies_its_protocol() {
+    let object = cnp(
+        json!({"endpointSelector": {}, "egress": [{"toEntities": ["all"]}], "egressDeny": [
+        {"toCIDR": ["203.0.113.0/24"], "toPorts": [{"ports": [
+            {"port": "http", "protocol": "TCP"}, {"port": "53", "protocol": "UDP"}]}]}]}),
+    );
+    let parsed = parse(&object);
+    let said: Vec<_> = parsed
+        .problems
+        .iter()
+        .map(|it| (it.code, it.severity, it.field.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [(
+            "policy/named-port-with-cidr",
+            Severity::Warning,
+            "spec.egressDeny[0]"
+        )]
+    );
+    let rules = &parsed.policy.expect("the rest is in force").specs[0].rules;
+    let deny = rules
+        .iter()
+        .find(|rule| rule.section == heddle_policy::Section::EgressDeny);
+    assert_eq!(
+        deny.unwrap().ports,
+        Ports::Only(vec![
+            PortTerm::Transport(Transport::Tcp, PortMatch::All),
+            PortTerm::Transport(Transport::Udp, PortMatch::Range(53, 53)),
+        ])
     );
 }

@@ -97,6 +97,17 @@ fn what_is_right_is_refused_once_per_rule_by_name() {
 }
 
 #[test]
+fn advice_to_leave_out_l7_rules_says_that_it_widens_access() {
+    let object = with_rules(json!({"http": [{"method": "GET"}]}));
+    let problems = parse_policy(&object).unwrap_err();
+    assert!(
+        problems[0].help.contains("widens access"),
+        "{}",
+        problems[0].help
+    );
+}
+
+#[test]
 fn a_rule_with_many_such_fields_gets_one_error_that_names_them() {
     let entry = json!({"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{}]}});
     let object = allow(

@@ -1,7 +1,8 @@
 //! The client's side of the embedded store's socket.
 
-use super::wire::{self, KindName, MAX_LINE_BYTES, Reply, Request};
-use crate::store::{Event, Kind, Object, Store, StoreError, Watch};
+use super::wire::{self, MAX_LINE_BYTES, Reply, Request};
+use crate::store::objects::revision_of;
+use crate::store::{Event, Kind, Object, Scope, Store, StoreError, Version, Watch};
 use async_trait::async_trait;
 use heddle_model::NamespacedName;
 use serde_json::Value;
@@ -180,14 +181,14 @@ impl Shared {
     /// One connection's worth of a watch; ends with the reason why the connection ended.
     async fn follow(
         &self,
-        kinds: &[Kind],
+        scopes: &[Scope],
         events: &mpsc::Sender<Event>,
         attempt: &mut Attempt,
     ) -> Result<(), StoreError> {
         let mut connection = self.connect().await?;
-        let kinds = kinds.iter().copied().map(KindName).collect();
+        let scopes = scopes.to_vec();
         let mut line = Vec::new();
-        wire::push_line(&mut line, &Request::Watch { kinds }).map_err(|error| self.lost(error))?;
+        wire::push_line(&mut line, &Request::Watch { scopes }).map_err(|error| self.lost(error))?;
         let sent = async {
             connection.write_all(&line).await?;
             connection.flush().await
@@ -238,12 +239,12 @@ fn too_large(request: &Request, size: usize) -> StoreError {
     let (kind, name) = match request {
         Request::Create { kind, value } | Request::Update { kind, value } => {
             let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
-            (kind.0, NamespacedName::new(text("namespace"), text("name")))
+            (*kind, NamespacedName::new(text("namespace"), text("name")))
         }
-        Request::List { kind, .. } => (kind.0, NamespacedName::default()),
+        Request::List { scope } => (scope.kind(), NamespacedName::default()),
         Request::Get { kind, name }
-        | Request::PatchStatus { kind, name, .. }
-        | Request::Delete { kind, name, .. } => (kind.0, name.clone()),
+        | Request::ApplyStatus { kind, name, .. }
+        | Request::Delete { kind, name, .. } => (*kind, name.clone()),
         Request::Watch { .. } => (Kind::Namespace, NamespacedName::default()),
     };
     StoreError::Invalid {
@@ -256,47 +257,38 @@ fn too_large(request: &Request, size: usize) -> StoreError {
 
 #[async_trait]
 impl Store for Client {
-    async fn list(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Object>, StoreError> {
-        let request = Request::List {
-            kind: KindName(kind),
-            namespace: namespace.map(str::to_owned),
-        };
-        self.shared.ask(&request).await
+    async fn list(&self, scope: &Scope) -> Result<Vec<Object>, StoreError> {
+        let scope = scope.clone();
+        self.shared.ask(&Request::List { scope }).await
     }
 
     async fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Object, StoreError> {
         self.call(Request::Get {
-            kind: KindName(kind),
+            kind,
             name: name.clone(),
         })
         .await
     }
 
     async fn create(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.call(Request::Create {
-            kind: KindName(kind),
-            value,
-        })
-        .await
+        self.call(Request::Create { kind, value }).await
     }
 
     async fn update(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.call(Request::Update {
-            kind: KindName(kind),
-            value,
-        })
-        .await
+        self.call(Request::Update { kind, value }).await
     }
 
-    async fn patch_status(
+    async fn apply_status(
         &self,
         kind: Kind,
         name: &NamespacedName,
+        manager: &str,
         status: Value,
     ) -> Result<Object, StoreError> {
-        self.call(Request::PatchStatus {
-            kind: KindName(kind),
+        self.call(Request::ApplyStatus {
+            kind,
             name: name.clone(),
+            manager: manager.to_owned(),
             status,
         })
         .await
@@ -306,20 +298,20 @@ impl Store for Client {
         &self,
         kind: Kind,
         name: &NamespacedName,
-        revision: Option<u64>,
+        version: Option<&Version>,
     ) -> Result<(), StoreError> {
         self.call(Request::Delete {
-            kind: KindName(kind),
+            kind,
             name: name.clone(),
-            revision,
+            version: version.cloned(),
         })
         .await
         .map(|_| ())
     }
 
-    fn watch(&self, kinds: &[Kind]) -> Watch {
+    fn watch(&self, scopes: &[Scope]) -> Watch {
         let (events, receiver) = mpsc::channel(WATCH_QUEUE);
-        let kinds = kinds.to_vec();
+        let scopes = scopes.to_vec();
         let shared = Arc::clone(&self.shared);
         let mut life = self.life.subscribe();
         tokio::spawn(async move {
@@ -330,7 +322,7 @@ impl Store for Client {
                     announce_restart: false,
                     warned: false,
                 };
-                while let Err(error) = shared.follow(&kinds, &events, &mut attempt).await {
+                while let Err(error) = shared.follow(&scopes, &events, &mut attempt).await {
                     if !std::mem::replace(&mut attempt.warned, true) {
                         tracing::warn!(%error, "a watch lost its store; it tries again");
                     }
@@ -346,5 +338,9 @@ impl Store for Client {
             }
         });
         receiver
+    }
+
+    fn position(&self, version: &Version) -> Option<u64> {
+        revision_of(version)
     }
 }

@@ -4,10 +4,12 @@ use super::FILE_NAME;
 use super::overlay::Overlay;
 use crate::process_lock::{ProcessLock, ProcessLockError};
 use crate::store::hub::{Hub, Tables};
-use crate::store::objects::Change;
-use crate::store::{Kind, Object, StoreError};
+use crate::store::managed::Owners;
+use crate::store::objects::{Change, Stored, revision_of};
+use crate::store::{Kind, Object, StoreError, Version};
 use heddle_model::NamespacedName;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -22,6 +24,8 @@ const OBJECTS: TableDefinition<'static, (&str, &str, &str), &[u8]> =
 const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 const REVISION: &str = "revision";
 const FORMAT: &str = "format";
+/// Field of an object's metadata that says who owns what of its status.
+const OWNERS: &str = "managedFields";
 /// Layout of the tables; a file with another number is refused.
 const FORMAT_NOW: u64 = 1;
 /// Everything is in memory anyway, so the file needs little cache.
@@ -102,7 +106,7 @@ impl Disk {
             self.suspect.extend(
                 changes
                     .iter()
-                    .map(|change| (change.object.kind, change.object.name.clone())),
+                    .map(|change| (change.object().kind, change.object().name.clone())),
             );
             format!("{}: {error}", self.path.display())
         })
@@ -120,8 +124,8 @@ impl Disk {
             for (kind, name) in &self.suspect {
                 let key = (kind.name(), name.namespace.as_str(), name.name.as_str());
                 match hub.lookup(*kind, name) {
-                    Some(object) => {
-                        objects.insert(key, object.value.to_string().as_bytes())?;
+                    Some(stored) => {
+                        objects.insert(key, written(&stored).as_bytes())?;
                     }
                     None => {
                         objects.remove(key)?;
@@ -129,19 +133,20 @@ impl Disk {
                 }
             }
             let mut revision = hub.revision();
-            for Change { object, deleted } in changes {
+            for change in changes {
+                let object = change.object();
                 let name = &object.name;
                 let key = (
                     object.kind.name(),
                     name.namespace.as_str(),
                     name.name.as_str(),
                 );
-                if *deleted {
+                if change.deleted {
                     objects.remove(key)?;
                 } else {
-                    objects.insert(key, object.value.to_string().as_bytes())?;
+                    objects.insert(key, written(&change.stored).as_bytes())?;
                 }
-                revision = revision.max(object.revision);
+                revision = revision.max(change.revision);
             }
             transaction.open_table(META)?.insert(REVISION, revision)?;
         }
@@ -304,20 +309,46 @@ fn read(database: &Database) -> Result<Tables, String> {
     for (kind, name, json) in rows {
         let wrong = |reason: String| format!("{kind} {name}: {reason}");
         let known = Kind::from_name(&kind).ok_or_else(|| wrong("unknown kind".into()))?;
-        let value: serde_json::Value =
+        let mut value: Value =
             serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
-        let revision = value["metadata"]["resourceVersion"]
+        let owners = owners_in(&mut value).map_err(wrong)?;
+        let version = value["metadata"]["resourceVersion"]
             .as_str()
-            .and_then(|text| text.parse().ok())
+            .map(Version::new)
+            .filter(|version| revision_of(version).is_some())
             .ok_or_else(|| wrong("metadata.resourceVersion is not a number".into()))?;
-        objects.push(Object {
-            kind: known,
-            name,
-            revision,
-            value,
+        objects.push(Stored {
+            object: Arc::new(Object {
+                kind: known,
+                name,
+                version,
+                value,
+            }),
+            owners,
         });
     }
     Ok(Tables::new(objects, revision))
+}
+
+/// The JSON of an object in the file: with `metadata.managedFields`, which nobody else sees.
+fn written(stored: &Stored) -> String {
+    if stored.owners.is_empty() {
+        return stored.object.value.to_string();
+    }
+    let mut value = stored.object.value.clone();
+    value["metadata"][OWNERS] = json!(stored.owners);
+    value.to_string()
+}
+
+/// Takes the owners out of an object of the file.
+fn owners_in(value: &mut Value) -> Result<Arc<Owners>, String> {
+    let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+    match metadata.and_then(|metadata| metadata.remove(OWNERS)) {
+        Some(owners) => serde_json::from_value(owners)
+            .map(Arc::new)
+            .map_err(|error| format!("metadata.{OWNERS}: {error}")),
+        None => Ok(Arc::default()),
+    }
 }
 
 /// Kind, name and JSON of one object.

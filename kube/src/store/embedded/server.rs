@@ -4,7 +4,7 @@ use super::disk::{Disk, make_private_dir};
 use super::wire::{self, Reply, Request};
 use crate::store::hub::{Batch, Follower, Hub};
 use crate::store::objects::Write;
-use crate::store::{Event, Kind, Object, StoreError};
+use crate::store::{Event, Object, StoreError};
 use futures_util::FutureExt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -231,13 +231,12 @@ impl Connection {
                 }
             };
             match request {
-                Request::Watch { kinds } => {
-                    let kinds: Vec<Kind> = kinds.into_iter().map(|kind| kind.0).collect();
-                    let follower = self.hub.follow(&kinds);
+                Request::Watch { scopes } => {
+                    let follower = self.hub.follow(&scopes);
                     return self.watch(follower).await;
                 }
-                Request::List { kind, namespace } => {
-                    let objects = self.hub.list(kind.0, namespace.as_deref());
+                Request::List { scope } => {
+                    let objects = self.hub.list(&scope);
                     self.answer_list(objects).await?;
                 }
                 other => {
@@ -259,29 +258,29 @@ impl Connection {
     async fn unary(&self, request: Request) -> Result<Object, StoreError> {
         let write = match request {
             Request::Get { kind, name } => {
-                return self.hub.get(kind.0, &name).map(Arc::unwrap_or_clone);
+                return self.hub.get(kind, &name).map(Arc::unwrap_or_clone);
             }
-            Request::Create { kind, value } => Write::Create {
-                kind: kind.0,
-                value,
-            },
-            Request::Update { kind, value } => Write::Update {
-                kind: kind.0,
-                value,
-            },
-            Request::PatchStatus { kind, name, status } => Write::PatchStatus {
-                kind: kind.0,
+            Request::Create { kind, value } => Write::Create { kind, value },
+            Request::Update { kind, value } => Write::Update { kind, value },
+            Request::ApplyStatus {
+                kind,
                 name,
+                manager,
+                status,
+            } => Write::ApplyStatus {
+                kind,
+                name,
+                manager,
                 status,
             },
             Request::Delete {
                 kind,
                 name,
-                revision,
+                version,
             } => Write::Delete {
-                kind: kind.0,
+                kind,
                 name,
-                revision,
+                version,
             },
             Request::List { .. } | Request::Watch { .. } => return Err(stopping()),
         };

@@ -3,9 +3,11 @@
 use super::disk::Disk;
 use super::server::serve_disk;
 use super::*;
-use crate::store::conformance::{self, DEADLINE, in_shop, next, node, pod, until_synced};
+use crate::store::conformance::{
+    self, DEADLINE, in_shop, next, node, pod, until_said, until_synced,
+};
 use crate::store::hub::Hub;
-use crate::store::{Event, Kind, Store, StoreError};
+use crate::store::{Event, Kind, Scope, Store, StoreError};
 use redb::{Builder, StorageBackend};
 use serde_json::json;
 use std::fs::{self, File};
@@ -41,7 +43,7 @@ impl Running {
 /// A client that waits until its store answers.
 async fn client(dir: &Path) -> Client {
     let client = Client::new(dir.join("sock"));
-    wait(async || client.list(Kind::Namespace, None).await.is_ok()).await;
+    wait(async || client.list(&Scope::all(Kind::Namespace)).await.is_ok()).await;
     client
 }
 
@@ -81,8 +83,8 @@ async fn a_lost_store_is_said_and_found_again() {
     let client = client(dir.path()).await;
     let first = client.create(Kind::Pod, pod("a", "1")).await.unwrap();
     let second = client.create(Kind::Pod, pod("b", "1")).await.unwrap();
-    let mut watch = client.watch(&[Kind::Pod]);
-    until_synced(&mut watch, second.revision).await;
+    let mut watch = client.watch(&[Scope::all(Kind::Pod)]);
+    until_synced(&mut watch).await;
     running.stop().await;
 
     let lost = client.get(Kind::Pod, &in_shop("a")).await.unwrap_err();
@@ -97,10 +99,10 @@ async fn a_lost_store_is_said_and_found_again() {
     let running = Running::start(dir.path());
     wait(async || client.delete(Kind::Pod, &in_shop("a"), None).await.is_ok()).await;
     let third = client.create(Kind::Pod, pod("c", "1")).await.unwrap();
-    assert!(third.revision > second.revision + 1);
 
     assert_eq!(next(&mut watch).await, Event::Restarted);
-    let events = until_synced(&mut watch, third.revision).await;
+    let mut events = until_said(&mut watch, &third).await;
+    events.extend(until_synced(&mut watch).await);
     assert!(events.contains(&Event::Applied(second)), "{events:?}");
     assert!(events.contains(&Event::Applied(third)), "{events:?}");
     // Either the list no longer has the first one, or its deletion followed.
@@ -162,7 +164,7 @@ async fn nonsense_on_the_socket_is_answered_and_harms_nobody() {
             answer.contains("cannot be read") || line.len() > 1_000,
             "{answer}"
         );
-        client.list(Kind::Pod, None).await.unwrap();
+        client.list(&Scope::all(Kind::Pod)).await.unwrap();
     }
     running.stop().await;
 }
@@ -224,8 +226,8 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_recovers() {
     });
     let store = client(dir.path()).await;
     let kept = store.create(Kind::Pod, pod("kept", "1")).await.unwrap();
-    let mut watch = store.watch(&[Kind::Pod]);
-    until_synced(&mut watch, kept.revision).await;
+    let mut watch = store.watch(&[Scope::all(Kind::Pod)]);
+    until_synced(&mut watch).await;
 
     full.store(true, Ordering::SeqCst);
     for _ in 0..3 {
@@ -240,13 +242,13 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_recovers() {
     }
     // Reading goes on, and shows what was acknowledged.
     assert_eq!(
-        store.list(Kind::Pod, None).await.unwrap(),
+        store.list(&Scope::all(Kind::Pod)).await.unwrap(),
         std::slice::from_ref(&kept)
     );
 
     full.store(false, Ordering::SeqCst);
     let after = store.create(Kind::Pod, pod("after", "1")).await.unwrap();
-    let events = until_synced(&mut watch, after.revision).await;
+    let events = until_said(&mut watch, &after).await;
     assert_eq!(
         events,
         [Event::Applied(after.clone())],
@@ -257,7 +259,10 @@ async fn a_full_disk_refuses_writes_loses_nothing_and_recovers() {
 
     let running = Running::start(dir.path());
     let store = client(dir.path()).await;
-    assert_eq!(store.list(Kind::Pod, None).await.unwrap(), [after, kept]);
+    assert_eq!(
+        store.list(&Scope::all(Kind::Pod)).await.unwrap(),
+        [after, kept]
+    );
     running.stop().await;
 }
 
@@ -309,7 +314,7 @@ async fn a_damaged_file_is_refused_and_left_as_it_is() {
     fs::write(&path, &good).unwrap();
     let running = Running::start(dir.path());
     let store = client(dir.path()).await;
-    assert_eq!(store.list(Kind::Pod, None).await.unwrap().len(), 40);
+    assert_eq!(store.list(&Scope::all(Kind::Pod)).await.unwrap().len(), 40);
     running.stop().await;
 }
 
@@ -325,7 +330,7 @@ async fn a_flipped_byte_anywhere_is_found_or_harmless() {
             .await
             .unwrap();
     }
-    let wanted = store.list(Kind::Pod, None).await.unwrap();
+    let wanted = store.list(&Scope::all(Kind::Pod)).await.unwrap();
     running.stop().await;
     let path = dir.path().join(FILE_NAME);
     let good = fs::read(&path).unwrap();
@@ -347,7 +352,7 @@ async fn a_flipped_byte_anywhere_is_found_or_harmless() {
             Err(error) => panic!("byte {at}: {error}"),
             Ok((disk, tables)) => {
                 drop(disk);
-                let kept = Hub::new(tables).list(Kind::Pod, None);
+                let kept = Hub::new(tables).list(&Scope::all(Kind::Pod));
                 assert!(kept.iter().map(|object| &**object).eq(&wanted), "byte {at}");
             }
         }
@@ -434,13 +439,19 @@ async fn a_full_file_system_refuses_writes_loses_nothing_and_recovers() {
     };
     assert!(matches!(refused, StoreError::NotSaved { .. }), "{refused}");
     assert!(refused.to_string().contains("No space left"), "{refused}");
-    assert_eq!(store.list(Kind::Pod, None).await.unwrap(), acknowledged);
+    assert_eq!(
+        store.list(&Scope::all(Kind::Pod)).await.unwrap(),
+        acknowledged
+    );
     // Room again: the child's file system is seen through its root.
     let ballast = format!("/proc/{}/root{}/ballast", child.0.id(), mount.display());
     fs::remove_file(ballast).unwrap();
     let name = format!("p{:03}", acknowledged.len());
     acknowledged.push(store.create(Kind::Pod, pod(&name, "small")).await.unwrap());
-    assert_eq!(store.list(Kind::Pod, None).await.unwrap(), acknowledged);
+    assert_eq!(
+        store.list(&Scope::all(Kind::Pod)).await.unwrap(),
+        acknowledged
+    );
     // What is in the file is what was acknowledged, too.
     let copy = TempDir::new().unwrap();
     let file = format!(
@@ -454,7 +465,7 @@ async fn a_full_file_system_refuses_writes_loses_nothing_and_recovers() {
     drop(disk);
     let hub = Arc::new(Hub::new(tables));
     let kept: Vec<_> = hub
-        .list(Kind::Pod, None)
+        .list(&Scope::all(Kind::Pod))
         .iter()
         .map(|object| (**object).clone())
         .collect();
@@ -472,7 +483,7 @@ async fn killed_between_writes_nothing_acknowledged_is_lost() {
         let child = Child::start(command, dir.path(), &dir.path().join("sock"));
         let store = client(dir.path()).await;
         let present: std::collections::BTreeSet<_> = store
-            .list(Kind::Node, None)
+            .list(&Scope::all(Kind::Node))
             .await
             .unwrap()
             .into_iter()
@@ -508,7 +519,7 @@ async fn killed_between_writes_nothing_acknowledged_is_lost() {
         let enough = 40 * (round + 1);
         wait(async || {
             store
-                .list(Kind::Node, None)
+                .list(&Scope::all(Kind::Node))
                 .await
                 .is_ok_and(|nodes| nodes.len() >= enough)
         })
@@ -530,7 +541,7 @@ async fn data_survives_a_restart_with_its_revisions() {
     let created = store.create(Kind::Pod, pod("a", "1")).await.unwrap();
     let status = json!({"phase": "Running"});
     let patched = store
-        .patch_status(Kind::Pod, &created.name, status)
+        .apply_status(Kind::Pod, &created.name, "a", status.clone())
         .await
         .unwrap();
     store.create(Kind::Node, node("gone")).await.unwrap();
@@ -541,11 +552,19 @@ async fn data_survives_a_restart_with_its_revisions() {
     let running = Running::start(dir.path());
     let store = client(dir.path()).await;
     assert_eq!(store.get(Kind::Pod, &created.name).await.unwrap(), patched);
+    // Who owns what survives, too: the other manager's silence changes nothing, the first one's does.
+    let name = &created.name;
+    let other = store.apply_status(Kind::Pod, name, "b", json!({})).await;
+    assert_eq!(other.unwrap().value["status"], status);
+    let own = store.apply_status(Kind::Pod, name, "a", json!({})).await;
+    let own = own.unwrap();
+    assert_eq!(own.value["status"], json!({}));
     let next = store.create(Kind::Node, node("next")).await.unwrap();
-    assert_eq!(
-        next.revision,
-        patched.revision + 3,
+    let position = |version| store.position(version).unwrap();
+    assert!(
+        position(&own.version) >= position(&patched.version) + 3,
         "a deletion's revision is not used again"
     );
+    assert_eq!(position(&next.version), position(&own.version) + 1);
     running.stop().await;
 }

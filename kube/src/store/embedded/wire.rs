@@ -1,6 +1,6 @@
 //! What client and server say to each other: one JSON value per line, each line bounded.
 
-use crate::store::{Event, Kind, Object, StoreError};
+use crate::store::{Event, Kind, Object, Scope, StoreError, Version};
 use heddle_model::NamespacedName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,57 +10,38 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 /// Bytes of one line at most, its end included.
 pub(super) const MAX_LINE_BYTES: usize = 8 << 20;
 
-/// A kind by its name.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct KindName(pub(super) Kind);
-
-impl Serialize for KindName {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.name().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for KindName {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Kind::from_name(&name)
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom(format!("this store keeps no {name}")))
-    }
-}
-
 /// What a client asks. After [`Request::Watch`] the connection only carries replies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Request {
     List {
-        kind: KindName,
-        namespace: Option<String>,
+        scope: Scope,
     },
     Get {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
     },
     Create {
-        kind: KindName,
+        kind: Kind,
         value: Value,
     },
     Update {
-        kind: KindName,
+        kind: Kind,
         value: Value,
     },
-    PatchStatus {
-        kind: KindName,
+    ApplyStatus {
+        kind: Kind,
         name: NamespacedName,
+        manager: String,
         status: Value,
     },
     Delete {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
-        revision: Option<u64>,
+        version: Option<Version>,
     },
     Watch {
-        kinds: Vec<KindName>,
+        scopes: Vec<Scope>,
     },
 }
 
@@ -77,19 +58,17 @@ pub(super) enum Reply {
     Restarted,
 }
 
-/// An object; its name is the one in its metadata.
+/// An object; its name and version are those in its metadata.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct WireObject {
-    kind: KindName,
-    revision: u64,
+    kind: Kind,
     value: Value,
 }
 
 impl From<Object> for WireObject {
     fn from(object: Object) -> Self {
         Self {
-            kind: KindName(object.kind),
-            revision: object.revision,
+            kind: object.kind,
             value: object.value,
         }
     }
@@ -100,8 +79,8 @@ impl From<WireObject> for Object {
         let text = |field: &str| wire.value["metadata"][field].as_str().unwrap_or_default();
         Self {
             name: NamespacedName::new(text("namespace"), text("name")),
-            kind: wire.kind.0,
-            revision: wire.revision,
+            version: Version::new(text("resourceVersion")),
+            kind: wire.kind,
             value: wire.value,
         }
     }
@@ -136,21 +115,19 @@ impl From<Event> for Reply {
 #[serde(rename_all = "camelCase")]
 pub(super) enum WireError {
     NotFound {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
     },
     AlreadyExists {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
     },
     Conflict {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
-        have: u64,
-        stored: u64,
     },
     Invalid {
-        kind: KindName,
+        kind: Kind,
         name: NamespacedName,
         field: String,
         reason: String,
@@ -172,32 +149,16 @@ pub(super) enum WireError {
 impl From<StoreError> for WireError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::NotFound { kind, name } => Self::NotFound {
-                kind: KindName(kind),
-                name,
-            },
-            StoreError::AlreadyExists { kind, name } => Self::AlreadyExists {
-                kind: KindName(kind),
-                name,
-            },
-            StoreError::Conflict {
-                kind,
-                name,
-                have,
-                stored,
-            } => Self::Conflict {
-                kind: KindName(kind),
-                name,
-                have,
-                stored,
-            },
+            StoreError::NotFound { kind, name } => Self::NotFound { kind, name },
+            StoreError::AlreadyExists { kind, name } => Self::AlreadyExists { kind, name },
+            StoreError::Conflict { kind, name } => Self::Conflict { kind, name },
             StoreError::Invalid {
                 kind,
                 name,
                 field,
                 reason,
             } => Self::Invalid {
-                kind: KindName(kind),
+                kind,
                 name,
                 field,
                 reason,
@@ -212,26 +173,16 @@ impl From<StoreError> for WireError {
 impl From<WireError> for StoreError {
     fn from(error: WireError) -> Self {
         match error {
-            WireError::NotFound { kind, name } => Self::NotFound { kind: kind.0, name },
-            WireError::AlreadyExists { kind, name } => Self::AlreadyExists { kind: kind.0, name },
-            WireError::Conflict {
-                kind,
-                name,
-                have,
-                stored,
-            } => Self::Conflict {
-                kind: kind.0,
-                name,
-                have,
-                stored,
-            },
+            WireError::NotFound { kind, name } => Self::NotFound { kind, name },
+            WireError::AlreadyExists { kind, name } => Self::AlreadyExists { kind, name },
+            WireError::Conflict { kind, name } => Self::Conflict { kind, name },
             WireError::Invalid {
                 kind,
                 name,
                 field,
                 reason,
             } => Self::Invalid {
-                kind: kind.0,
+                kind,
                 name,
                 field,
                 reason,

@@ -75,7 +75,7 @@ pub(super) async fn status(
                         }))
                         .chain(ledger.beyond_budget())
                         .collect::<Vec<_>>(),
-                    ledger.is_starting_over(),
+                    ledger.heard.is_starting_over(),
                     ledger.not_in_force(),
                 )
             })

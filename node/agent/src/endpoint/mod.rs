@@ -12,7 +12,9 @@ mod tests;
 
 pub(crate) use add::Step;
 pub(crate) use orphans::Orphan;
-pub(crate) use restore::as_compiled;
+pub(crate) use publish::Publisher;
+pub(crate) use remove::Removals;
+pub(crate) use restore::{Restoration, as_compiled};
 
 use crate::agent::Agent;
 use crate::ledger::Ledger;
@@ -197,11 +199,7 @@ impl Agent {
         work: impl FnOnce(&mut Ledger) -> T + Send + 'static,
     ) -> T {
         let ledger = std::sync::Arc::clone(&self.ledger);
-        blocking(move || {
-            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut ledger)
-        })
-        .await
+        blocking(move || work(&mut ledger.lock())).await
     }
 }
 

@@ -1,15 +1,32 @@
 //! An endpoint in the store: how other nodes learn a pod's address and identity.
 
 use super::record::Record;
-use crate::agent::{Agent, store_failure, within};
+use crate::agent::{Agent, MANAGER, store_failure, within};
+use crate::controller::{Controller, Next, RETRY_INTERVAL, STORE_TIMEOUT};
+use async_trait::async_trait;
 use heddle_cni::protocol::ApiError;
 use heddle_kube::store::{Kind, StoreError};
 use heddle_model::LabelSet;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Patience with the store where nobody waits for the answer.
-const BACKGROUND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the store is waited for when an endpoint is removed.
+const WITHDRAW_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Tells other nodes of endpoints whose identity changed.
+pub(crate) struct Publisher;
+
+#[async_trait]
+impl Controller for Publisher {
+    async fn work(&mut self, agent: &Arc<Agent>) -> Next {
+        if !agent.is_ready() || agent.republish(Instant::now() + STORE_TIMEOUT).await {
+            Next::Change
+        } else {
+            Next::After(RETRY_INTERVAL)
+        }
+    }
+}
 
 impl Agent {
     /// Writes the pod's CiliumEndpoint.
@@ -55,7 +72,7 @@ impl Agent {
                 Err(StoreError::AlreadyExists { .. }) => {
                     // The pod's former sandbox, or this one before its labels changed.
                     self.store
-                        .patch_status(Kind::CiliumEndpoint, &record.pod, status)
+                        .apply_status(Kind::CiliumEndpoint, &record.pod, MANAGER, status)
                         .await
                 }
                 other => other,
@@ -67,28 +84,49 @@ impl Agent {
             .map_err(|error| store_failure(&error, &format!("pod {}", record.pod)))
     }
 
-    /// Writes it again after its identity changed.
-    pub(crate) async fn publish_again(&self, id: u16) -> Result<(), ApiError> {
-        let record = self
-            .on_ledger(move |ledger| {
-                let endpoint = ledger.endpoints.get(&id)?;
-                let mut record = endpoint.record.clone();
-                record.identity = endpoint.identity.0;
-                Some(record)
+    /// Writes endpoints to the store whose identity changed. False when some could not be written; they stay due.
+    async fn republish(&self, deadline: Instant) -> bool {
+        let due = self
+            .on_ledger(|ledger| {
+                let due = ledger.unsettled.republish.begin(usize::MAX).into_iter();
+                let records = due.map(|id| {
+                    let endpoint = ledger.endpoints.get(&id)?;
+                    let mut record = endpoint.record.clone();
+                    record.identity = endpoint.identity.0;
+                    Some(record)
+                });
+                records.flatten().collect::<Vec<_>>()
             })
             .await;
-        match record {
-            Some(record) => {
-                self.publish(&record, Instant::now() + BACKGROUND_PATIENCE)
-                    .await
+        let mut done = true;
+        for record in due {
+            let id = record.endpoint;
+            let outcome = self.publish(&record, deadline).await;
+            if let Err(error) = &outcome {
+                done = false;
+                tracing::warn!(endpoint = id, code = %error.code, "other nodes do not know its identity yet: {}", error.message);
             }
-            None => Ok(()),
+            let is_gone = self
+                .on_ledger(move |ledger| {
+                    match outcome {
+                        Ok(()) => ledger.unsettled.republish.done(id),
+                        Err(_) => ledger.unsettled.republish.failed(id),
+                    }
+                    ledger.tell();
+                    !ledger.endpoints.contains_key(&id)
+                })
+                .await;
+            // It was removed meanwhile, and may have been taken out of the store before it was written.
+            if is_gone && let Err(error) = self.withdraw(&record).await {
+                tracing::warn!(endpoint = id, code = %error.code, "removed, but still in the store: {}", error.message);
+            }
         }
+        done
     }
 
     /// Removes it, unless it is about another sandbox by now.
     pub(super) async fn withdraw(&self, record: &Record) -> Result<(), ApiError> {
-        let deadline = Instant::now() + BACKGROUND_PATIENCE;
+        let deadline = Instant::now() + WITHDRAW_TIMEOUT;
         let object = format!("pod {}", record.pod);
         let found = within(deadline, self.store.get(Kind::CiliumEndpoint, &record.pod)).await;
         let present = match found {
@@ -105,7 +143,7 @@ impl Agent {
         let deleted = within(
             deadline,
             self.store
-                .delete(Kind::CiliumEndpoint, &record.pod, Some(present.revision)),
+                .delete(Kind::CiliumEndpoint, &record.pod, Some(&present.version)),
         )
         .await;
         match deleted {

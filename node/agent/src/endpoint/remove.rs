@@ -3,10 +3,28 @@
 use super::record::{AttachmentKey, Phase, Record};
 use super::{blocking, kernel_failure};
 use crate::agent::Agent;
+use crate::controller::{Controller, Next, RETRY_INTERVAL};
+use async_trait::async_trait;
 use heddle_cni::pending;
 use heddle_cni::protocol::{ApiError, DelParams, GcParams};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Carries out what was queued, and tries again what could not be removed.
+pub(crate) struct Removals;
+
+#[async_trait]
+impl Controller for Removals {
+    async fn work(&mut self, agent: &Arc<Agent>) -> Next {
+        if !agent.is_ready() {
+            return Next::Change;
+        }
+        agent.delete_pending().await;
+        agent.finish_removals().await;
+        agent.retry_orphans().await;
+        Next::After(RETRY_INTERVAL)
+    }
+}
 
 impl Agent {
     /// Detaches a container's interface. What is not there is gone already; what cannot be removed now
@@ -76,7 +94,7 @@ impl Agent {
     }
 
     /// Carries out the deletions that the plugin queued while nobody listened.
-    pub(crate) async fn delete_pending(self: &Arc<Self>) {
+    async fn delete_pending(self: &Arc<Self>) {
         let queue = pending::directory(&self.config.state_dir.join("agent.sock"));
         let listed = blocking(move || pending::list(&queue)).await;
         let entries = match listed {
@@ -122,7 +140,7 @@ impl Agent {
     }
 
     /// Tries every unfinished removal again.
-    pub(crate) async fn finish_removals(self: &Arc<Self>) {
+    pub(super) async fn finish_removals(self: &Arc<Self>) {
         let unfinished: Vec<Record> =
             self.removals(|removals| removals.values().cloned().collect());
         for record in unfinished {

@@ -4,19 +4,66 @@ use super::orphans::{Orphan, addresses};
 use super::record::{AttachmentKey, DamagedRecord, LinkRecord, Phase, Record};
 use super::{blocking, kernel_failure, owner};
 use crate::agent::{Agent, Readiness, lock, within};
-use crate::ledger::LocalEndpoint;
+use crate::controller::{Controller, Next, RETRY_INTERVAL};
+use crate::ledger::{Ledger, LocalEndpoint};
+use async_trait::async_trait;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{RealisedEndpoint, RealisedPolicy};
 use heddle_ipam::{Lease, Owner};
-use heddle_kube::store::Kind;
+use heddle_kube::store::{Kind, Scope};
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::{CompiledPolicy, Direction, EntryVerdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Patience with the store while nobody is served yet.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the store is waited for in all while nobody is served yet.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Takes over what a former run left, once the store has said what that takes.
+pub(crate) struct Restoration;
+
+#[async_trait]
+impl Controller for Restoration {
+    async fn work(&mut self, agent: &Arc<Agent>) -> Next {
+        if agent.is_ready() {
+            return Next::Change;
+        }
+        let missing = agent.on_ledger(|ledger| what_is_missing(ledger)).await;
+        if let Some(missing) = missing {
+            let mut readiness = lock(&agent.readiness);
+            let waiting = Readiness::Starting(missing.to_owned());
+            if *readiness != waiting {
+                tracing::info!(node = %agent.config.node_name, "{missing}");
+                *readiness = waiting;
+            }
+            return Next::Change;
+        }
+        if let Err(error) = agent.take_over().await {
+            tracing::error!(code = %error.code, "not ready: {}", error.message);
+            *lock(&agent.readiness) = Readiness::Starting(error.message);
+            return Next::After(RETRY_INTERVAL);
+        }
+        Next::Change
+    }
+}
+
+/// What has to be heard before a former run's state can be taken over.
+fn what_is_missing(ledger: &Ledger) -> Option<&'static str> {
+    if !ledger.heard.is_complete() {
+        return Some("waiting for the store's first complete answer");
+    }
+    match ledger.own_node() {
+        None => Some("waiting for its Node object in the store"),
+        Some(node) if node.pod_cidrs.is_empty() => {
+            Some("waiting for the operator to write spec.podCIDRs of its Node")
+        }
+        Some(node) if node.internal().is_empty() => {
+            Some("waiting for an InternalIP in status.addresses of its Node")
+        }
+        Some(_) => None,
+    }
+}
 
 impl Agent {
     /// Takes over the former run's state and becomes ready. Called when the store has been heard in full
@@ -24,7 +71,7 @@ impl Agent {
     ///
     /// Nothing that runs is cut: policies and ipcache rows are compared with the kernel's and only
     /// differences are written, additions before removals.
-    pub(crate) async fn take_over(self: &Arc<Self>) -> Result<(), ApiError> {
+    async fn take_over(self: &Arc<Self>) -> Result<(), ApiError> {
         let started = Instant::now();
         let records = self.records.clone();
         let (mut records, damaged) = blocking(move || records.load()).await.map_err(|error| {
@@ -146,8 +193,15 @@ impl Agent {
         self.tell_of_orphans();
         *lock(&self.readiness) = Readiness::Ready;
         self.metrics.set_ready(true);
-        self.delete_pending().await;
-        self.update_metrics().await;
+        let blocks = self
+            .on_ledger(|ledger| {
+                ledger.ready = true;
+                ledger.tell();
+                ledger.own_node().map(|node| node.pod_cidrs.clone())
+            })
+            .await;
+        // They may have changed meanwhile.
+        self.addresses.set_blocks(&blocks.unwrap_or_default());
         tracing::info!(
             node = %self.config.node_name, endpoints = total,
             milliseconds = started.elapsed().as_millis() as u64, "ready"
@@ -162,11 +216,12 @@ impl Agent {
         attached: Vec<Record>,
         kernel: &BTreeMap<u16, RealisedEndpoint>,
     ) -> Result<Vec<Record>, ApiError> {
+        let deadline = Instant::now() + RESTORE_TIMEOUT;
         let mut endpoints = Vec::new();
         let mut unattached = Vec::new();
         for record in attached {
             let id = record.endpoint;
-            let (identity, labels) = self.identity_of_record(&record).await;
+            let (identity, labels) = self.identity_of_record(&record, deadline).await;
             let mut endpoint = LocalEndpoint::new(record.clone(), identity, labels);
             match kernel.get(&id) {
                 Some(realised) => {
@@ -199,13 +254,13 @@ impl Agent {
                     let known = !endpoint.labels.is_empty();
                     let identity = endpoint.identity;
                     // Its labels may have changed meanwhile.
-                    ledger.relabel.insert(endpoint.record.endpoint);
+                    ledger.unsettled.relabel.insert(endpoint.record.endpoint);
                     ledger.add_endpoint(endpoint);
                     if !known {
                         ledger.disown_identity(identity);
                     }
                 }
-                ledger.republish.extend(changed);
+                ledger.unsettled.republish.extend(changed);
                 ledger.restored = true;
                 ledger.reconcile()
             })
@@ -217,7 +272,11 @@ impl Agent {
     }
 
     /// The identity of a pod's labels as they are now; what it had when the store does not say.
-    async fn identity_of_record(&self, record: &Record) -> (Identity, Arc<LabelSet>) {
+    async fn identity_of_record(
+        &self,
+        record: &Record,
+        deadline: Instant,
+    ) -> (Identity, Arc<LabelSet>) {
         let identity = Identity(record.identity);
         let name = record.pod.clone();
         let (pod, namespace, before) = self
@@ -241,10 +300,7 @@ impl Agent {
             if before.as_ref() == Some(&labels) {
                 return (identity, Arc::new(labels));
             }
-            match self
-                .allocate_identity(&labels, Instant::now() + PATIENCE)
-                .await
-            {
+            match self.allocate_identity(&labels, deadline).await {
                 Ok(identity) => return (identity, Arc::new(labels)),
                 Err(error) => {
                     tracing::warn!(pod = %record.pod, "its identity could not be looked up: {}", error.message);
@@ -256,9 +312,7 @@ impl Agent {
         let recorded = recorded.filter(|labels| !labels.is_empty());
         if let (Some(labels), Some(before)) = (&recorded, &before)
             && labels != before
-            && let Ok(own) = self
-                .allocate_identity(labels, Instant::now() + PATIENCE)
-                .await
+            && let Ok(own) = self.allocate_identity(labels, deadline).await
         {
             return (own, Arc::new(labels.clone()));
         }
@@ -313,8 +367,8 @@ impl Agent {
             return Ok(Vec::new());
         }
         let published = within(
-            Instant::now() + PATIENCE,
-            self.store.list(Kind::CiliumEndpoint, None),
+            Instant::now() + RESTORE_TIMEOUT,
+            self.store.list(&Scope::all(Kind::CiliumEndpoint)),
         )
         .await
         .map_err(|error| crate::agent::store_failure(&error, "CiliumEndpoints"))?;

@@ -1,15 +1,21 @@
-//! The flow hub: one thread reads the kernel's events; any number of observers read what it remembers.
+//! The flow hub: one thread reads the kernel's events, and another one explains denials; any number of observers read
+//! what they remember.
+//!
+//! The flows of one connection are shown in the order of its events, unless more denials wait for their explanation
+//! than [`EXPLAINED_AT_ONCE`]: those beyond go on at once and without one. Flows of different connections may be shown in
+//! another order than that of their events; each has its time.
 
+use super::explain::{Connection, Explainer, Offer, Pending, Queue};
 use super::ring::Ring;
 use crate::metrics::Metrics;
 use heddle_abi::Event;
 use heddle_datapath::Datapath;
 use heddle_flow::{
-    Context, FilterError, Line, LossSource, LostEvents, Matcher, ObserveRequest, Resolver,
-    Response, Timestamp, decode,
+    Context, FilterError, Flow, Line, LossSource, LostEvents, Matcher, ObserveRequest, Resolver,
+    Response, Timestamp, decode, denial,
 };
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,6 +31,8 @@ const SAMPLING_MEMORY: Duration = Duration::from_secs(60);
 const BATCH: usize = 256;
 /// Pause after the kernel's events could not be read.
 const RETRY: Duration = Duration::from_secs(1);
+/// Flows that wait for their explanation at most, or for another one's of the same connection.
+const EXPLAINED_AT_ONCE: usize = 1024;
 /// Observers at once; each costs a walk over new flows.
 const MAX_OBSERVERS: usize = 64;
 
@@ -108,6 +116,7 @@ struct Shared {
     progress: watch::Sender<Progress>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    explained: Queue,
     stop: AtomicBool,
     stopping: Condvar,
 }
@@ -129,14 +138,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Reads the kernel's events, remembers the last flows and serves observers. Stops when dropped.
 pub struct FlowHub {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl FlowHub {
-    /// Starts the thread that reads events.
+    /// Starts the threads that read and explain events.
     pub fn start(
         datapath: Arc<dyn Datapath>,
         resolver: Arc<dyn Resolver>,
+        explainer: Arc<dyn Explainer>,
         metrics: Arc<Metrics>,
         options: HubOptions,
     ) -> std::io::Result<Self> {
@@ -147,6 +157,7 @@ impl FlowHub {
             progress: watch::Sender::new(Progress::default()),
             metrics,
             state: Mutex::default(),
+            explained: Queue::new(EXPLAINED_AT_ONCE),
             stop: AtomicBool::new(false),
             stopping: Condvar::new(),
         });
@@ -160,13 +171,19 @@ impl FlowHub {
             count: 0,
             losses: Vec::new(),
         };
-        let thread = std::thread::Builder::new()
-            .name("flows".to_owned())
-            .spawn(move || reader.run())?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+        let hub = Self {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+        };
+        hub.spawn("flows-explained", move || explain(&shared, &*explainer))?;
+        hub.spawn("flows", move || reader.run())?;
+        Ok(hub)
+    }
+
+    fn spawn(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        lock(&self.threads).push(thread.spawn(work)?);
+        Ok(())
     }
 
     /// Begins to observe.
@@ -209,14 +226,15 @@ impl FlowHub {
         }
     }
 
-    /// Stops the thread and ends every observation. Takes at most the poll time.
+    /// Stops the threads and ends every observation. Takes at most the poll time, and what one explanation takes.
     pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.stopping.notify_all();
-        if let Some(thread) = lock(&self.thread).take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that reads flows has panicked");
+        self.shared.explained.stop();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("a thread that reads flows has panicked");
+            }
         }
         self.shared
             .progress
@@ -316,6 +334,9 @@ impl Reader {
                 loss.told = Some(Instant::now());
             }
         }
+        // Behind what waits for its explanation goes what follows on the same connection.
+        let mut waiting = Vec::new();
+        let mut connections = HashSet::new();
         for event in events {
             self.count += 1;
             let context = Context {
@@ -325,30 +346,77 @@ impl Reader {
             };
             let flow = decode(event, &context, self.resolver.as_ref());
             self.shared.metrics.flow(&flow);
-            records.push(Arc::new(Response {
-                node_name: self.shared.node.clone(),
-                time: flow.time,
-                line: Line::Flow(Box::new(flow)),
-            }));
+            let (connection, denied) = (Connection::of(event), denial(event));
+            let waits = denied.is_some()
+                || connections.contains(&connection)
+                || self.shared.explained.has(&connection);
+            if waits {
+                connections.insert(connection);
+                waiting.push(Pending {
+                    connection,
+                    denied,
+                    flow,
+                });
+            } else {
+                records.push(self.shared.record(flow));
+            }
         }
+        self.shared.publish(records);
+        for pending in waiting {
+            let is_denied = pending.denied.is_some();
+            let flow = match self.shared.explained.offer(pending) {
+                Offer::Queued => continue,
+                Offer::Passed(flow) => flow,
+                Offer::Full(flow) => {
+                    if is_denied {
+                        self.shared.metrics.unexplained();
+                    }
+                    flow
+                }
+            };
+            self.shared.publish(vec![self.shared.record(flow)]);
+        }
+    }
+}
+
+/// Explains what waits for it, until the hub stops.
+fn explain(shared: &Shared, explainer: &dyn Explainer) {
+    while let Some(pending) = shared.explained.next() {
+        let connection = pending.connection;
+        let flow = pending.explained(explainer);
+        shared.publish(vec![shared.record(flow)]);
+        shared.explained.done(&connection);
+    }
+}
+
+impl Shared {
+    fn record(&self, flow: Flow) -> Arc<Response> {
+        Arc::new(Response {
+            node_name: self.node.clone(),
+            time: flow.time,
+            line: Line::Flow(Box::new(flow)),
+        })
+    }
+
+    /// Makes records visible, in their order.
+    fn publish(&self, records: Vec<Arc<Response>>) {
         if records.is_empty() {
             return;
         }
-        lock(&self.shared.state).seen += events.len() as u64;
+        let flows = records.iter().filter(|record| record.flow().is_some());
+        let flows = flows.count() as u64;
         let written = {
-            let mut ring = lock(&self.shared.ring);
+            let mut ring = lock(&self.ring);
             for record in records {
                 ring.push(record);
             }
             ring.next()
         };
-        self.shared
-            .progress
-            .send_modify(|progress| progress.written = written);
+        lock(&self.state).seen += flows;
+        self.progress
+            .send_modify(|progress| progress.written = progress.written.max(written));
     }
-}
 
-impl Shared {
     fn lost(&self, source: LossSource, number: u64, time: Timestamp) -> Arc<Response> {
         Arc::new(Response {
             line: Line::LostEvents(LostEvents {

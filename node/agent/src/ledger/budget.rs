@@ -46,7 +46,7 @@ impl Ledger {
                 "{kind} {} lists more addresses than fit beside those of other cluster-wide objects (maxPolicyCidrs): what it listed before still counts",
                 name.name
             ),
-            _ => format!("{kind} {name}: {}", super::policies::TOO_MANY_CIDRS),
+            _ => format!("{kind} {name}: {}", heddle_kube::policy::TOO_MANY_CIDRS),
         });
         said.collect()
     }

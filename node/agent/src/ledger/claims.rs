@@ -16,7 +16,7 @@ impl Ledger {
         // While one of two has it here the other does not get it, whatever the store says by now.
         self.local_labels(identity)
             .is_some_and(|held| is_other(&held))
-            || match self.contested.get(&identity) {
+            || match self.unsettled.contested(identity) {
                 Some(others) => is_other(others),
                 None => self.engine.labels(identity).is_some_and(is_other),
             }
@@ -39,8 +39,8 @@ impl Ledger {
             self.contest(identity, labels);
             return;
         }
-        self.reassert.remove(&identity);
-        if self.contested.remove(&identity).is_some() {
+        self.unsettled.reassert.remove(identity);
+        if self.unsettled.end_contest(identity).is_some() {
             self.refresh_bearers(identity);
         }
         self.accept_identity(identity, labels);
@@ -56,24 +56,24 @@ impl Ledger {
     }
 
     fn contest(&mut self, identity: Identity, labels: LabelSet) {
-        self.reassert.remove(&identity);
+        self.unsettled.reassert.remove(identity);
         let bearers = self.endpoints.iter();
         let bearers = bearers.filter(|(_, it)| it.identity == identity);
-        self.relabel.extend(bearers.map(|(id, _)| *id));
-        if self.contested.get(&identity) == Some(&labels) {
+        self.unsettled.relabel.extend(bearers.map(|(id, _)| *id));
+        if self.unsettled.contested(identity) == Some(&labels) {
             return;
         }
         tracing::error!(
             %identity, labels = %labels,
             "refused: the number is in use here with other labels; its endpoints keep these and get another number"
         );
-        self.contested.insert(identity, labels);
+        self.unsettled.contest(identity, labels);
         self.refresh_bearers(identity);
     }
 
     /// A number went to others, whose labels the watch has not said or nobody can read: its endpoints get another.
     pub(crate) fn give_up_identity(&mut self, identity: Identity) {
-        if !self.contested.contains_key(&identity) && self.local_labels(identity).is_some() {
+        if self.unsettled.contested(identity).is_none() && self.local_labels(identity).is_some() {
             self.contest(identity, LabelSet::new());
         }
     }
@@ -83,13 +83,13 @@ impl Ledger {
         if identity.scope() != IdentityScope::Cluster {
             return;
         }
-        let contested = self.contested.remove(&identity).is_some();
+        let contested = self.unsettled.end_contest(identity).is_some();
         if contested {
             self.refresh_bearers(identity);
         }
         if self.endpoints.values().any(|it| it.identity == identity) {
             // Whoever deleted it was wrong.
-            self.reassert.insert(identity);
+            self.unsettled.reassert.insert(identity);
             return;
         }
         self.touched.extend(self.engine.remove_identity(identity));
@@ -99,13 +99,13 @@ impl Ledger {
     /// Whether the store has the object of an identity.
     fn is_in_store(&self, identity: Identity) -> bool {
         let name = NamespacedName::new("", identity.to_string());
-        self.known.contains(&(Kind::CiliumIdentity, name))
+        self.heard.knows(Kind::CiliumIdentity, &name)
     }
 
     /// A local endpoint has an identity whose object the store does not have, or has no more: it is made (again).
     pub(super) fn assert_identity(&mut self, identity: Identity) {
         if identity.scope() == IdentityScope::Cluster && !self.is_in_store(identity) {
-            self.reassert.insert(identity);
+            self.unsettled.reassert.insert(identity);
         }
     }
 
@@ -116,7 +116,7 @@ impl Ledger {
         {
             return;
         }
-        if let Some(labels) = self.contested.remove(&identity) {
+        if let Some(labels) = self.unsettled.end_contest(identity) {
             if labels.is_empty() {
                 self.touched.extend(self.engine.remove_identity(identity));
                 self.directory.set_labels(identity, None);
@@ -124,7 +124,7 @@ impl Ledger {
                 self.accept_identity(identity, labels);
             }
             self.refresh_bearers(identity);
-        } else if self.reassert.remove(&identity) && !self.is_in_store(identity) {
+        } else if self.unsettled.reassert.remove(identity) && !self.is_in_store(identity) {
             self.touched.extend(self.engine.remove_identity(identity));
             self.directory.set_labels(identity, None);
         }
@@ -137,16 +137,5 @@ impl Ledger {
         for address in addresses {
             self.refresh_host(address);
         }
-    }
-
-    /// What an operator should know of numbers in conflict.
-    pub(crate) fn contested_notice(&self) -> Option<String> {
-        let numbers: Vec<String> = self.contested.keys().map(ToString::to_string).collect();
-        (!numbers.is_empty()).then(|| {
-            format!(
-                "identities {} stand for other labels in the store than pods of this node have: the pods keep their labels and policy and are moved to other numbers",
-                numbers.join(", ")
-            )
-        })
     }
 }

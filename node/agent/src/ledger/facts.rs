@@ -87,7 +87,7 @@ impl Ledger {
                 self.keep_group(name);
             }
         }
-        self.policy_revision = self.policy_revision.max(object.revision);
+        self.heard.note_policy();
     }
 
     /// The addresses of a group fit now, or do not any more: then what is in force stays.
@@ -128,7 +128,7 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove_cidr_group(&mut self, name: &str, revision: u64) {
+    pub(super) fn remove_cidr_group(&mut self, name: &str) {
         self.named.refused.remove(name);
         self.named.too_large.remove(name);
         let _ = std::fs::remove_file(self.kept_group(name));
@@ -136,7 +136,7 @@ impl Ledger {
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
         self.touched.extend(self.engine.remove_cidr_group(name));
-        self.policy_revision = self.policy_revision.max(revision);
+        self.heard.note_policy();
     }
 
     pub(super) fn set_service(&mut self, object: &Object) {
@@ -147,16 +147,16 @@ impl Ledger {
             addresses: Vec::new(),
         };
         self.named.services.insert(object.name.clone(), facts);
-        self.service_changed(&object.name, object.revision);
+        self.service_changed(&object.name);
     }
 
-    pub(super) fn remove_service(&mut self, name: &NamespacedName, revision: u64) {
+    pub(super) fn remove_service(&mut self, name: &NamespacedName) {
         self.named.services.remove(name);
-        self.service_changed(name, revision);
+        self.service_changed(name);
     }
 
     pub(super) fn set_slice(&mut self, object: &Object) {
-        self.remove_slice(&object.name, object.revision);
+        self.remove_slice(&object.name);
         if let Some(of) = service::of_slice(&object.value) {
             let addresses = service::slice_addresses(&object.value).into_iter();
             let addresses = addresses.map(IpNet::from).collect();
@@ -165,11 +165,11 @@ impl Ledger {
             self.named
                 .service_of
                 .insert(object.name.clone(), of.clone());
-            self.service_changed(&of, object.revision);
+            self.service_changed(&of);
         }
     }
 
-    pub(super) fn remove_slice(&mut self, name: &NamespacedName, revision: u64) {
+    pub(super) fn remove_slice(&mut self, name: &NamespacedName) {
         if let Some(of) = self.named.service_of.remove(name) {
             if let Some(slices) = self.named.slices.get_mut(&of) {
                 slices.remove(name);
@@ -177,16 +177,16 @@ impl Ledger {
                     self.named.slices.remove(&of);
                 }
             }
-            self.service_changed(&of, revision);
+            self.service_changed(&of);
         }
     }
 
-    fn service_changed(&mut self, name: &NamespacedName, revision: u64) {
+    fn service_changed(&mut self, name: &NamespacedName) {
         let touched = match self.named.service(name) {
             Some(facts) => self.engine.set_service(name.clone(), facts),
             None => self.engine.remove_service(name),
         };
         self.touched.extend(touched);
-        self.policy_revision = self.policy_revision.max(revision);
+        self.heard.note_policy();
     }
 }

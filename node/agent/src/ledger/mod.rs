@@ -3,14 +3,21 @@
 
 mod audit;
 mod budget;
+#[cfg(test)]
+mod claimed;
 mod claims;
 mod facts;
+#[cfg(test)]
+mod hanging;
+mod heard;
 mod host;
 pub(crate) mod nearest;
 mod observe;
 mod policies;
 mod reconcile;
-pub(crate) mod report;
+#[cfg(test)]
+mod refused;
+mod shared;
 mod shortfall;
 #[cfg(test)]
 mod tenants;
@@ -21,22 +28,26 @@ mod transition;
 use crate::config::{AgentConfig, AllowLocalhost, Fabric};
 use crate::directory::{Directory, EndpointInfo, Listing, PolicyListing};
 use crate::endpoint::record::{AttachmentKey, Record};
+use crate::identities::unsettled::Unsettled;
 use crate::ipcache::{self, Base, Ipcache};
 use heddle_datapath::{Datapath, DatapathError, Facts};
-use heddle_kube::store::{Kind, Object};
+use heddle_kube::store::Object;
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::{CidrChange, CidrScope, CompiledPolicy, Engine};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 pub(crate) use facts::NamedFacts;
+pub(crate) use heard::Heard;
 pub(crate) use host::HostPolicy;
 pub(crate) use observe::string_map;
-pub(crate) use policies::{PolicyTable, outside_only};
+pub(crate) use policies::{PolicyKey, PolicyTable, outside_only};
 pub(crate) use reconcile::IPCACHE;
+pub(crate) use shared::SharedLedger;
 
 /// File in the state directory: which number stands for which policy CIDR.
 const CIDRS_FILE: &str = "policy-cidrs.json";
@@ -79,10 +90,33 @@ impl NodeView {
     }
 }
 
+/// How old a claim of addresses is: the younger is greater. A watch tells changes in the order in which they were
+/// made; what a list tells at once goes by when it was made.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub(crate) struct Age {
+    /// Which change this agent heard of it was, as a count that one list shares.
+    pub(crate) heard: u64,
+    /// When the object was made, to the second.
+    pub(crate) created: String,
+    pub(crate) uid: String,
+}
+
+impl Age {
+    fn of(object: &serde_json::Value) -> Self {
+        let metadata = &object["metadata"];
+        let field = |name: &str| metadata[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            heard: 0,
+            created: field("creationTimestamp"),
+            uid: field("uid"),
+        }
+    }
+}
+
 /// Another pod's endpoint as the store has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct RemoteEndpoint {
-    pub(crate) revision: u64,
+    pub(crate) age: Age,
     pub(crate) identity: Identity,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) node_name: Option<String>,
@@ -201,7 +235,11 @@ pub(crate) struct Ledger {
     pub(crate) pods: BTreeMap<NamespacedName, Object>,
     pub(crate) remote: HashMap<NamespacedName, RemoteEndpoint>,
     /// Who claims an address; the newest claim counts.
-    claims: HashMap<IpAddr, BTreeSet<(u64, NamespacedName)>>,
+    claims: HashMap<IpAddr, BTreeSet<(Age, NamespacedName)>>,
+    /// Claims of addresses that were heard of, as a count.
+    claims_heard: u64,
+    /// A list is being told: until the next time that all has been said.
+    is_listing: bool,
     pub(crate) endpoints: BTreeMap<u16, LocalEndpoint>,
     keys: HashMap<AttachmentKey, u16>,
     local_addresses: HashMap<IpAddr, u16>,
@@ -214,30 +252,22 @@ pub(crate) struct Ledger {
     cidr_changes: Vec<CidrChange>,
     ranges_changed: bool,
     routes: Option<Vec<(IpNet, IpAddr)>>,
-    /// Local endpoints whose labels have to be looked at again.
-    pub(crate) relabel: BTreeSet<u16>,
-    /// Local endpoints whose object in the store is to be written again.
-    pub(crate) republish: BTreeSet<u16>,
-    /// Identities of local endpoints whose number stands for other labels in the store, and these labels.
-    pub(crate) contested: BTreeMap<Identity, LabelSet>,
-    /// Identities of local endpoints whose objects are gone from the store and have to be made again.
-    pub(crate) reassert: BTreeSet<Identity>,
-    /// Store revision of the newest policy event.
-    pub(crate) policy_revision: u64,
-    /// Objects said again since the watch started over.
-    repeated: Option<BTreeSet<(Kind, NamespacedName)>>,
-    /// Objects known per kind, to see what is gone after a watch started over.
-    known: BTreeSet<(Kind, NamespacedName)>,
+    pub(crate) unsettled: Unsettled,
+    pub(crate) heard: Heard,
     /// Failures of the last reconciliation, by object.
     pub(crate) failures: BTreeMap<String, String>,
     /// What did not fit in the last reconciliation, by object.
-    shortfalls: BTreeMap<String, Shortfall>,
-    /// Endpoints whose labels have no identity because of their namespace's limits: which limit, and since when.
-    pub(crate) identity_shortfalls: BTreeMap<u16, (String, Instant)>,
+    pub(crate) shortfalls: BTreeMap<String, Shortfall>,
     /// Number of cookies at which those that nobody bears are forgotten.
     cookies_due: usize,
     /// Before the former run's state is taken over nothing is written.
     pub(crate) restored: bool,
+    /// The former run's state is taken over, and new pods are served.
+    pub(crate) ready: bool,
+    /// Store revision up to which everything is in force.
+    realised: Arc<AtomicU64>,
+    /// Wakes those who look at the ledger for work.
+    changed: watch::Sender<()>,
 }
 
 impl Ledger {
@@ -246,12 +276,14 @@ impl Ledger {
         config: AgentConfig,
         directory: Arc<Directory>,
         datapath: Arc<dyn Datapath>,
+        realised: Arc<AtomicU64>,
+        changed: watch::Sender<()>,
     ) -> Result<Self, DatapathError> {
         let rows = datapath.peers()?;
         let mut engine = Engine::new();
         engine.stage_cidrs();
         engine.set_mode(config.policy_enforcement);
-        engine.let_own_node_pass(config.allow_localhost == AllowLocalhost::Always);
+        engine.set_allow_localhost(config.allow_localhost == AllowLocalhost::Always);
         let written_down = std::fs::read(config.state_dir.join(CIDRS_FILE)).ok();
         let written_down = written_down.and_then(|content| serde_json::from_slice(&content).ok());
         let cidrs = ipcache::borne(&rows, written_down);
@@ -272,13 +304,13 @@ impl Ledger {
             ipcache,
             namespaces: BTreeMap::new(),
             audit_namespaces: BTreeSet::new(),
-            contested: BTreeMap::new(),
-            reassert: BTreeSet::new(),
             nodes: BTreeMap::new(),
             device_addresses: BTreeSet::new(),
             pods: BTreeMap::new(),
             remote: HashMap::new(),
             claims: HashMap::new(),
+            claims_heard: 0,
+            is_listing: true,
             endpoints: BTreeMap::new(),
             keys: HashMap::new(),
             local_addresses: HashMap::new(),
@@ -288,17 +320,35 @@ impl Ledger {
             cidr_changes: Vec::new(),
             ranges_changed: true,
             routes: None,
-            relabel: BTreeSet::new(),
-            republish: BTreeSet::new(),
-            policy_revision: 0,
-            repeated: None,
-            known: BTreeSet::new(),
+            unsettled: Unsettled::default(),
+            heard: Heard::default(),
             failures: BTreeMap::new(),
             shortfalls: BTreeMap::new(),
-            identity_shortfalls: BTreeMap::new(),
             cookies_due: reconcile::LEAST_COOKIES,
             restored: false,
+            ready: false,
+            realised,
+            changed,
         })
+    }
+
+    /// Everything that was heard is in force here, the labels of pods included.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ready
+            && self.heard.is_complete()
+            && !self.heard.is_starting_over()
+            && !self.is_behind()
+            && self.unsettled.relabel.is_empty()
+    }
+
+    /// Says so when everything that was heard is in force and known to the other nodes, and wakes whoever looks for
+    /// work.
+    pub(crate) fn tell(&self) {
+        if self.is_settled() && self.unsettled.is_empty() {
+            self.realised
+                .fetch_max(self.heard.revision(), Ordering::SeqCst);
+        }
+        self.changed.send_replace(());
     }
 
     /// This node, once the store has said it.
@@ -350,7 +400,7 @@ impl Ledger {
         if self.is_held_with_other_labels(&endpoint) {
             tracing::error!(endpoint = id, identity = %endpoint.identity, "another pod here has this identity with other labels: isolated until it has one of its own");
             endpoint.identity = Identity::INIT;
-            self.relabel.insert(id);
+            self.unsettled.relabel.insert(id);
         }
         self.ids.insert(id);
         self.keys.insert(endpoint.record.key.clone(), id);
@@ -361,8 +411,10 @@ impl Ledger {
         if self.stands_for_others(endpoint.identity, &endpoint.labels)
             && let Some(others) = self.engine.labels(endpoint.identity).cloned()
         {
-            self.contested.entry(endpoint.identity).or_insert(others);
-            self.relabel.insert(id);
+            if self.unsettled.contested(endpoint.identity).is_none() {
+                self.unsettled.contest(endpoint.identity, others);
+            }
+            self.unsettled.relabel.insert(id);
         }
         let former = self.endpoints.get(&id).map(|it| it.identity);
         if endpoint.identity != Identity::INIT {
@@ -447,9 +499,7 @@ impl Ledger {
             }
         }
         self.directory.set_endpoint(id, None);
-        self.relabel.remove(&id);
-        self.republish.remove(&id);
-        self.identity_shortfalls.remove(&id);
+        self.unsettled.forget(id);
         self.attend();
         self.left_identity(endpoint.identity);
         Some(endpoint)
@@ -513,7 +563,7 @@ impl Ledger {
         // Until local endpoints have left a number that stands for other labels, it must not give those who
         // have it elsewhere what these labels are allowed here. Not `unmanaged`: of such an address the tunnel
         // tells the identity.
-        let identity = if self.contested.contains_key(&endpoint.identity) {
+        let identity = if self.unsettled.contested(endpoint.identity).is_some() {
             Identity::INIT
         } else {
             endpoint.identity

@@ -1,7 +1,7 @@
 //! What the store says, taken into the ledger.
 
 use super::audit::{allows_audit, is_on_audit};
-use super::{Ledger, NodeView, RemoteEndpoint};
+use super::{Age, Ledger, NodeView, RemoteEndpoint};
 use heddle_kube::store::{Event, Kind, Object};
 use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
 use heddle_policy::NodeFacts;
@@ -12,35 +12,22 @@ use std::net::IpAddr;
 impl Ledger {
     /// Takes in one event. `Synced` after a `Restarted` removes what was not said again.
     pub(crate) fn observe(&mut self, event: Event) {
+        let gone = self.heard.note(&event);
         match event {
-            Event::Applied(object) => {
-                let key = (object.kind, object.name.clone());
-                if let Some(repeated) = &mut self.repeated {
-                    repeated.insert(key.clone());
-                }
-                self.known.insert(key);
-                self.applied(object);
+            Event::Applied(object) => self.applied(object),
+            Event::Deleted(object) => self.deleted(object.kind, &object.name),
+            Event::Restarted => {
+                self.is_listing = true;
+                self.claims_heard += 1;
             }
-            Event::Deleted(object) => {
-                self.known.remove(&(object.kind, object.name.clone()));
-                self.deleted(object.kind, &object.name, object.revision);
-            }
-            Event::Restarted => self.repeated = Some(BTreeSet::new()),
-            Event::Synced { revision } => {
-                if let Some(repeated) = self.repeated.take() {
-                    let gone: Vec<_> = self.known.difference(&repeated).cloned().collect();
-                    for (kind, name) in gone {
-                        self.known.remove(&(kind, name.clone()));
-                        self.deleted(kind, &name, revision);
-                    }
+            Event::Synced { .. } => {
+                self.is_listing = false;
+                for (kind, name) in gone {
+                    self.deleted(kind, &name);
                 }
+                self.heard.all_said();
             }
         }
-    }
-
-    /// True between a lost connection and its being made good.
-    pub(crate) fn is_starting_over(&self) -> bool {
-        self.repeated.is_some()
     }
 
     fn applied(&mut self, object: Object) {
@@ -76,7 +63,7 @@ impl Ledger {
         }
     }
 
-    fn deleted(&mut self, kind: Kind, name: &NamespacedName, revision: u64) {
+    fn deleted(&mut self, kind: Kind, name: &NamespacedName) {
         match kind {
             Kind::Namespace => {
                 self.set_audit_namespace(&name.name, false);
@@ -87,10 +74,10 @@ impl Ledger {
                 self.pods.remove(name);
                 self.directory.set_workload(name, None);
             }
-            Kind::CiliumCIDRGroup => self.remove_cidr_group(&name.name, revision),
-            Kind::Service => self.remove_service(name, revision),
-            Kind::EndpointSlice => self.remove_slice(name, revision),
-            kind if kind.is_policy() => self.remove_policy_object(kind, name, revision),
+            Kind::CiliumCIDRGroup => self.remove_cidr_group(&name.name),
+            Kind::Service => self.remove_service(name),
+            Kind::EndpointSlice => self.remove_slice(name),
+            kind if kind.is_policy() => self.remove_policy_object(kind, name),
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
                     self.remove_identity(Identity(number));
@@ -100,7 +87,7 @@ impl Ledger {
                 self.remove_remote(name);
                 if let Some(here) = self.by_pod(name).filter(|it| it.attached && !it.leaving) {
                     // Whoever deleted it was wrong.
-                    self.republish.insert(here.record.endpoint);
+                    self.unsettled.republish.insert(here.record.endpoint);
                 }
             }
             _ => {}
@@ -124,7 +111,7 @@ impl Ledger {
             .iter()
             .filter(|(_, endpoint)| endpoint.record.pod.namespace == name)
             .map(|(id, _)| *id);
-        self.relabel.extend(here);
+        self.unsettled.relabel.extend(here);
     }
 
     fn set_node(&mut self, name: String, node: Option<NodeView>) {
@@ -181,7 +168,7 @@ impl Ledger {
         let here = object.value["spec"]["nodeName"].as_str() == Some(&self.config.node_name);
         let endpoint = self.by_pod(&object.name).map(|it| it.record.endpoint);
         if let Some(id) = endpoint {
-            self.relabel.insert(id);
+            self.unsettled.relabel.insert(id);
             let before = self.pods.get(&object.name);
             if before.is_none_or(|pod| is_on_audit(&pod.value) != is_on_audit(&object.value)) {
                 let identity = self.endpoints.get(&id).map(|endpoint| endpoint.identity);
@@ -199,13 +186,25 @@ impl Ledger {
         let name = object.name.clone();
         match remote_endpoint(&object) {
             // This node's endpoints are known at first hand.
-            Some(endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
+            Some(mut endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
+                endpoint.age.heard = match self.remote.get(&name) {
+                    Some(before)
+                        if before.age.uid == endpoint.age.uid
+                            && before.addresses == endpoint.addresses =>
+                    {
+                        before.age.heard
+                    }
+                    _ => {
+                        self.claims_heard += u64::from(!self.is_listing);
+                        self.claims_heard
+                    }
+                };
                 let mut addresses = self.drop_claims(&name);
                 for address in &endpoint.addresses {
                     self.claims
                         .entry(*address)
                         .or_default()
-                        .insert((endpoint.revision, name.clone()));
+                        .insert((endpoint.age.clone(), name.clone()));
                 }
                 addresses.extend(&endpoint.addresses);
                 self.remote.insert(name, endpoint);
@@ -232,7 +231,7 @@ impl Ledger {
         let addresses: BTreeSet<IpAddr> = endpoint.addresses.iter().copied().collect();
         for address in &addresses {
             if let Some(claims) = self.claims.get_mut(address) {
-                claims.remove(&(endpoint.revision, name.clone()));
+                claims.remove(&(endpoint.age.clone(), name.clone()));
                 if claims.is_empty() {
                     self.claims.remove(address);
                 }
@@ -310,7 +309,7 @@ fn remote_endpoint(object: &Object) -> Option<RemoteEndpoint> {
         .filter_map(|address| address.as_str()?.parse().ok())
         .collect();
     Some(RemoteEndpoint {
-        revision: object.revision,
+        age: Age::of(&object.value),
         identity,
         addresses,
         node_name: status["nodeName"].as_str().map(str::to_owned),

@@ -3,8 +3,12 @@
 use super::Ledger;
 use super::audit::may_lock_out;
 use super::budget::made;
+use crate::config::UnenforceablePolicies;
 use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
-use heddle_kube::policy::{Problem, Severity, parse_policy};
+use heddle_kube::objects::OpenEndpoints;
+use heddle_kube::policy::{
+    ObservedPolicies, Problem, Severity, TOO_MANY_CIDRS, isolation_of, parse_policy,
+};
 use heddle_kube::store::{Kind, Object};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{Peer, Peers, Policy, PolicyId, PolicyKind};
@@ -13,18 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Which policy object.
-pub(super) type PolicyKey = (Kind, NamespacedName);
+pub(crate) type PolicyKey = (Kind, NamespacedName);
 
-/// What is said of a policy whose addresses do not fit.
-pub(super) const TOO_MANY_CIDRS: &str = "the policies of its namespace name more addresses than fit, this one goes beyond: \
-    it is in force without its addresses, so rules that allow addresses allow none, and rules that deny addresses \
-    deny all outside the cluster; name fewer (maxCidrsPerNamespace), or list them in a CiliumCIDRGroup";
+/// Open endpoints named beside a refused policy at most.
+const MOST_OPEN: usize = 8;
+/// Refused policies whose open endpoints are looked for at most.
+const MOST_LOOKED_AT: usize = 256;
 
 /// What is known of a policy object.
 #[derive(Clone, Debug, Default)]
 struct PolicyObject {
-    /// Revision of the object as it was last seen.
-    revision: u64,
     /// The content that is in force; `None` when no version was ever accepted.
     accepted: Option<Value>,
     /// The policies that are in force for it.
@@ -35,27 +37,16 @@ struct PolicyObject {
     may_lock_out: bool,
     /// When it was made: among the policies of a namespace older ones are served first.
     made: String,
-    /// The version that its conditions are about.
-    generation: Value,
-    /// The conditions that it has.
-    conditions: Vec<Value>,
-}
-
-/// A status condition to be written.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct ConditionWrite {
-    pub(crate) kind: Kind,
-    pub(crate) name: NamespacedName,
-    /// The whole list of conditions.
-    pub(crate) conditions: Value,
+    /// Whom it would isolate, while it is refused and no version of it is in force.
+    isolation: Option<Policy>,
 }
 
 /// Every policy object.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
     objects: BTreeMap<PolicyKey, PolicyObject>,
-    /// Conditions that objects should have and have not.
-    pub(crate) writes: BTreeMap<PolicyKey, ConditionWrite>,
+    /// Which objects are known, each in its generation.
+    observed: ObservedPolicies,
     /// Where the last accepted versions of refused objects are kept over restarts.
     kept: PathBuf,
 }
@@ -64,7 +55,7 @@ impl PolicyTable {
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self {
             objects: BTreeMap::new(),
-            writes: BTreeMap::new(),
+            observed: ObservedPolicies::default(),
             kept: state_dir.join("policies"),
         }
     }
@@ -84,6 +75,21 @@ impl PolicyTable {
         })
     }
 
+    /// What is known of every object, as others can compare it.
+    pub(crate) const fn observed(&self) -> &ObservedPolicies {
+        &self.observed
+    }
+
+    /// Refused objects: whether an earlier version stays in force, and whether whom it selects is isolated.
+    pub(crate) fn refused_objects(&self) -> impl Iterator<Item = (&PolicyKey, bool, bool)> {
+        let refused = self.objects.iter();
+        let refused = refused.filter(|(_, known)| !known.problems.is_empty());
+        refused.map(|(key, known)| {
+            let isolates = known.isolation.is_some() && !known.ids.is_empty();
+            (key, known.accepted.is_some(), isolates)
+        })
+    }
+
     /// Whether a policy may cut what nodes live by.
     pub(super) fn may_lock_out(&self, id: &PolicyId) -> bool {
         self.objects
@@ -100,6 +106,7 @@ impl PolicyTable {
     }
 }
 
+/// The first of these that is an error.
 fn first_error(problems: &[Problem]) -> Option<&Problem> {
     problems
         .iter()
@@ -112,11 +119,11 @@ impl Ledger {
         let key = (object.kind, object.name.clone());
         let content = content_of(&object.value);
         let mut known = self.policies.objects.remove(&key).unwrap_or_default();
-        known.revision = object.revision;
         known.made = made(&object.value);
-        known.generation = object.value["metadata"]["generation"].clone();
-        let conditions = object.value["status"]["conditions"].as_array();
-        known.conditions = conditions.cloned().unwrap_or_default();
+        self.policies
+            .observed
+            .set(object.kind, &object.name, &object.value);
+        known.isolation = None;
         if std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value))
             != known.may_lock_out
         {
@@ -126,26 +133,16 @@ impl Ledger {
         match parse_policy(&object.value) {
             Ok(policies) => {
                 if known.accepted.as_ref() != Some(&content) || !known.problems.is_empty() {
-                    tracing::info!(kind = %object.kind, policy = %object.name, revision = object.revision, "policy accepted");
+                    tracing::info!(kind = %object.kind, policy = %object.name, version = %object.version, "policy accepted");
                     let _ = std::fs::remove_file(self.policies.kept_path(key.0, &key.1));
                 }
                 self.put_in_force(&key, &mut known, policies, content);
                 known.problems.clear();
             }
-            Err(problems) => self.refuse(&key, &mut known, problems),
+            Err(problems) => self.refuse(&key, &mut known, problems, &object.value),
         }
-        self.policy_revision = self.policy_revision.max(object.revision);
-        self.tell_condition(&key, &known);
+        self.heard.note_policy();
         self.policies.objects.insert(key, known);
-    }
-
-    fn tell_condition(&mut self, key: &PolicyKey, known: &PolicyObject) {
-        let fits = self.cidr_budget.admits(key);
-        if let Some(write) = condition(key, known, fits) {
-            self.policies.writes.insert(key.clone(), write);
-        } else {
-            self.policies.writes.remove(key);
-        }
     }
 
     fn put_in_force(
@@ -203,13 +200,18 @@ impl Ledger {
         {
             self.enforce(key, &mut known, policies);
         }
-        self.tell_condition(key, &known);
         self.policies.objects.insert(key.clone(), known);
     }
 
     /// The object's present content is not enforced; its last accepted version stays in force, also over
     /// a restart of the agent.
-    fn refuse(&mut self, key: &PolicyKey, known: &mut PolicyObject, problems: Vec<Problem>) {
+    fn refuse(
+        &mut self,
+        key: &PolicyKey,
+        known: &mut PolicyObject,
+        problems: Vec<Problem>,
+        object: &Value,
+    ) {
         let path = self.policies.kept_path(key.0, &key.1);
         if known.problems != problems
             && let Some(problem) = first_error(&problems)
@@ -234,6 +236,7 @@ impl Ledger {
             return;
         }
         let Ok(kept) = std::fs::read(&path) else {
+            self.isolate(known, isolation_of(object));
             return;
         };
         let parsed = serde_json::from_slice::<Value>(&kept)
@@ -249,15 +252,59 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove_policy_object(
-        &mut self,
-        kind: Kind,
-        name: &NamespacedName,
-        revision: u64,
-    ) {
+    /// No version of a refused policy is in force: whom it selects is open, or isolated where that is the setting.
+    fn isolate(&mut self, known: &mut PolicyObject, isolation: Option<Policy>) {
+        known.isolation = isolation;
+        if self.config.unenforceable_policies == UnenforceablePolicies::Ignore {
+            return;
+        }
+        for gone in known.ids.drain(..) {
+            if known.isolation.as_ref().is_none_or(|new| new.id != gone) {
+                self.touched.extend(self.engine.remove_policy(&gone));
+            }
+        }
+        if let Some(isolation) = known.isolation.clone() {
+            known.ids.push(isolation.id.clone());
+            self.touched.extend(self.engine.set_policy(isolation));
+        }
+    }
+
+    /// The endpoints that are open because a policy is refused, by policy.
+    pub(crate) fn open_endpoints(&self) -> impl Iterator<Item = (&PolicyKey, OpenEndpoints)> {
+        let refused = self.policies.objects.iter();
+        let refused = refused.filter_map(|(key, known)| Some((key, known.isolation.as_ref()?)));
+        // However many there are, to look at them costs what some do.
+        refused.take(MOST_LOOKED_AT).filter_map(|(key, isolation)| {
+            let namespace = &key.1.namespace;
+            let mut open = OpenEndpoints::default();
+            let endpoints = self.endpoints.values();
+            let endpoints = endpoints.filter(|endpoint| {
+                namespace.is_empty() || endpoint.record.pod.namespace == *namespace
+            });
+            for endpoint in endpoints {
+                let Some(policy) = &endpoint.policy else {
+                    continue;
+                };
+                let is_open = isolation.specs.iter().any(|spec| {
+                    (spec.isolates.ingress && !policy.ingress_enforced
+                        || spec.isolates.egress && !policy.egress_enforced)
+                        && spec.subject.matches(&endpoint.labels)
+                });
+                if is_open {
+                    open.count += 1;
+                    if open.pods.len() < MOST_OPEN {
+                        open.pods.push(endpoint.record.pod.to_string());
+                    }
+                }
+            }
+            (open.count > 0).then_some((key, open))
+        })
+    }
+
+    pub(super) fn remove_policy_object(&mut self, kind: Kind, name: &NamespacedName) {
         let key = (kind, name.clone());
         let _ = std::fs::remove_file(self.policies.kept_path(kind, name));
-        self.policies.writes.remove(&key);
+        self.policies.observed.remove(kind, name);
         if let Some(known) = self.policies.objects.remove(&key) {
             for id in &known.ids {
                 self.touched.extend(self.engine.remove_policy(id));
@@ -265,7 +312,7 @@ impl Ledger {
         }
         let changed = self.cidr_budget.remove(&key);
         self.budget_changed(changed);
-        self.policy_revision = self.policy_revision.max(revision);
+        self.heard.note_policy();
     }
 }
 
@@ -297,79 +344,4 @@ fn content_of(value: &Value) -> Value {
         }
     }
     content
-}
-
-/// The condition that the object should have, if it has it not. `fits` tells whether its addresses do.
-fn condition(key: &PolicyKey, known: &PolicyObject, fits: bool) -> Option<ConditionWrite> {
-    let (status, reason, message) = match first_error(&known.problems) {
-        None if !fits => (
-            "False",
-            "PolicyTooManyCidrs".to_owned(),
-            format!("[policy/too-many-cidrs] {TOO_MANY_CIDRS}"),
-        ),
-        None => (
-            "True",
-            "Accepted".to_owned(),
-            "the policy is enforced".to_owned(),
-        ),
-        Some(first) => {
-            let mut parts: Vec<String> = known
-                .problems
-                .iter()
-                .filter(|problem| problem.severity == Severity::Error)
-                .map(|problem| format!("[{}] {}: {}", problem.code, problem.field, problem.message))
-                .collect();
-            parts.push(
-                if known.accepted.is_some() {
-                    "the last accepted version stays in force"
-                } else {
-                    "the policy is not in force"
-                }
-                .to_owned(),
-            );
-            ("False", camel_case(first.code), parts.join("; "))
-        }
-    };
-    let generation = known.generation.clone();
-    let present = &known.conditions;
-    let is_ours = |condition: &Value| condition["type"] == "Valid";
-    if let Some(valid) = present.iter().find(|condition| is_ours(condition))
-        && valid["status"] == status
-        && valid["reason"] == reason.as_str()
-        && valid["message"] == message.as_str()
-        && (generation.is_null() || valid["observedGeneration"] == generation)
-    {
-        return None;
-    }
-    let mut valid = serde_json::json!({
-        "type": "Valid", "status": status, "reason": reason, "message": message,
-    });
-    if !generation.is_null() {
-        valid["observedGeneration"] = generation;
-    }
-    let mut conditions: Vec<Value> = present
-        .iter()
-        .filter(|one| !is_ours(one))
-        .cloned()
-        .collect();
-    conditions.push(valid);
-    Some(ConditionWrite {
-        kind: key.0,
-        name: key.1.clone(),
-        conditions: Value::Array(conditions),
-    })
-}
-
-/// `policy/unknown-entity` as a condition's reason: `PolicyUnknownEntity`.
-fn camel_case(code: &str) -> String {
-    code.split(|c: char| !c.is_ascii_alphanumeric())
-        .flat_map(|word| {
-            let mut letters = word.chars();
-            letters
-                .next()
-                .map(|first| first.to_ascii_uppercase())
-                .into_iter()
-                .chain(letters)
-        })
-        .collect()
 }

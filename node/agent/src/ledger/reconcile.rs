@@ -26,9 +26,12 @@ impl Ledger {
     /// done nevertheless, as far as the order allows. What does not fit is one endpoint's matter, kept in
     /// `shortfalls`: it stays as strict as it was or becomes stricter, and nobody else waits. True when nothing failed.
     pub(crate) fn reconcile(&mut self) -> bool {
-        if !self.restored {
-            return false;
-        }
+        let done = self.restored && self.write_differences();
+        self.tell();
+        done
+    }
+
+    fn write_differences(&mut self) -> bool {
         self.failures.clear();
         let before = std::mem::take(&mut self.shortfalls);
         self.take_in_ranges();
@@ -39,7 +42,7 @@ impl Ledger {
         }
         let done = self.failures.is_empty();
         if done {
-            let revision = self.policy_revision;
+            let revision = self.heard.policy_revision();
             for endpoint in self.endpoints.values_mut() {
                 if endpoint.policy == endpoint.wished {
                     endpoint.policy_revision = revision;
@@ -489,6 +492,6 @@ impl Ledger {
         !self.failures.is_empty()
             || !self.touched.is_empty()
             || !self.cidr_changes.is_empty()
-            || !self.relabel.is_empty()
+            || self.unsettled.relabel.is_waiting()
     }
 }

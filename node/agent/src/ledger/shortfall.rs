@@ -3,19 +3,8 @@
 use super::Ledger;
 use heddle_policy::PolicyId;
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// How often an identity that a namespace's limits refused is asked for again.
-const RETRY_IDENTITY: Duration = Duration::from_secs(5);
 
 impl Ledger {
-    /// Endpoints without an identity for their labels are due again after a while.
-    pub(crate) fn retry_identities(&mut self) {
-        let due = self.identity_shortfalls.iter();
-        let due = due.filter(|(_, (_, since))| since.elapsed() >= RETRY_IDENTITY);
-        self.relabel.extend(due.map(|(id, _)| *id));
-    }
-
     /// True when something is to be tried again though nobody waits for it.
     pub(crate) fn falls_short(&self) -> bool {
         !self.shortfalls.is_empty()
@@ -23,7 +12,9 @@ impl Ledger {
 
     /// How many objects are not in force because something does not fit.
     pub(crate) fn not_in_force_count(&self) -> usize {
-        self.shortfalls.len() + self.identity_shortfalls.len() + self.cidr_budget.refused().count()
+        self.shortfalls.len()
+            + self.unsettled.limited().count()
+            + self.cidr_budget.refused().count()
     }
 
     /// `[{"object", "namespace", "pod", "policies", "reason"}]`: what does not fit, with the pod it is about and the
@@ -41,19 +32,16 @@ impl Ledger {
                 "reason": shortfall.reason,
             })
         });
-        let labels = self
-            .identity_shortfalls
-            .iter()
-            .filter_map(|(id, (reason, _))| {
-                let pod = &self.endpoints.get(id)?.record.pod;
-                Some(json!({
-                    "object": format!("labels of endpoint {id} ({pod})"),
-                    "namespace": pod.namespace,
-                    "pod": pod.name,
-                    "policies": [],
-                    "reason": reason,
-                }))
-            });
+        let labels = self.unsettled.limited().filter_map(|(id, reason)| {
+            let pod = &self.endpoints.get(&id)?.record.pod;
+            Some(json!({
+                "object": format!("labels of endpoint {id} ({pod})"),
+                "namespace": pod.namespace,
+                "pod": pod.name,
+                "policies": [],
+                "reason": reason,
+            }))
+        });
         shortfalls.chain(labels).collect()
     }
 }

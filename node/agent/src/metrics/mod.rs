@@ -106,6 +106,7 @@ pub struct Metrics {
     drops: Family<DropLabels, Counter>,
     lost: Family<SourceLabels, Counter>,
     sampled: Counter,
+    unexplained: Counter,
     cni: Family<CniLabels, Histogram>,
     cni_steps: Family<StepLabels, Histogram>,
     endpoints: Family<StateLabels, Gauge>,
@@ -153,6 +154,7 @@ impl Metrics {
             drops: Family::default(),
             lost: Family::default(),
             sampled: Counter::default(),
+            unexplained: Counter::default(),
             cni: Family::new_with_constructor(histogram),
             cni_steps: Family::new_with_constructor(histogram),
             endpoints: Family::default(),
@@ -197,6 +199,11 @@ impl Metrics {
             "heddle_events_sampled",
             "Events that the kernel left out to bound the rate of an endpoint",
             self.sampled.clone(),
+        );
+        registry.register(
+            "heddle_flows_unexplained",
+            "Denied flows that were not explained, because more of them came than the agent explains",
+            self.unexplained.clone(),
         );
         registry.register(
             "heddle_cni_request_duration_seconds",
@@ -335,6 +342,11 @@ impl Metrics {
     /// Counts drop events that the kernel left out to bound their rate.
     pub fn sampled(&self, number: u64) {
         self.sampled.inc_by(number);
+    }
+
+    /// Counts a denied flow that goes without the allows that came nearest.
+    pub fn unexplained(&self) {
+        self.unexplained.inc();
     }
 
     /// Counts a CNI request and the time it took.

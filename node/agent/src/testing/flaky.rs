@@ -1,18 +1,20 @@
-//! A store that can be cut off.
+//! A store that can be cut off, or whose writes hang.
 
 use async_trait::async_trait;
 use heddle_kube::store::memory::MemoryStore;
-use heddle_kube::store::{Kind, Object, Store, StoreError, Watch};
+use heddle_kube::store::{Kind, Object, Scope, Store, StoreError, Version, Watch};
 use heddle_model::NamespacedName;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A store behind a wire; a watch that has begun goes on over a cut.
 #[derive(Clone)]
 pub(crate) struct FlakyStore {
     store: MemoryStore,
     down: Arc<AtomicBool>,
+    hanging: tokio::sync::watch::Sender<bool>,
+    refused_writes: Arc<AtomicUsize>,
 }
 
 impl FlakyStore {
@@ -20,11 +22,30 @@ impl FlakyStore {
         Self {
             store,
             down: Arc::default(),
+            hanging: tokio::sync::watch::Sender::new(false),
+            refused_writes: Arc::default(),
         }
     }
 
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// From now on no write is answered, or all are again.
+    pub(crate) fn set_hanging(&self, hanging: bool) {
+        self.hanging.send_replace(hanging);
+    }
+
+    async fn reach_to_write(&self) -> Result<&MemoryStore, StoreError> {
+        let _ = self.hanging.subscribe().wait_for(|it| !it).await;
+        self.reach().inspect_err(|_| {
+            self.refused_writes.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
+    /// How many writes failed because the store was down.
+    pub(crate) fn refused_writes(&self) -> usize {
+        self.refused_writes.load(Ordering::SeqCst)
     }
 
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
@@ -41,8 +62,8 @@ impl FlakyStore {
 
 #[async_trait]
 impl Store for FlakyStore {
-    async fn list(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<Object>, StoreError> {
-        self.reach()?.list(kind, namespace).await
+    async fn list(&self, scope: &Scope) -> Result<Vec<Object>, StoreError> {
+        self.reach()?.list(scope).await
     }
 
     async fn get(&self, kind: Kind, name: &NamespacedName) -> Result<Object, StoreError> {
@@ -50,32 +71,43 @@ impl Store for FlakyStore {
     }
 
     async fn create(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.reach()?.create(kind, value).await
+        self.reach_to_write().await?.create(kind, value).await
     }
 
     async fn update(&self, kind: Kind, value: Value) -> Result<Object, StoreError> {
-        self.reach()?.update(kind, value).await
+        self.reach_to_write().await?.update(kind, value).await
     }
 
-    async fn patch_status(
+    async fn apply_status(
         &self,
         kind: Kind,
         name: &NamespacedName,
+        manager: &str,
         status: Value,
     ) -> Result<Object, StoreError> {
-        self.reach()?.patch_status(kind, name, status).await
+        self.reach_to_write()
+            .await?
+            .apply_status(kind, name, manager, status)
+            .await
     }
 
     async fn delete(
         &self,
         kind: Kind,
         name: &NamespacedName,
-        revision: Option<u64>,
+        version: Option<&Version>,
     ) -> Result<(), StoreError> {
-        self.reach()?.delete(kind, name, revision).await
+        self.reach_to_write()
+            .await?
+            .delete(kind, name, version)
+            .await
     }
 
-    fn watch(&self, kinds: &[Kind]) -> Watch {
-        self.store.watch(kinds)
+    fn watch(&self, scopes: &[Scope]) -> Watch {
+        self.store.watch(scopes)
+    }
+
+    fn position(&self, version: &Version) -> Option<u64> {
+        self.store.position(version)
     }
 }

@@ -6,7 +6,7 @@ mod node;
 
 pub(crate) use fake::FakeDatapath;
 pub(crate) use flaky::FlakyStore;
-pub(crate) use node::{Node, eventually};
+pub(crate) use node::{Node, eventually, soon};
 
 use crate::endpoint::Step;
 use heddle_cni::protocol::ApiError;

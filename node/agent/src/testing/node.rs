@@ -3,13 +3,13 @@
 use super::{Cut, FakeDatapath, FlakyStore};
 use crate::agent::Agent;
 use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
+use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
 use crate::endpoint::Step;
 use crate::metrics::Metrics;
-use crate::watch;
 use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
-use heddle_kube::store::{Kind, Store};
+use heddle_kube::store::{Kind, Scope, Store};
 use heddle_model::NamespacedName;
 use heddle_policy::EnforcementMode;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch as signal;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Longest wait for something that should happen; never reached when all is well.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Running {
     agent: Arc<Agent>,
     stop: signal::Sender<bool>,
-    follower: JoinHandle<()>,
-    addresses: JoinHandle<()>,
+    tasks: JoinSet<()>,
 }
 
 /// A node.
@@ -133,6 +132,7 @@ impl Node {
             established_per_endpoint: 256,
             excluded_labels: None,
             policy_enforcement: EnforcementMode::Default,
+            unenforceable_policies: crate::config::UnenforceablePolicies::Ignore,
             policy_audit: PolicyAudit::None,
             // It takes more than this: see `ledger/audit.rs`.
             allow_pod_audit: true,
@@ -164,23 +164,18 @@ impl Node {
             .unwrap(),
         );
         let (stop, shutdown) = signal::channel(false);
-        let follower = tokio::spawn(watch::follow(Arc::clone(&agent), shutdown.clone()));
-        let addresses = tokio::spawn(watch::follow_addresses(Arc::clone(&agent), shutdown));
-        self.running = Some(Running {
-            agent,
-            stop,
-            follower,
-            addresses,
-        });
+        let mut tasks = JoinSet::new();
+        crate::start(&mut tasks, &agent, &shutdown);
+        self.running = Some(Running { agent, stop, tasks });
     }
 
     /// Ends the agent as a kill does; its locks and memory are gone.
     pub(crate) async fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             running.stop.send_replace(true);
-            running.follower.abort();
-            let _ = running.follower.await;
-            let _ = running.addresses.await;
+            running.tasks.shutdown().await;
+            // What has begun on the ledger ends before another agent begins.
+            running.agent.on_ledger(|_| ()).await;
         }
     }
 
@@ -206,6 +201,16 @@ impl Node {
         .await;
     }
 
+    /// What the node says of its policies.
+    pub(crate) async fn report(&self) -> heddle_kube::objects::NodePolicyReport {
+        let name = NamespacedName::new("", &self.agent().config.node_name);
+        let object = self.store.get(Kind::NodePolicyReport, &name).await;
+        object.map_or_else(
+            |_| heddle_kube::objects::NodePolicyReport::default(),
+            |object| heddle_kube::objects::NodePolicyReport::of(&object.value),
+        )
+    }
+
     /// Creates or replaces an object, its status included.
     pub(crate) async fn put(&self, value: Value) {
         let kind = Kind::from_name(value["kind"].as_str().unwrap()).unwrap();
@@ -215,14 +220,13 @@ impl Node {
         );
         if self.store.get(kind, &name).await.is_ok() {
             self.store.update(kind, value.clone()).await.unwrap();
-            if value["status"].is_object() {
-                self.store
-                    .patch_status(kind, &name, value["status"].clone())
-                    .await
-                    .unwrap();
-            }
         } else {
-            self.store.create(kind, value).await.unwrap();
+            self.store.create(kind, value.clone()).await.unwrap();
+        }
+        if value["status"].is_object() {
+            let status = value["status"].clone();
+            let applied = self.store.apply_status(kind, &name, "test", status);
+            applied.await.unwrap();
         }
     }
 
@@ -328,7 +332,11 @@ impl Node {
             .unwrap()
             .collect();
         assert!(files.is_empty(), "{files:?}");
-        let published = self.store.list(Kind::CiliumEndpoint, None).await.unwrap();
+        let published = self
+            .store
+            .list(&Scope::all(Kind::CiliumEndpoint))
+            .await
+            .unwrap();
         assert!(published.is_empty(), "{published:?}");
         assert!(agent.removals(|removals| removals.is_empty()));
         agent
@@ -338,12 +346,29 @@ impl Node {
 }
 
 /// Waits until something is true.
-pub(crate) async fn eventually<F, Fut>(what: &str, mut holds: F)
+pub(crate) async fn eventually<F, Fut>(what: &str, holds: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = bool>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    holds_within(PATIENCE, what, holds).await;
+}
+
+/// Waits until something is true, for less long than the agent waits for an answer of the store.
+pub(crate) async fn soon<F, Fut>(what: &str, holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    holds_within(STORE_TIMEOUT / 2, what, holds).await;
+}
+
+async fn holds_within<F, Fut>(time: Duration, what: &str, mut holds: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + time;
     while !holds().await {
         assert!(Instant::now() < deadline, "never {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -2,9 +2,13 @@
 
 mod show;
 
-use crate::failure::{Failure, NO_DATA, USAGE};
+use crate::{
+    failure::{Failure, NO_DATA, USAGE},
+    output::{say, tell},
+};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_agent::config::Fabric;
+use heddle_kube::schema::Strictness;
 use heddle_kube::store::{Kind, Store, embedded::Client};
 use heddle_lab::config::LabConfig;
 use heddle_lab::daemon::processes::Order;
@@ -103,6 +107,9 @@ pub struct ApplyArgs {
     /// Do not wait until it is in force.
     #[arg(long)]
     no_wait: bool,
+    /// Fields and kinds that are not known are warnings: objects of a newer version of their API.
+    #[arg(long)]
+    lenient: bool,
     /// How long to wait.
     #[arg(long, default_value = "30s", value_parser = duration)]
     timeout: Duration,
@@ -319,7 +326,7 @@ pub enum Command {
     Idle,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
         .parse()
@@ -334,7 +341,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-fn failure(error: LabError) -> Failure {
+pub(super) fn failure(error: LabError) -> Failure {
     let exit = match &error {
         error if error.is_usage() => USAGE,
         LabError::Daemon { .. } => NO_DATA,
@@ -349,7 +356,7 @@ fn failure(error: LabError) -> Failure {
 
 /// The failure of a question, not of a deed: without its lab there is nothing to answer from.
 fn unanswered(failure: Failure) -> Failure {
-    if failure.code == "lab/unknown-lab" {
+    if ["lab/unknown-lab", "lab/not-root"].contains(&failure.code.as_str()) {
         return failure.exit(NO_DATA);
     }
     failure
@@ -397,7 +404,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Down(which) => {
             let lab = which.name()?;
             if !down::down(&lab).map_err(failure)? {
-                eprintln!("there was no lab {}", lab.name());
+                tell(&format!("there was no lab {}", lab.name()));
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -506,7 +513,7 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
         })
     });
     let name = lab.name().to_owned();
-    let progress = move |what: &str| eprintln!("lab {name}: {what}");
+    let progress = move |what: &str| tell(&format!("lab {name}: {what}"));
     up::up(&lab, config, &origin, args.keep, &progress)
         .await
         .map_err(failure)?;
@@ -519,15 +526,21 @@ async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
 async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
     let plugins = heddle_lab::config::record(&lab).map_err(failure)?.cni;
-    let objects = manifests::read(&args.filename, &args.namespace, &plugins).map_err(failures)?;
+    let strictness = if args.lenient {
+        Strictness::Lenient
+    } else {
+        Strictness::Strict
+    };
+    let read = manifests::read(&args.filename, &args.namespace, &plugins, strictness);
+    let manifests::Manifests { objects, warnings } = read.map_err(failures)?;
     if objects.is_empty() {
         return Err(
             Failure::new("lab/no-objects", "the manifests hold no object")
                 .help("each document is a mapping that starts with apiVersion and kind"),
         );
     }
-    for warning in objects.iter().flat_map(|object| &object.warnings) {
-        eprintln!("warning: {warning}");
+    for warning in &warnings {
+        tell(&format!("warning: {warning}"));
     }
     apply::check_namespaces(&lab, &store, &objects)
         .await
@@ -538,7 +551,10 @@ async fn run_apply(args: ApplyArgs) -> Result<ExitCode, Failure> {
             let object = apply::label(object.kind, &object.name);
             failure(error).object(object)
         })?;
-        println!("{} {change}", apply::label(object.kind, &object.name));
+        say(&format!(
+            "{} {change}",
+            apply::label(object.kind, &object.name)
+        ))?;
         applied.push(stored);
     }
     if !args.no_wait {
@@ -569,6 +585,10 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     targets.sort_by_key(|(kind, _)| {
         std::cmp::Reverse(manifests::APPLIED.iter().position(|known| known == kind))
     });
+    // Before anything is deleted.
+    for (kind, name) in &targets {
+        delete::check_deletable(*kind, name).map_err(failure)?;
+    }
     let mut deletion = delete::Deletion::new(&store, args.timeout)
         .await
         .map_err(failure)?;
@@ -580,7 +600,7 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
             .await
             .map_err(failure)?
         {
-            println!("{label} deleted");
+            say(&format!("{label} deleted"))?;
         } else {
             missing.push(label);
         }
@@ -627,11 +647,12 @@ async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
         .await
         .map_err(failure)?;
     let word = if changed { "labeled" } else { "unchanged" };
-    println!("{} {word}", apply::label(kind, &object.name));
+    say(&format!("{} {word}", apply::label(kind, &object.name)))?;
     if changed && !args.no_wait && matches!(kind, Kind::Pod | Kind::Namespace | Kind::Node) {
         let end = tokio::time::Instant::now() + args.timeout;
         let store: &dyn Store = &store;
-        wait::realised_everywhere(&lab, store, object.revision, end, args.timeout)
+        let revision = store.position(&object.version).unwrap_or(0);
+        wait::realised_everywhere(&lab, store, revision, end, args.timeout)
             .await
             .map_err(failure)?;
     }

@@ -6,6 +6,7 @@ mod flags;
 pub(super) mod node;
 mod observe;
 mod show;
+mod table;
 
 use crate::failure::{FINDINGS, Failure, NO_DATA};
 use agents::{Agent, Agents, Target};
@@ -19,6 +20,9 @@ use std::process::ExitCode;
 
 /// What an agent says of an endpoint that is not on its node.
 const UNKNOWN_ENDPOINT: &str = "endpoint/unknown";
+
+/// Characters of a table's line where there is no terminal that could tell.
+const LINE: usize = 120;
 
 /// Where agents and labs keep their sockets.
 const RUNTIME: &str = "/run/heddle";
@@ -114,7 +118,7 @@ pub(crate) enum BpfCommand {
     Policy(MapCommand),
     /// Tracked connections.
     #[command(subcommand)]
-    Ct(MapCommand),
+    Ct(ConnectionCommand),
     /// Which identity and node an address range has.
     #[command(subcommand)]
     Ipcache(MapCommand),
@@ -133,6 +137,22 @@ pub(crate) enum MapCommand {
     },
 }
 
+/// What to do with the table of connections.
+#[derive(Subcommand)]
+pub(crate) enum ConnectionCommand {
+    /// The connections that live, in the order of nodes, protocols and addresses.
+    List {
+        /// Only those of this endpoint.
+        #[arg(long, value_name = "ID")]
+        endpoint: Option<u16>,
+        /// Those that have expired, too: their places are free to be taken.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
 /// Where a command runs; tests bring their own.
 pub(crate) struct Surroundings<'a> {
     /// Where agents and labs keep their sockets.
@@ -143,6 +163,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) err: &'a mut dyn Write,
     /// `out` is a terminal, and colours are welcome there.
     pub(crate) color: bool,
+    /// Characters that fit a line of a table.
+    pub(crate) width: usize,
 }
 
 /// Runs a command.
@@ -158,6 +180,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             out: &mut stdout.lock(),
             err: &mut std::io::stderr(),
             color,
+            width: terminal_size::terminal_size().map_or(LINE, |(width, _)| usize::from(width.0)),
         },
     )
     .map(ExitCode::from)
@@ -168,7 +191,7 @@ pub(crate) fn execute(command: Command, around: &mut Surroundings<'_>) -> Result
     match command {
         Command::Observe(arguments) => observe::run(*arguments, around),
         Command::Status(ask) => ask.told(status(&ask, around)),
-        Command::Diff(ask) => ask.told(diff(&ask, around)),
+        Command::Diff(ask) => ask.told(diff(&ask, around).map_err(Failure::no_answer)),
         Command::Endpoint(EndpointCommand::List(ask)) => {
             ask.told(list(&ask, "endpoint.list", &json!({}), around))
         }
@@ -184,11 +207,15 @@ pub(crate) fn execute(command: Command, around: &mut Surroundings<'_>) -> Result
         Command::Node(NodeCommand::List(ask)) => {
             ask.told(list(&ask, "node.list", &json!({}), around))
         }
+        Command::Bpf(BpfCommand::Ct(ConnectionCommand::List { endpoint, all, ask })) => {
+            ask.told(connections(&ask, endpoint, all, around))
+        }
         Command::Bpf(map) => {
             let (method, MapCommand::List { endpoint, ask }) = match map {
-                BpfCommand::Policy(list) => ("bpf.policy", list),
-                BpfCommand::Ct(list) => ("bpf.ct", list),
                 BpfCommand::Ipcache(list) => ("bpf.ipcache", list),
+                BpfCommand::Policy(list) => ("bpf.policy", list),
+                // Above.
+                BpfCommand::Ct(_) => return Ok(0),
             };
             let outcome = match (method, endpoint) {
                 (_, None) => list(&ask, method, &json!({}), around),
@@ -320,6 +347,9 @@ fn diff(ask: &Ask, around: &mut Surroundings<'_>) -> Result<u8, Failure> {
     let complete = completeness(&answers);
     let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
     let text = match ask.output {
+        Output::Table | Output::Wide if differences == 0 && complete != 0 => {
+            "no differences on the nodes that answered; the others are not known".to_owned()
+        }
         Output::Table | Output::Wide => show::differences(&answers.given),
         _ => match (answers.several, answers.given.first()) {
             (false, Some((_, value))) => show::structured(value, ask.output)?,
@@ -339,7 +369,30 @@ fn list(
     around: &mut Surroundings<'_>,
 ) -> Result<u8, Failure> {
     let (rows, exit) = rows(ask, method, params, around, |_| true)?;
-    emit(around, &show::rows(method, &rows, ask.output)?)?;
+    emit(
+        around,
+        &show::rows(method, &rows, ask.output, around.width)?,
+    )?;
+    Ok(exit)
+}
+
+/// Tracked connections in a stable order.
+fn connections(
+    ask: &Ask,
+    endpoint: Option<u16>,
+    all: bool,
+    around: &mut Surroundings<'_>,
+) -> Result<u8, Failure> {
+    let params = endpoint.map_or_else(|| json!({}), |id| json!({ "endpoint": id }));
+    let lives = |row: &Value| all || row["remainingSeconds"] != 0;
+    let (mut rows, exit) = rows(ask, "bpf.ct", &params, around, lives)?;
+    rows.sort_by_cached_key(|row| {
+        ["node", "protocol", "source", "destination"].map(|key| row[key].to_string())
+    });
+    emit(
+        around,
+        &show::rows("bpf.ct", &rows, ask.output, around.width)?,
+    )?;
     Ok(exit)
 }
 
@@ -369,7 +422,10 @@ fn ipcache_of(ask: &Ask, id: u16, around: &mut Surroundings<'_>) -> Result<u8, F
             .is_some_and(|prefix| addresses.contains(&prefix))
     };
     let (rows, exit) = rows(ask, "bpf.ipcache", &json!({}), around, is_its)?;
-    emit(around, &show::rows("bpf.ipcache", &rows, ask.output)?)?;
+    emit(
+        around,
+        &show::rows("bpf.ipcache", &rows, ask.output, around.width)?,
+    )?;
     Ok(exit)
 }
 
@@ -398,7 +454,10 @@ fn get(
             failure.exit(exit)
         });
     }
-    emit(around, &show::rows(&method, &rows, ask.output)?)?;
+    emit(
+        around,
+        &show::rows(&method, &rows, ask.output, around.width)?,
+    )?;
     Ok(exit)
 }
 

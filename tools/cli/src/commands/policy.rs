@@ -1,20 +1,26 @@
 //! `heddle policy`: questions about policy, answered from manifests; `why` asks a live lab.
 
 mod check;
-mod cluster;
 mod decide;
 mod entries;
 mod impact;
 mod labels;
-mod lint;
 mod matrix;
-mod peer;
-mod probe;
 mod why;
 
-use crate::failure::{Failure, USAGE};
+pub(crate) use why::Why;
+
+use crate::{
+    failure::{Failure, USAGE},
+    output::say,
+};
 use clap::{Args, Subcommand, ValueEnum};
-use heddle_kube::manifest::{self, Manifest};
+use heddle_kube::{
+    cluster,
+    manifest::{self, Manifest},
+    schema::Strictness,
+};
+use heddle_verify::{Cluster, Placement};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Which manifests are asked.
@@ -23,12 +29,28 @@ pub(crate) struct Files {
     /// Manifests: files, folders (recursive), or `-` for standard input.
     #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
     paths: Vec<PathBuf>,
+    /// Fields and kinds that are not known are warnings: objects of a newer version of their API.
+    #[arg(long)]
+    lenient: bool,
 }
 
 impl Files {
     fn read(&self) -> Result<Vec<Manifest>, Failure> {
-        manifest::read(&self.paths)
-            .map_err(|error| Failure::new(error.code(), error.to_string()).help(error.help()))
+        Ok(manifest::read(&self.paths)?)
+    }
+
+    fn strictness(&self) -> Strictness {
+        if self.lenient {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        }
+    }
+
+    /// The cluster that they describe.
+    fn cluster(&self) -> Result<Cluster, Failure> {
+        let inventory = cluster::read(&self.read()?, self.strictness())?;
+        Ok(Cluster::build(inventory, &Placement::default())?)
     }
 }
 
@@ -66,19 +88,6 @@ impl Output {
     }
 }
 
-/// Prints lines to standard output; a reader that went away is no failure worth words.
-fn say(text: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    writeln!(std::io::stdout().lock(), "{text}").map_err(|error| unwritable(&error))
-}
-
-fn unwritable(error: &std::io::Error) -> Failure {
-    Failure::new(
-        "output/unwritable",
-        format!("standard output cannot be written: {error}"),
-    )
-}
-
 /// A wrong command line.
 fn usage(code: &str, message: String, help: &str) -> Failure {
     Failure::new(code, message).help(help).exit(USAGE)
@@ -98,7 +107,7 @@ pub(crate) enum Command {
     Impact(impact::Impact),
     /// Why a pod can or cannot reach another in a live lab: the decision with its reasons, and what both
     /// nodes' datapaths do with such a packet now.
-    Why(why::Why),
+    Why(Why),
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {

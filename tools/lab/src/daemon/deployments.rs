@@ -181,12 +181,13 @@ pub fn template_hash(template: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heddle_kube::store::Version;
 
     fn deployment(replicas: u64, image: &str) -> Object {
         Object {
             kind: Kind::Deployment,
             name: NamespacedName::new("n", "web"),
-            revision: 1,
+            version: Version::new("1"),
             value: json!({
                 "metadata": {"name": "web", "namespace": "n", "uid": "u1", "generation": 1},
                 "spec": {"replicas": replicas, "template": {
@@ -204,7 +205,7 @@ mod tests {
         Object {
             kind: Kind::Pod,
             name: NamespacedName::new("n", value["metadata"]["name"].as_str().unwrap()),
-            revision: 1,
+            version: Version::new("1"),
             value,
         }
     }

@@ -19,7 +19,7 @@ use crate::pod::spec;
 use crate::pod::status::condition;
 use crate::pod::worker::{self, Context, NodePlace, blocking};
 use crate::topology::{self, Attachment, ROUTER};
-use heddle_kube::store::{Event, Kind, Object, Store, StoreError, embedded::Client};
+use heddle_kube::store::{Event, Kind, Object, Scope, Store, StoreError, embedded::Client};
 use heddle_model::NamespacedName;
 use processes::Processes;
 use serde_json::{Value, json};
@@ -32,9 +32,10 @@ use tokio::sync::{mpsc, watch};
 /// Kinds that the daemon acts on.
 const KINDS: [Kind; 4] = [Kind::Namespace, Kind::Node, Kind::Pod, Kind::Deployment];
 /// Between looks at an agent that is not ready, and at one that is.
-const LOOK: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(500));
+const CHECK_INTERVAL: (Duration, Duration) =
+    (Duration::from_millis(25), Duration::from_millis(500));
 /// Between two STATUS of plugins that cannot serve, and of plugins that can.
-const ASK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const STATUS_TIMEOUT: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 /// The kubelet's reason for a node whose network cannot serve new pods.
 const NETWORK_NOT_READY: &str = "NetworkPluginNotReady";
 /// Between retries of what the store refused.
@@ -65,7 +66,7 @@ pub async fn run(lab: Lab) -> Result<(), LabError> {
 async fn wait_for_store(store: &dyn Store) -> Result<(), LabError> {
     let end = tokio::time::Instant::now() + STORE_DEADLINE;
     loop {
-        match store.list(Kind::Namespace, None).await {
+        match store.list(&Scope::all(Kind::Namespace)).await {
             Ok(_) => return Ok(()),
             Err(error) if tokio::time::Instant::now() >= end => return Err(error.into()),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -93,14 +94,29 @@ async fn create_cluster(record: &LabRecord, store: &dyn Store) -> Result<(), Lab
         let node = topology::node_object(record, &attachment);
         ignore_existing(store.create(Kind::Node, node).await)?;
         let name = NamespacedName::new("", &attachment.host);
-        let status = json!({
-            "addresses": topology::node_addresses(&attachment),
-            "conditions": [condition(&Value::Null, "Ready", false, NETWORK_NOT_READY, "the agent starts")],
-        });
-        store.patch_status(Kind::Node, &name, status).await?;
+        let status = json!({ "addresses": topology::node_addresses(&attachment) });
+        store
+            .apply_status(Kind::Node, &name, MANAGER, status)
+            .await?;
+        let starting = condition(
+            &Value::Null,
+            "Ready",
+            false,
+            NETWORK_NOT_READY,
+            "the agent starts",
+        );
+        let status = json!({ "conditions": [starting] });
+        store
+            .apply_status(Kind::Node, &name, READINESS_MANAGER, status)
+            .await?;
     }
     Ok(())
 }
+
+/// What the lab applies status as: of pods, deployments, and where nodes are.
+pub(crate) const MANAGER: &str = "heddle-lab";
+/// Whether nodes are ready is said apart from that.
+const READINESS_MANAGER: &str = "heddle-lab-readiness";
 
 struct Worker {
     uid: String,
@@ -151,7 +167,7 @@ impl Daemon {
     }
 
     async fn serve(&mut self) -> Result<(), LabError> {
-        let mut events = self.store.watch(&KINDS);
+        let mut events = self.store.watch(&Scope::each(&KINDS));
         let (readiness_sender, mut readiness) = mpsc::channel(64);
         for node in self.nodes.values() {
             tokio::spawn(look_at_node(
@@ -221,7 +237,10 @@ impl Daemon {
             NETWORK_NOT_READY
         };
         let status = json!({"conditions": [condition(&old, "Ready", ready, reason, why)]});
-        if let Err(error) = self.store.patch_status(Kind::Node, &name, status).await {
+        let applied = self
+            .store
+            .apply_status(Kind::Node, &name, READINESS_MANAGER, status);
+        if let Err(error) = applied.await {
             tracing::warn!(node, %error, "the node's condition is not written");
         }
     }
@@ -253,7 +272,7 @@ impl Daemon {
             let plan = deployments::plan(deployment, &pods);
             for pod in plan.create {
                 let created = self.store.create(Kind::Pod, pod).await?;
-                self.note(Event::Applied(created));
+                self.mirror.wrote(created);
             }
             for name in plan.delete {
                 if let Some(pod) = self.mirror.objects.get(&(Kind::Pod, name)).cloned() {
@@ -263,9 +282,9 @@ impl Daemon {
             if plan.status != deployment.value["status"] {
                 let patched = self
                     .store
-                    .patch_status(Kind::Deployment, &deployment.name, plan.status)
+                    .apply_status(Kind::Deployment, &deployment.name, MANAGER, plan.status)
                     .await?;
-                self.note(Event::Applied(patched));
+                self.mirror.wrote(patched);
             }
         }
         Ok(())
@@ -273,7 +292,7 @@ impl Daemon {
 
     async fn begin_end(&mut self, pod: &Object) -> Result<(), LabError> {
         if let Some(ending) = crate::delete::begin_pod(&*self.store, &pod.name).await? {
-            self.note(Event::Applied(ending));
+            self.mirror.wrote(ending);
         }
         Ok(())
     }
@@ -299,7 +318,7 @@ impl Daemon {
                     let mut value = pod.value.clone();
                     value["spec"]["nodeName"] = json!(node);
                     match self.store.update(Kind::Pod, value).await {
-                        Ok(updated) => self.note(Event::Applied(updated)),
+                        Ok(updated) => self.mirror.wrote(updated),
                         // Its newer state is on its way to this watch.
                         Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
                         Err(error) => return Err(error.into()),
@@ -329,9 +348,12 @@ impl Daemon {
         if old["conditions"] == status["conditions"] {
             return Ok(());
         }
-        match self.store.patch_status(Kind::Pod, &pod.name, status).await {
+        let applied = self
+            .store
+            .apply_status(Kind::Pod, &pod.name, MANAGER, status);
+        match applied.await {
             Ok(patched) => {
-                self.note(Event::Applied(patched));
+                self.mirror.wrote(patched);
                 Ok(())
             }
             Err(StoreError::NotFound { .. }) => Ok(()),
@@ -383,7 +405,7 @@ impl Daemon {
     async fn forget(&mut self, pod: &Object) -> Result<(), LabError> {
         match self
             .store
-            .delete(Kind::Pod, &pod.name, Some(pod.revision))
+            .delete(Kind::Pod, &pod.name, Some(&pod.version))
             .await
         {
             Ok(()) | Err(StoreError::NotFound { .. } | StoreError::Conflict { .. }) => Ok(()),
@@ -510,7 +532,11 @@ async fn look_at_node(
             Err(error) => Err(error.to_string()),
         };
         let was_ready = last.as_ref().is_some_and(|(ready, _)| *ready);
-        let patience = if was_ready { ASK.1 } else { ASK.0 };
+        let patience = if was_ready {
+            STATUS_TIMEOUT.1
+        } else {
+            STATUS_TIMEOUT.0
+        };
         // The agent's word is cheap and quick; the plugins' counts.
         if agent.is_ok() != was_ready || asked.is_none_or(|asked| asked.elapsed() >= patience) {
             asked = Some(Instant::now());
@@ -531,6 +557,11 @@ async fn look_at_node(
                 }
             }
         }
-        tokio::time::sleep(if agent.is_ok() { LOOK.1 } else { LOOK.0 }).await;
+        tokio::time::sleep(if agent.is_ok() {
+            CHECK_INTERVAL.1
+        } else {
+            CHECK_INTERVAL.0
+        })
+        .await;
     }
 }

@@ -89,7 +89,7 @@ fn text_map(value: &Value) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heddle_kube::store::Kind;
+    use heddle_kube::store::{Kind, Version};
     use heddle_model::NamespacedName;
     use serde_json::json;
 
@@ -106,7 +106,7 @@ mod tests {
         Object {
             kind: Kind::Pod,
             name: NamespacedName::new("n", "p"),
-            revision: 1,
+            version: Version::new("1"),
             value: json!({"spec": {"nodeSelector": selector}}),
         }
     }

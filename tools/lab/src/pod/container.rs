@@ -24,7 +24,7 @@ const STABLE_AFTER: Duration = Duration::from_secs(600);
 
 /// What containers of a pod share.
 #[derive(Debug)]
-pub struct Surroundings {
+pub struct PodContext {
     /// The pod.
     pub spec: PodSpec,
     /// Its node.
@@ -110,7 +110,7 @@ impl State {
     }
 }
 
-impl Surroundings {
+impl PodContext {
     /// All containers: those that come first, then the others.
     pub fn containers(&self) -> impl Iterator<Item = &Container> {
         self.spec.init.iter().chain(&self.spec.containers)
@@ -184,7 +184,7 @@ impl Surroundings {
             .collect()
     }
 
-    /// A command in a container's surroundings and a cgroup.
+    /// A command in a container's context and a cgroup.
     pub fn command(
         &self,
         index: usize,
@@ -284,7 +284,7 @@ pub type Stop = watch::Receiver<Option<Instant>>;
 /// Runs a container until it ended for good or was stopped; says each new state.
 pub async fn live(
     index: usize,
-    surroundings: std::sync::Arc<Surroundings>,
+    context: std::sync::Arc<PodContext>,
     policy: RestartPolicy,
     mut stop: Stop,
     states: mpsc::Sender<(usize, State)>,
@@ -296,7 +296,7 @@ pub async fn live(
             return state;
         }
         let started = Instant::now();
-        let ending = match run_once(index, &surroundings, &mut stop, &states, &mut state).await {
+        let ending = match run_once(index, &context, &mut stop, &states, &mut state).await {
             Ok(ending) => ending,
             Err(error) => Ending {
                 // As containerd reports a program that cannot be started.
@@ -346,23 +346,21 @@ pub async fn live(
 
 async fn run_once(
     index: usize,
-    surroundings: &Surroundings,
+    context: &PodContext,
     stop: &mut Stop,
     states: &mpsc::Sender<(usize, State)>,
     state: &mut State,
 ) -> Result<Ending, LabError> {
-    let container = surroundings.container(index)?;
-    let group = surroundings
-        .cgroup
-        .join(format!("container-{}", container.name));
+    let container = context.container(index)?;
+    let group = context.cgroup.join(format!("container-{}", container.name));
     cgroup::create(&group)?;
-    let mut command = surroundings.program(index, &group)?;
+    let mut command = context.program(index, &group)?;
     let failed = |source: std::io::Error| LabError::Start {
         command: match &container.program {
             Program::Command(words) => words.join(" "),
             _ => container.image.clone(),
         },
-        place: format!("pod {}", surroundings.spec.name),
+        place: format!("pod {}", context.spec.name),
         source,
     };
     // Both streams go through one pipe, so that the log has them in the order they were written.
@@ -385,7 +383,7 @@ async fn run_once(
     let mut child = command.spawn().map_err(failed)?;
     // The writing ends that this process holds are in the command.
     drop(command);
-    let log = surroundings.folder.join(format!("{}.log", container.name));
+    let log = context.folder.join(format!("{}.log", container.name));
     let copying = tokio::spawn(output::copy(reader.into(), log));
     let started = crate::time::stamp();
     let process = child
@@ -404,7 +402,7 @@ async fn run_once(
     let says = verdicts.clone();
     let readiness = async {
         if let Some(probe) = &container.readiness {
-            probe::watch(probe, index, surroundings, |ready, why| {
+            probe::watch(probe, index, context, |ready, why| {
                 let _ = says.try_send(Ok((ready, why)));
             })
             .await;
@@ -420,7 +418,7 @@ async fn run_once(
     };
     let liveness = async {
         if let Some(probe) = &container.liveness {
-            probe::watch(probe, index, surroundings, |alive, why| {
+            probe::watch(probe, index, context, |alive, why| {
                 if !alive {
                     let _ = verdicts.try_send(Err(why));
                 }
@@ -451,7 +449,7 @@ async fn run_once(
                 }
                 Err(why) if kill_at.is_none() => {
                     killed_for = Some(format!("its liveness probe failed: {why}"));
-                    kill_at = Some(Instant::now() + surroundings.spec.grace);
+                    kill_at = Some(Instant::now() + context.spec.grace);
                     terminate(process);
                 }
                 Err(_) => {}

@@ -2,7 +2,7 @@
 
 use crate::LabError;
 use crate::cgroup;
-use crate::pod::container::Surroundings;
+use crate::pod::container::PodContext;
 use crate::pod::spec::{Check, Probe};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 use std::net::{IpAddr, SocketAddr};
@@ -55,14 +55,14 @@ impl Tally {
 pub async fn watch(
     probe: &Probe,
     container: usize,
-    surroundings: &Surroundings,
+    context: &PodContext,
     mut changed: impl FnMut(bool, String),
 ) {
     let mut tally = Tally::new(probe);
     let mut good_once = false;
     tokio::time::sleep(probe.initial_delay).await;
     loop {
-        let asked = tokio::time::timeout(probe.timeout, ask(&probe.check, container, surroundings));
+        let asked = tokio::time::timeout(probe.timeout, ask(&probe.check, container, context));
         let (success, why) = match asked.await {
             Ok(Ok(())) => (true, String::new()),
             Ok(Err(why)) => (false, why),
@@ -81,10 +81,10 @@ pub async fn watch(
     }
 }
 
-async fn ask(check: &Check, container: usize, surroundings: &Surroundings) -> Result<(), String> {
+async fn ask(check: &Check, container: usize, context: &PodContext) -> Result<(), String> {
     match check {
         Check::Tcp { port, host } => {
-            connect(*port, *host, surroundings).await?;
+            connect(*port, *host, context).await?;
             Ok(())
         }
         Check::Http {
@@ -93,7 +93,7 @@ async fn ask(check: &Check, container: usize, surroundings: &Surroundings) -> Re
             host,
             headers,
         } => {
-            let mut stream = connect(*port, *host, surroundings).await?;
+            let mut stream = connect(*port, *host, context).await?;
             let status = get(&mut stream, path, headers).await?;
             if (200..400).contains(&status) {
                 Ok(())
@@ -101,24 +101,24 @@ async fn ask(check: &Check, container: usize, surroundings: &Surroundings) -> Re
                 Err(format!("HTTP status {status}"))
             }
         }
-        Check::Exec(command) => execute(command, container, surroundings).await,
+        Check::Exec(command) => execute(command, container, context).await,
     }
 }
 
 async fn connect(
     port: u16,
     host: Option<IpAddr>,
-    surroundings: &Surroundings,
+    context: &PodContext,
 ) -> Result<TcpStream, String> {
     let address = host
         .or_else(|| {
-            surroundings
+            context
                 .addresses
                 .first()
                 .and_then(|address| address.parse().ok())
         })
         .ok_or("the pod has no address")?;
-    let node = surroundings.node_namespace.clone();
+    let node = context.node_namespace.clone();
     // A socket stays in the namespace in which it was made.
     let socket = tokio::task::spawn_blocking(move || {
         crate::namespace::inside(&node, || {
@@ -205,17 +205,13 @@ impl Drop for Group {
     }
 }
 
-async fn execute(
-    words: &[String],
-    container: usize,
-    surroundings: &Surroundings,
-) -> Result<(), String> {
+async fn execute(words: &[String], container: usize, context: &PodContext) -> Result<(), String> {
     let group = Group(
-        surroundings
+        context
             .new_group("probe")
             .map_err(|error| error.to_string())?,
     );
-    let mut command = surroundings
+    let mut command = context
         .command(container, words, &group.0)
         .map_err(|error| error.to_string())?;
     command

@@ -3,12 +3,13 @@
 use crate::LabError;
 use crate::cgroup;
 use crate::config::LabRecord;
+use crate::daemon::MANAGER;
 use crate::files;
 use crate::namespace;
 use crate::paths::{Lab, namespace_path};
 use crate::pod::capabilities;
 use crate::pod::cni::{self, Attachment};
-use crate::pod::container::{self, Ending, Phase, State, Surroundings};
+use crate::pod::container::{self, Ending, Phase, PodContext, State};
 use crate::pod::runtime::Runtime;
 use crate::pod::sandbox::{self, SandboxRecord};
 use crate::pod::spec::{self, PodSpec, RestartPolicy};
@@ -115,7 +116,7 @@ async fn refuse(context: &Context, pod: &Object, problems: &[spec::Problem]) {
     let status = json!({"phase": "Failed", "reason": "InvalidSpec", "message": message.join("; ")});
     if let Err(error) = context
         .store
-        .patch_status(Kind::Pod, &pod.name, status)
+        .apply_status(Kind::Pod, &pod.name, MANAGER, status)
         .await
     {
         tracing::warn!(pod = %pod.name, %error, "status is not written");
@@ -136,7 +137,7 @@ async fn delete_object(context: &Context, pod: &Object) {
             Ok(found) if found.value["metadata"]["uid"] == *uid => {
                 let deleted = context
                     .store
-                    .delete(Kind::Pod, &pod.name, Some(found.revision))
+                    .delete(Kind::Pod, &pod.name, Some(&found.version))
                     .await;
                 match deleted {
                     Ok(()) | Err(StoreError::NotFound { .. }) => return,
@@ -253,7 +254,7 @@ impl Worker {
 
     /// Runs the containers until the pod is to end, and ends them.
     async fn run_containers(&mut self, holder: i32, end: &mut End) {
-        let surroundings = Arc::new(Surroundings {
+        let context = Arc::new(PodContext {
             spec: self.spec.clone(),
             node: self.context.node.name.clone(),
             node_namespace: self.context.node.namespace.clone(),
@@ -273,7 +274,7 @@ impl Worker {
             holder,
             cgroup: self.group.clone(),
             addresses: self.report.addresses.clone(),
-            containers: surroundings.records(),
+            containers: context.records(),
         };
         if let Err(error) = files::write_json(&self.folder.join("sandbox.json"), &record) {
             tracing::warn!(pod = %self.spec.name, %error, "exec will not find this pod");
@@ -285,12 +286,11 @@ impl Worker {
         let (first, count) = (self.spec.init.len(), self.spec.containers.len());
         let mut next_init = 0;
         let spawn = |tasks: &mut tokio::task::JoinSet<(usize, State)>, index: usize, policy| {
-            let (surroundings, stop, states) =
-                (surroundings.clone(), stop.clone(), states_sender.clone());
+            let (context, stop, states) = (context.clone(), stop.clone(), states_sender.clone());
             tasks.spawn(async move {
                 (
                     index,
-                    container::live(index, surroundings, policy, stop, states).await,
+                    container::live(index, context, policy, stop, states).await,
                 )
             });
         };
@@ -385,7 +385,7 @@ impl Worker {
         match self
             .context
             .store
-            .patch_status(Kind::Pod, &self.pod.name, status.clone())
+            .apply_status(Kind::Pod, &self.pod.name, MANAGER, status.clone())
             .await
         {
             Ok(_) => {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::flows::simulated::{SimulatedKernel, denied};
-use heddle_flow::{Nobody, Verdict};
+use heddle_flow::{Denied, NearestAllow, Nobody, Verdict};
 use serde_json::json;
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -13,7 +13,20 @@ struct Bench {
     hub: FlowHub,
 }
 
+/// Explains nothing.
+struct Silent;
+
+impl Explainer for Silent {
+    fn nearest(&self, _: &Denied) -> Vec<NearestAllow> {
+        Vec::new()
+    }
+}
+
 fn bench(capacity: usize) -> Bench {
+    bench_with(capacity, Arc::new(Silent))
+}
+
+fn bench_with(capacity: usize, explainer: Arc<dyn Explainer>) -> Bench {
     let kernel = Arc::new(SimulatedKernel::default());
     let metrics = Arc::new(Metrics::new());
     let options = HubOptions {
@@ -23,6 +36,7 @@ fn bench(capacity: usize) -> Bench {
     let hub = FlowHub::start(
         Arc::clone(&kernel) as Arc<dyn Datapath>,
         Arc::new(Nobody),
+        explainer,
         Arc::clone(&metrics),
         options,
     )
@@ -289,4 +303,105 @@ async fn flows_have_names_of_their_own_and_the_time_of_day() {
         assert!(age < 60_000_000_000, "{age}");
     }
     assert_eq!(names.len(), 100);
+}
+
+/// Explains each denial by its port, once it may.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Explainer for Gate {
+    fn nearest(&self, denied: &Denied) -> Vec<NearestAllow> {
+        let open = self.open.lock().unwrap();
+        drop(self.opened.wait_while(open, |open| !*open).unwrap());
+        vec![NearestAllow {
+            rule: denied.port.to_string(),
+            ..NearestAllow::default()
+        }]
+    }
+}
+
+fn traced(port: u16) -> Event {
+    Event {
+        kind: heddle_abi::EVENT_TRACE,
+        ..denied(1, port)
+    }
+}
+
+fn explanation(response: &Response) -> Option<String> {
+    let extensions = response.flow()?.extensions.as_ref()?;
+    Some(extensions.value.nearest.first()?.rule.clone())
+}
+
+#[tokio::test]
+async fn who_explains_slowly_holds_up_no_events_but_those_of_the_same_connection() {
+    let gate = Arc::new(Gate::default());
+    let bench = bench_with(4095, Arc::<Gate>::clone(&gate));
+    let mut observation = bench.observe(json!({"follow":true}));
+    // What happens to connection 1 is shown in order, what happens to others at once.
+    bench
+        .kernel
+        .send(&[traced(1), denied(2, 1), traced(1), traced(2)]);
+    assert_eq!(port(&next(&mut observation).await.unwrap()), 1);
+    assert_eq!(port(&next(&mut observation).await.unwrap()), 2);
+    bench.kernel.send(&[traced(1), traced(3)]);
+    assert_eq!(port(&next(&mut observation).await.unwrap()), 3);
+    gate.open();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let response = next(&mut observation).await.unwrap();
+        seen.push((response.flow().unwrap().verdict, explanation(&response)));
+    }
+    let forwarded = (Verdict::Forwarded, None);
+    assert_eq!(
+        seen,
+        [
+            (Verdict::Dropped, Some("1".to_owned())),
+            forwarded.clone(),
+            forwarded
+        ]
+    );
+}
+
+#[tokio::test]
+async fn denials_beyond_the_queue_are_shown_without_explanation_and_counted() {
+    let gate = Arc::new(Gate::default());
+    let bench = bench_with(4095, Arc::<Gate>::clone(&gate));
+    let mut observation = bench.observe(json!({"follow":true}));
+    let most = u16::try_from(EXPLAINED_AT_ONCE).unwrap();
+    // One is being explained, so that the queue is full with the others.
+    bench.kernel.send(&events(1..2));
+    tokio::time::timeout(DEADLINE, async {
+        while !bench.hub.shared.explained.is_idle() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    bench.kernel.send(&events(2..most + 5));
+    for expected in most + 2..most + 5 {
+        let response = next(&mut observation).await.unwrap();
+        assert_eq!(port(&response), u32::from(expected));
+        assert_eq!(explanation(&response), None);
+    }
+    let counted = |bench: &Bench| {
+        let text = bench.metrics.render().unwrap();
+        text.contains("heddle_flows_unexplained_total 3")
+    };
+    assert!(counted(&bench));
+    gate.open();
+    for expected in 1..most + 2 {
+        let response = next(&mut observation).await.unwrap();
+        assert_eq!(explanation(&response), Some(expected.to_string()));
+    }
+    assert!(counted(&bench));
 }

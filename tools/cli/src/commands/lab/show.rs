@@ -1,7 +1,7 @@
 //! How the lab's objects and its status are printed.
 
 use super::Output;
-use crate::failure::Failure;
+use crate::{failure::Failure, output::tell};
 use comfy_table::{Table, presets};
 use heddle_kube::store::{Kind, Object};
 use heddle_lab::status::Report;
@@ -35,7 +35,7 @@ pub(super) fn many(
         );
     }
     if objects.is_empty() {
-        eprintln!("no {} found", kind.name());
+        tell(&format!("no {} found", kind.name()));
         return Ok(());
     }
     let wide = output == Output::Wide;
@@ -270,7 +270,7 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
     table(&["NODE", "AGENT", "ADDRESSES", "POD-CIDRS", "PODS"], rows)?;
     line(&format!("world: {}", report.world.addresses.join(", ")))?;
     for warning in &report.warnings {
-        eprintln!("warning: {warning}");
+        tell(&format!("warning: {warning}"));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::Args;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Which agents to ask. Without any of these: all nodes of the lab `default`, or this machine's agent.
@@ -84,8 +85,12 @@ impl Target {
             }
         }
         let lab = runtime.join("labs").join(name);
-        if !lab.is_dir() {
-            return self.without_lab(runtime, name, &lab);
+        match std::fs::metadata(&lab) {
+            Ok(about) if about.is_dir() => {}
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(root_only(&runtime.join("labs")));
+            }
+            _ => return self.without_lab(runtime, name, &lab),
         }
         let agents = nodes_of(&lab)?;
         let Some(node) = &self.node else {
@@ -117,6 +122,11 @@ impl Target {
 
     fn without_lab(&self, runtime: &Path, name: &str, lab: &Path) -> Result<Agents, Failure> {
         let socket = runtime.join("agent.sock");
+        if let Err(error) = std::fs::metadata(&socket)
+            && error.kind() == ErrorKind::PermissionDenied
+        {
+            return Err(root_only(runtime));
+        }
         if self.named_lab().is_none() && self.node.is_none() && socket.exists() {
             return Ok(Agents::One(Agent { node: None, socket }));
         }
@@ -142,12 +152,26 @@ impl Target {
     }
 }
 
+/// Labs and agents belong to root, and who asks is not root: that is not the same as there being none.
+fn root_only(path: &Path) -> Failure {
+    Failure::new(
+        "lab/not-root",
+        format!("{} is readable by root only", path.display()),
+    )
+    .object(path.display().to_string())
+    .help("use sudo")
+    .exit(NO_DATA)
+}
+
 /// The agents of a lab: each folder in `nodes` is a node, its agent may be down.
 fn nodes_of(lab: &Path) -> Result<Vec<Agent>, Failure> {
     let folder = lab.join("nodes");
     let entries = match std::fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(root_only(&folder));
+        }
         Err(error) => {
             return Err(Failure::new(
                 "lab/unreadable",

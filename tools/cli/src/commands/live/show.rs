@@ -1,9 +1,11 @@
 //! Answers of agents as tables, JSON and YAML.
 
-use super::Output;
+use super::{
+    Output,
+    table::{self, align, cell},
+};
 use crate::failure::Failure;
 use serde_json::{Map, Value, json};
-use std::fmt::Write as _;
 
 /// JSON or YAML.
 pub(super) fn structured(value: &Value, output: Output) -> Result<String, Failure> {
@@ -17,212 +19,18 @@ pub(super) fn structured(value: &Value, output: Output) -> Result<String, Failur
         .map_err(|error| failed(format!("the answer cannot be written as JSON: {error}")))
 }
 
-/// Columns that a method's rows have, in the order people read them. A row may have others: they follow
-/// in `wide`.
-fn columns(method: &str) -> &'static [&'static str] {
-    match method {
-        "endpoint.list" => &[
-            "node",
-            "id",
-            "namespace",
-            "pod",
-            "ipv4",
-            "ipv6",
-            "identity",
-            "ingress",
-            "egress",
-            "policyRevision",
-            "state",
-        ],
-        "identity.list" => &["id", "labels", "endpoints", "seenBy"],
-        "node.list" => &["name", "addresses", "podCIDRs", "local", "seenBy"],
-        "bpf.policy" => &[
-            "node",
-            "endpoint",
-            "pod",
-            "direction",
-            "identity",
-            "traffic",
-            "verdict",
-            "cookie",
-            "rules",
-        ],
-        "bpf.ct" => &[
-            "node",
-            "protocol",
-            "source",
-            "sourcePort",
-            "destination",
-            "destinationPort",
-            "sourceIdentity",
-            "destinationIdentity",
-            "packets",
-            "bytes",
-            "seenReply",
-            "closing",
-            "remainingSeconds",
-        ],
-        "bpf.ipcache" => &[
-            "prefix",
-            "identity",
-            "cidr",
-            "node",
-            "pod",
-            "inCluster",
-            "seenBy",
-        ],
-        _ => &["node"],
-    }
-}
-
 /// Rows in the form that was asked for.
-pub(super) fn rows(method: &str, rows: &[Value], output: Output) -> Result<String, Failure> {
+pub(super) fn rows(
+    method: &str,
+    rows: &[Value],
+    output: Output,
+    width: usize,
+) -> Result<String, Failure> {
     match output {
         Output::Json | Output::Yaml => structured(&json!(rows), output),
-        Output::Table | Output::Wide => {
-            let flat: Vec<Value> = rows.iter().flat_map(flatten).collect();
-            Ok(table(columns(method), &flat, output == Output::Wide))
-        }
+        Output::Table => Ok(table::of(method, rows, Some(width))),
+        Output::Wide => Ok(table::of(method, rows, None)),
     }
-}
-
-/// A row with `entries` (a policy map) becomes a row per entry.
-fn flatten(row: &Value) -> Vec<Value> {
-    let (Some(fields), Some(entries)) = (row.as_object(), row["entries"].as_array()) else {
-        return vec![row.clone()];
-    };
-    entries
-        .iter()
-        .filter_map(Value::as_object)
-        .map(|entry| {
-            let mut flat = fields.clone();
-            flat.remove("entries");
-            flat.extend(entry.clone());
-            Value::Object(flat)
-        })
-        .collect()
-}
-
-/// The name of an IP protocol number.
-const fn protocol_name(number: u64) -> Option<&'static str> {
-    match number {
-        1 => Some("ICMP"),
-        6 => Some("TCP"),
-        17 => Some("UDP"),
-        58 => Some("ICMPv6"),
-        132 => Some("SCTP"),
-        _ => None,
-    }
-}
-
-fn table(preferred: &[&str], rows: &[Value], wide: bool) -> String {
-    if rows.is_empty() {
-        return "nothing found".to_owned();
-    }
-    let has = |key: &str| rows.iter().any(|row| row.get(key).is_some());
-    let mut keys: Vec<String> = preferred
-        .iter()
-        .filter(|key| has(key))
-        .map(|key| (*key).to_owned())
-        .collect();
-    // Rows of a kind this table does not know are shown whole.
-    let unknown = keys.iter().all(|key| key == "node");
-    if wide || unknown {
-        for row in rows.iter().filter_map(Value::as_object) {
-            for key in row.keys() {
-                if !keys.contains(key) {
-                    keys.push(key.clone());
-                }
-            }
-        }
-    }
-    let mut lines = vec![keys.iter().map(|key| title(key)).collect::<Vec<_>>()];
-    lines.extend(rows.iter().map(|row| {
-        keys.iter()
-            .map(|key| keyed(key, &row[key.as_str()]))
-            .collect()
-    }));
-    align(&lines)
-}
-
-/// `policyRevision` becomes `POLICY REVISION`.
-fn title(key: &str) -> String {
-    let mut title = String::new();
-    let mut lower = false;
-    for character in key.chars() {
-        if character.is_ascii_uppercase() && lower {
-            title.push(' ');
-        }
-        lower = character.is_ascii_lowercase();
-        title.push(character.to_ascii_uppercase());
-    }
-    title
-}
-
-fn keyed(key: &str, value: &Value) -> String {
-    match value.as_u64().filter(|_| key == "protocol") {
-        Some(number) => protocol_name(number).map_or_else(|| number.to_string(), str::to_owned),
-        None => cell(value),
-    }
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) if text.is_empty() => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => "-".to_owned(),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        Value::Object(fields) => object_cell(fields),
-        other => other.to_string(),
-    }
-}
-
-/// A rule or policy reads as people name it; anything else as `key=value` pairs.
-fn object_cell(fields: &Map<String, Value>) -> String {
-    if let (Some(kind), Some(name)) = (fields.get("kind"), fields.get("name")) {
-        let namespace = fields.get("namespace").and_then(Value::as_str);
-        let mut text = match namespace {
-            Some(namespace) if !namespace.is_empty() => {
-                format!("{}:{namespace}/{}", cell(kind), cell(name))
-            }
-            _ => format!("{}:{}", cell(kind), cell(name)),
-        };
-        if let (Some(section), Some(index)) = (fields.get("section"), fields.get("index")) {
-            let _ = write!(text, ".{}[{}]", cell(section), cell(index));
-        }
-        return text;
-    }
-    fields
-        .iter()
-        .map(|(key, value)| format!("{key}={}", cell(value)))
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn align(lines: &[Vec<String>]) -> String {
-    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..count)
-        .map(|column| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    lines
-        .iter()
-        .map(|line| {
-            let mut text = String::new();
-            for (cell, width) in line.iter().zip(&widths) {
-                let _ = write!(text, "{cell:<width$}   ");
-            }
-            text.trim_end().to_owned()
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 /// Adds a row that several nodes may know: equal rows become one with the names of those who know it.
@@ -371,9 +179,9 @@ pub(super) fn differences(answers: &[(String, Value)]) -> String {
     if rows.is_empty() {
         return "no differences: the datapath has what is wished".to_owned();
     }
-    table(
+    table::with_columns(
         &["node", "object", "field", "wished", "realised"],
         &rows,
-        true,
+        None,
     )
 }

@@ -86,6 +86,7 @@ impl Stage {
                 out: &mut out,
                 err: &mut err,
                 color: false,
+                width: 120,
             },
         );
         let (exit, failure) = match outcome {
@@ -273,7 +274,7 @@ fn maps_are_asked_for_one_endpoint() {
     let stage = Stage::new();
     stage.agent(&stage.socket("default", "n1"), |_| {
         result(json!([{"endpoint":7,"pod":"shop/web","generation":3,"present":true,"entries":[
-            {"direction":"ingress","identity":0,"traffic":"TCP/80","protocol":6,"verdict":"allow","cookie":4,
+            {"direction":"ingress","identity":0,"protocol":"TCP","port":"80","verdict":"allow","cookie":4,
              "rules":[{"kind":"NetworkPolicy","namespace":"shop","name":"web","section":"ingress","index":0}]}]}]))
     });
     stage.agent(&stage.socket("default", "n2"), |_| {
@@ -312,9 +313,32 @@ fn connections_name_their_protocol() {
     });
     let shown = stage.run(&["bpf", "ct", "list"]);
     assert!(
-        shown.out.contains("TCP") && shown.out.contains("3,2"),
+        shown.out.contains("TCP") && shown.out.contains("PACKETS THERE   PACKETS BACK"),
         "{}",
         shown.out
+    );
+}
+
+#[test]
+fn u10_connections_stand_in_order_and_expired_ones_only_with_all() {
+    let stage = Stage::new();
+    stage.agent(&stage.socket("default", "n1"), |_| {
+        let row = |source: &str, left: u64| json!({"protocol":"TCP","source":source,"destination":"10.0.0.9:80","remainingSeconds":left});
+        result(json!([row("10.0.0.3:1", 9), row("10.0.0.1:1", 0), row("10.0.0.2:1", 5)]))
+    });
+    let sources = |arguments: &[&str]| -> Vec<String> {
+        let rows = stage.run(arguments).json();
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row["source"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        sources(&["bpf", "ct", "list", "-o", "json"]),
+        ["10.0.0.2:1", "10.0.0.3:1"]
+    );
+    assert_eq!(
+        sources(&["bpf", "ct", "list", "--all", "-o", "json"]),
+        ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"]
     );
 }
 

@@ -1,38 +1,18 @@
 //! `heddle policy check`: every problem, with file, document, field and fix.
 
-use super::{
-    Files, Output,
-    cluster::{self, Cluster, Placement},
-    lint::{self, Written},
-    say,
+use super::{Files, Output};
+use crate::{
+    failure::{FINDINGS, Failure},
+    output::say,
 };
-use crate::failure::{FINDINGS, Failure};
 use clap::Args;
 use heddle_kube::{
+    cluster,
     manifest::{self, Manifest},
-    policy::{self, CidrGroup, Problem, Severity},
+    policy::Severity,
 };
 use serde::Serialize;
-use serde_json::Value;
-use std::{collections::BTreeMap, process::ExitCode};
-
-/// Kinds that say nothing about policy, but may stand beside it.
-const QUIET: &[&str] = &[
-    "Namespace",
-    "Node",
-    "Pod",
-    "Deployment",
-    "StatefulSet",
-    "ReplicaSet",
-    "DaemonSet",
-    "Job",
-    "CronJob",
-    "Service",
-    "EndpointSlice",
-    "Endpoints",
-    "ServiceAccount",
-    "ConfigMap",
-];
+use std::process::ExitCode;
 
 #[derive(Args)]
 pub(crate) struct Check {
@@ -64,33 +44,19 @@ struct Report {
 }
 
 impl Finding {
-    fn of(manifest: &Manifest, problem: Problem) -> Self {
+    fn of(manifests: &[Manifest], found: cluster::Found) -> Self {
+        let manifest = found.manifest.map(|at| &manifests[at]);
+        let problem = found.problem;
         Self {
             severity: problem.severity,
             code: problem.code.to_owned(),
-            file: manifest.file.clone(),
-            document: manifest.document,
-            object: object(manifest),
+            file: manifest.map_or_else(String::new, |it| it.file.clone()),
+            document: manifest.map_or(0, |it| it.document),
+            object: found.object,
             field: problem.field,
             message: problem.message,
             help: problem.help,
         }
-    }
-}
-
-/// The object's kind and name.
-pub(super) fn object(manifest: &Manifest) -> String {
-    let kind = cluster::kind(manifest);
-    let name = heddle_kube::pod::name(&manifest.value);
-    match kind {
-        "Namespace"
-        | "Node"
-        | "CiliumClusterwideNetworkPolicy"
-        | "ClusterNetworkPolicy"
-        | "CiliumCIDRGroup" => {
-            format!("{kind} {}", name.name)
-        }
-        _ => format!("{kind} {name}"),
     }
 }
 
@@ -104,7 +70,10 @@ impl Check {
                 Err(error) => problems.push(unread(path, &error)),
             }
         }
-        let policies = examine(&manifests, &mut problems);
+        let found = cluster::check(&manifests, self.files.strictness());
+        let policies = found.policies;
+        let findings = found.found.into_iter();
+        problems.extend(findings.map(|found| Finding::of(&manifests, found)));
         // What refuses a policy goes first, in the order of the files; then what is only worth a look.
         problems.sort_by_key(|problem| problem.severity);
         let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
@@ -127,6 +96,21 @@ fn unread(path: &std::path::Path, error: &manifest::ManifestError) -> Finding {
         | manifest::ManifestError::NotAnObject { file, document } => (file.clone(), *document),
         _ => (path.display().to_string(), 0),
     };
+    // The file and document have places of their own.
+    let message = match error {
+        manifest::ManifestError::Syntax { line, reason, .. } => match line {
+            Some(line) => format!("line {line}: {reason}"),
+            None => reason.clone(),
+        },
+        manifest::ManifestError::NotAnObject { .. } => {
+            "not an object with apiVersion and kind".to_owned()
+        }
+        manifest::ManifestError::NoObject { .. } => "it is empty: it holds no object".to_owned(),
+        manifest::ManifestError::Unreadable { source, .. } => {
+            format!("it cannot be read: {source}")
+        }
+        other => other.to_string(),
+    };
     Finding {
         severity: Severity::Error,
         code: error.code().to_owned(),
@@ -134,143 +118,8 @@ fn unread(path: &std::path::Path, error: &manifest::ManifestError) -> Finding {
         document,
         object: String::new(),
         field: String::new(),
-        message: error.to_string(),
-        help: error.help().to_owned(),
-    }
-}
-
-/// Looks at every object; returns the number of policies among them.
-fn examine(manifests: &[Manifest], problems: &mut Vec<Finding>) -> usize {
-    // By manifest, so that what is found at the end still stands with its object.
-    let mut found: Vec<Vec<Problem>> = vec![Vec::new(); manifests.len()];
-    let mut read = Read::default();
-    let mut seen: BTreeMap<String, &Manifest> = BTreeMap::new();
-    for (at, manifest) in manifests.iter().enumerate() {
-        look_at(manifest, at, &mut read, &mut found[at]);
-        let name = manifest
-            .value
-            .pointer("/metadata/name")
-            .and_then(Value::as_str);
-        if name.is_some_and(|name| !name.is_empty())
-            && let Some(first) = seen.insert(object(manifest), manifest)
-        {
-            found[at].push(note(
-                Severity::Warning,
-                "manifest/duplicate",
-                "metadata.name",
-                format!(
-                    "the object stands in {}, document {}, too; this one, the last, counts",
-                    first.file, first.document
-                ),
-                "remove one, or rename it",
-            ));
-        }
-    }
-    let policies = read.policies.iter().map(|written| written.policy.clone());
-    match Cluster::with_policies(
-        manifests,
-        policies.collect(),
-        read.groups,
-        &Placement::default(),
-    ) {
-        Ok(cluster) => {
-            for (at, problem) in lint::lint(&read.policies, &cluster) {
-                found[at].push(problem);
-            }
-        }
-        Err(failure) => problems.push(Finding {
-            severity: Severity::Error,
-            code: failure.code,
-            file: String::new(),
-            document: 0,
-            object: failure.object,
-            field: failure.field,
-            message: failure.message,
-            help: failure.help,
-        }),
-    }
-    for (manifest, found) in manifests.iter().zip(found) {
-        problems.extend(
-            found
-                .into_iter()
-                .map(|problem| Finding::of(manifest, problem)),
-        );
-    }
-    read.count
-}
-
-/// What was read on the way.
-#[derive(Default)]
-struct Read<'a> {
-    policies: Vec<Written<'a>>,
-    groups: Vec<CidrGroup>,
-    /// Policies, accepted or not.
-    count: usize,
-}
-
-fn note(
-    severity: Severity,
-    code: &'static str,
-    field: &str,
-    message: String,
-    help: &str,
-) -> Problem {
-    Problem {
-        severity,
-        code,
-        field: field.to_owned(),
         message,
-        help: help.to_owned(),
-    }
-}
-
-fn look_at<'a>(manifest: &'a Manifest, at: usize, read: &mut Read<'a>, found: &mut Vec<Problem>) {
-    let kind = cluster::kind(manifest);
-    if policy::policy_id(&manifest.value).is_some() {
-        read.count += 1;
-        let parsed = policy::parse(&manifest.value);
-        found.extend(parsed.problems);
-        read.policies.extend(parsed.policy.map(|policy| Written {
-            manifest: at,
-            object: &manifest.value,
-            policy,
-        }));
-        return;
-    }
-    if kind == "CiliumCIDRGroup" {
-        match policy::parse_cidr_group(&manifest.value) {
-            Ok(group) => read.groups.push(group),
-            Err(problems) => found.extend(problems),
-        }
-    } else if kind.contains("NetworkPolicy") {
-        found.push(note(
-            Severity::Error,
-            "policy/unsupported-kind",
-            "kind",
-            format!("{kind} is not enforced yet, so it is refused"),
-            "use NetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy or ClusterNetworkPolicy",
-        ));
-    } else if !QUIET.contains(&kind) {
-        found.push(note(
-            Severity::Warning,
-            "manifest/ignored-kind",
-            "kind",
-            format!("{kind} says nothing about policy and is not looked at"),
-            "check the kind's spelling, or leave the object out",
-        ));
-    } else if manifest
-        .value
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .is_none_or(str::is_empty)
-    {
-        found.push(note(
-            Severity::Error,
-            "manifest/missing-name",
-            "metadata.name",
-            "the object has no name".to_owned(),
-            "give it one under metadata.name",
-        ));
+        help: error.help().to_owned(),
     }
 }
 
@@ -296,7 +145,14 @@ fn print(report: &Report) -> Result<(), Failure> {
         ))?;
     }
     say(&format!(
-        "{} policies, {} errors, {} warnings",
-        report.policies, report.errors, report.warnings
+        "{}, {}, {}",
+        counted(report.policies, "policy", "policies"),
+        counted(report.errors, "error", "errors"),
+        counted(report.warnings, "warning", "warnings"),
     ))
+}
+
+/// `1 policy`, `2 policies`.
+fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }

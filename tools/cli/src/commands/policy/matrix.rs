@@ -1,20 +1,18 @@
 //! `heddle policy matrix`: all ordered pairs, all probes.
 
-use super::{
-    Files,
-    cluster::Cluster,
-    labels,
-    peer::{Named, common_family},
-    probe::{Answers, Probe, word},
-    unwritable,
-};
-use crate::failure::Failure;
+use super::{Files, labels};
+use crate::{failure::Failure, output};
 use clap::{Args, ValueEnum};
 use heddle_model::Selector;
 use heddle_policy::EntryVerdict;
+use heddle_verify::{
+    Cluster, Named, Probe,
+    matrix::{Cell, cells, ends},
+    word,
+};
 use std::{
     collections::BTreeMap,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
     process::ExitCode,
 };
 
@@ -52,25 +50,11 @@ pub(crate) struct Matrix {
     output: MatrixOutput,
 }
 
-/// One cell.
-struct Cell<'a> {
-    from: &'a Named,
-    to: &'a Named,
-    probe: &'a Probe,
-    egress: EntryVerdict,
-    ingress: EntryVerdict,
-}
-
-impl Cell<'_> {
-    fn verdict(&self) -> EntryVerdict {
-        self.egress.max(self.ingress)
-    }
-}
-
 impl Matrix {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output == MatrixOutput::Json;
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
@@ -84,71 +68,23 @@ impl Matrix {
             None => Ok(Selector::everything()),
         };
         let (from, to) = (select(&self.from)?, select(&self.to)?);
-        let cluster = Cluster::build(&self.files.read()?)?;
+        let cluster = self.files.cluster()?;
         let peers = self
             .peer
             .iter()
             .map(|peer| Named::parse(&cluster, peer))
             .collect::<Result<Vec<_>, _>>()?;
-        let ends = |selector: &Selector| -> Vec<Named> {
-            (0..cluster.pods.len())
-                .filter(|pod| {
-                    let labels = &cluster.pods[*pod].labels;
-                    selector.matches(|key| labels.get(key).map(String::as_str))
-                })
-                .map(|pod| Named::pod(&cluster, pod))
-                .chain(peers.iter().cloned())
-                .collect()
-        };
-        let (sources, targets) = (ends(&from), ends(&to));
-        let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        let sources = ends(&cluster, &from, &peers);
+        let targets = ends(&cluster, &to, &peers);
+        let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         let written = match self.output {
             MatrixOutput::Json => json(&cluster, &probes, &sources, &targets, &mut out),
             MatrixOutput::Csv => csv(&cluster, &probes, &sources, &targets, &mut out),
             MatrixOutput::Table => table(&cluster, &probes, &sources, &targets, &mut out),
         };
-        written
-            .and_then(|()| out.flush())
-            .map_err(|error| unwritable(&error))?;
+        output::written(written.and_then(|()| out.flush()))?;
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Calls `each` for every cell, sources outermost, then destinations, then probes.
-fn cells<'a>(
-    cluster: &Cluster,
-    probes: &'a [Probe],
-    sources: &'a [Named],
-    targets: &'a [Named],
-    mut each: impl FnMut(Cell<'a>) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let mut answers = Answers::of(cluster);
-    for from in sources {
-        for to in targets {
-            let common = common_family(cluster, from, to);
-            for probe in probes {
-                let Some(traffic) = probe.traffic(cluster, to.peer) else {
-                    continue;
-                };
-                let (egress, ingress) = if from.peer.is_same_pod(to.peer, cluster) {
-                    (EntryVerdict::Allow, EntryVerdict::Allow)
-                } else {
-                    let family = probe.family.unwrap_or(common);
-                    let source = from.peer.party(to.peer, cluster, family);
-                    let target = to.peer.party(from.peer, cluster, family);
-                    answers.ask(&source, &target, traffic)
-                };
-                each(Cell {
-                    from,
-                    to,
-                    probe,
-                    egress,
-                    ingress,
-                })?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn json(
@@ -157,7 +93,7 @@ fn json(
     sources: &[Named],
     targets: &[Named],
     out: &mut impl Write,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let names: Vec<&str> = probes.iter().map(|probe| probe.given.as_str()).collect();
     write!(
         out,
@@ -195,7 +131,7 @@ fn csv(
     sources: &[Named],
     targets: &[Named],
     out: &mut impl Write,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     writeln!(out, "from,to,probe,verdict,egress,ingress")?;
     cells(cluster, probes, sources, targets, |cell| {
         // Names of pods, nodes, entities and addresses have no commas or quotes.
@@ -218,7 +154,7 @@ fn table(
     sources: &[Named],
     targets: &[Named],
     out: &mut impl Write,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     if targets.len() > MOST_COLUMNS {
         return cells(cluster, probes, sources, targets, |cell| {
             writeln!(
@@ -247,7 +183,7 @@ fn table(
                 |cell| {
                     let mark = format!("{}{}", word(cell.verdict()), stopped(&cell));
                     marks.insert(&cell.to.given, mark);
-                    Ok(())
+                    io::Result::Ok(())
                 },
             )?;
             let cells = targets

@@ -1,19 +1,19 @@
 //! `heddle policy impact`: which verdicts a change of the manifests changes, both ways, and why.
 
-mod change;
-mod compare;
-mod draw;
 mod show;
 
-use super::{
-    Files,
-    cluster::{Cluster, Placement},
-    peer::Named,
-    probe::Probe,
-};
+use super::Files;
 use crate::failure::{FINDINGS, Failure};
 use clap::{Args, ValueEnum};
-use heddle_kube::manifest;
+use heddle_kube::{
+    cluster::{self, Change},
+    manifest::{self, Manifest},
+    schema::Strictness,
+};
+use heddle_verify::{
+    Cluster, Named, Placement, Probe,
+    impact::{Sides, compare, draw_peers, draw_probes},
+};
 use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,39 +48,36 @@ pub(crate) struct Impact {
     output: ImpactOutput,
 }
 
-/// The two clusters that are compared, and what else the reader should know.
-struct Sides {
-    before: Cluster,
-    after: Cluster,
-    notes: Vec<String>,
-}
-
 impl Impact {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output == ImpactOutput::Json;
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
         let current = self.files.read()?;
-        let change = manifest::read(&self.change)
-            .map_err(|error| Failure::new(error.code(), error.to_string()).help(error.help()))?;
-        let changed = change::apply(&current, change, &self.remove)?;
-        let before = Cluster::build_beside(&current, &Placement::default())?;
-        let after = Cluster::build_beside(&changed, &before.placement())?;
+        let change = Change {
+            add: manifest::read(&self.change)?,
+            remove: self.remove.clone(),
+        };
+        let strictness = self.files.strictness();
+        let changed = change.apply(&current)?;
+        let before = build(&current, strictness, &Placement::default())?;
+        let after = build(&changed, strictness, &before.placement())?;
         let mut sides = Sides {
             before,
             after,
             notes: Vec::new(),
         };
         let probes = if self.probe.is_empty() {
-            draw::probes(&mut sides)?
+            draw_probes(&mut sides)?
         } else {
             let given = self.probe.iter().map(|probe| Probe::parse(probe));
             given.collect::<Result<Vec<_>, _>>()?
         };
         let peers = if self.peer.is_empty() {
-            draw::peers(&mut sides)
+            draw_peers(&mut sides)
         } else {
             self.peer.clone()
         };
@@ -93,7 +90,7 @@ impl Impact {
                 ))
             })
             .collect::<Result<Vec<_>, Failure>>()?;
-        let report = compare::compare(&sides, &peers, &probes);
+        let report = compare(&sides, &peers, &probes);
         let report = show::Report {
             sides: &sides,
             probes: &probes,
@@ -110,4 +107,13 @@ impl Impact {
             FINDINGS
         }))
     }
+}
+
+fn build(
+    manifests: &[Manifest],
+    strictness: Strictness,
+    before: &Placement,
+) -> Result<Cluster, Failure> {
+    let inventory = cluster::read(manifests, strictness)?;
+    Ok(Cluster::build(inventory, before)?)
 }

@@ -1,16 +1,15 @@
 //! The report, for people, programs and merge requests.
 
-use super::{
-    super::{
-        peer::Family,
-        probe::{Probe, word},
-        say, unwritable,
-    },
-    Sides,
-    compare::{Change, Outcome},
+use crate::{
+    failure::Failure,
+    output::{self, say},
 };
-use crate::failure::Failure;
 use heddle_policy::{Because, Decision, DirectionDecision, EntryVerdict};
+use heddle_verify::{
+    Family, Probe,
+    impact::{Change, Outcome, Sides},
+    word,
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -180,9 +179,7 @@ impl Report<'_> {
     /// thousands of pods have millions of pairs.
     pub(super) fn json(&self) -> Result<(), Failure> {
         let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
-        self.write_json(&mut out)
-            .and_then(|()| out.flush())
-            .map_err(|error| unwritable(&error))
+        output::written(self.write_json(&mut out).and_then(|()| out.flush()))
     }
 
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {

@@ -1,39 +1,106 @@
 //! What the nodes of both ends say: their agents, or where one does not run the maps that it left pinned.
 
-use super::{
-    compare::{End, Told},
-    store::{Live, Wished},
-};
+use super::store::{Live, Wished};
 use crate::{commands::live::node::NodeAgent, failure::Failure};
 use heddle_agent::{Held, Question, look_up};
 use heddle_datapath::{DatapathError, Pinned};
 use heddle_flow::{FilterFlag, ObserveRequest, Response};
 use heddle_model::Identity;
 use heddle_policy::RuleRef;
+use heddle_verify::{
+    Cluster, Family, Holder, Named, Peer,
+    why::{End, Realised, Told},
+};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Flows of the pair that a node is asked for.
 const FLOWS: u64 = 5;
 /// Connections that are looked through at most.
 const MOST_CONNECTIONS: usize = 131_072;
 
+/// What a node's datapath does with the packet, and how that was learnt.
+pub(super) struct Reply {
+    pub(super) told: Told,
+    /// As it was told; null when nobody could be asked.
+    pub(super) answer: Value,
+    /// Why the agent did not tell.
+    pub(super) problem: Option<String>,
+}
+
+impl Reply {
+    /// What an agent (without a problem) or its maps told.
+    pub(super) fn of(answer: Value, problem: Option<String>) -> Self {
+        let realised = realised(&answer);
+        Self {
+            told: match problem {
+                None => Told::Agent(realised),
+                Some(_) => Told::Maps(realised),
+            },
+            answer,
+            problem,
+        }
+    }
+}
+
+impl Reply {
+    /// Leaves out the connections of others: a range that an end stands for holds more addresses than the end.
+    pub(super) fn keep_connections_of(
+        &mut self,
+        cluster: &Cluster,
+        from: &Named,
+        to: &Named,
+        family: Family,
+    ) {
+        let is_of = |end: &Named, written: &Value| {
+            let written = written
+                .as_str()
+                .and_then(|text| text.parse::<SocketAddr>().ok());
+            let Some(address) = written.map(|it| it.ip()) else {
+                return false;
+            };
+            match end.peer {
+                Peer::Reserved(identity) if identity.is_world() => {
+                    cluster.holder(address) == Holder::World
+                }
+                // Whoever has an identity and no address of its own.
+                Peer::Reserved(_) => true,
+                _ => end.peer.address(cluster, family) == Some(address),
+            }
+        };
+        if let Some(connections) = self.answer["connections"].as_array_mut() {
+            connections.retain(|it| is_of(from, &it["source"]) && is_of(to, &it["destination"]));
+        }
+    }
+}
+
+fn realised(answer: &Value) -> Realised {
+    Realised {
+        endpoint: answer["endpoint"].as_u64(),
+        identity: answer["identity"].as_u64(),
+        has_policy: answer["hasPolicy"] != false,
+        denied: answer["verdict"] != "allow",
+        peer: answer["peer"]["identity"].as_u64(),
+        revision: answer["realisedRevision"].as_u64(),
+        failure: answer["failure"].as_str().map(str::to_owned),
+    }
+}
+
 /// What a node's datapath does with the packet.
-pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Question) -> Told {
+pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Question) -> Reply {
     let params = serde_json::to_value(question).unwrap_or_default();
     let asked = NodeAgent::of(live.lab.name(), &end.node)
         .and_then(|agent| agent.ask("policy.lookup", &params));
     let failure = match asked {
-        Ok(answer) => return Told::Agent(answer),
+        Ok(answer) => return Reply::of(answer, None),
         Err(failure) => failure,
     };
     match from_maps(live, wished, end, question) {
-        Ok(answer) => Told::Maps {
-            answer,
-            why: failure.message,
-        },
-        Err(other) => Told::Nothing {
-            why: format!("{}; {}", failure.message, other.message),
+        Ok(answer) => Reply::of(answer, Some(failure.message)),
+        Err(other) => Reply {
+            told: Told::Nothing,
+            answer: Value::Null,
+            problem: Some(format!("{}; {}", failure.message, other.message)),
         },
     }
 }

@@ -1,30 +1,30 @@
-//! `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
+//! `heddle why`, and `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
 //! the live store; what the datapaths of both nodes do with such a packet now; and loudly where the two differ.
 
 mod ask;
-mod compare;
 mod show;
 mod store;
 
-use super::{
-    Output,
-    cluster::Cluster,
-    decide::{self, Protocol},
-    peer::{Family, Named, Peer, common_family},
-    say, usage,
+use super::{Output, decide::Protocol, usage};
+use crate::{
+    failure::{DIFFERS, FINDINGS, Failure, NO_DATA},
+    output::say,
 };
-use crate::failure::{DIFFERS, FINDINGS, Failure, NO_DATA};
-use ask::FlowEnd;
+use ask::{FlowEnd, Reply};
 use clap::Args;
-use compare::{Difference, End, Told};
 use heddle_agent::{AskedPeer, Question};
 use heddle_flow::{
     Response,
     print::{Form, Style},
 };
-use heddle_model::Identity;
-use heddle_policy::{Decision, Direction, EntryVerdict, Party, Traffic};
+use heddle_policy::{EntryVerdict, Traffic};
+use heddle_verify::{
+    Answer, Cluster, Family, Named, Peer, Summary, common_family, decide as decide_pair, icmp,
+    transport,
+    why::{self, AskedEnd, Difference, End, Told},
+};
 use serde_json::{Value, json};
+use show::Paint;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -38,10 +38,11 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// `heddle policy why`.
+/// `heddle why`.
 #[derive(Args)]
 pub(crate) struct Why {
-    /// Who connects: namespace/pod, an address, host:NODE, or an entity such as world.
+    /// Who connects: namespace/pod, namespace/deploy/NAME (or another kind of workload), an address, host:NODE, or an
+    /// entity such as world.
     #[arg(long, value_name = "PEER")]
     from: String,
     /// To whom.
@@ -74,16 +75,17 @@ pub(crate) struct Why {
 struct InFamily {
     family: Family,
     traffic: Traffic,
-    decision: Decision,
-    /// As `decide` prints it.
-    answer: Value,
-    ends: Vec<(End, Told)>,
+    answer: Answer,
+    ends: Vec<(End, Reply)>,
     differences: Vec<Difference>,
 }
 
 impl InFamily {
     fn agrees(&self) -> Option<bool> {
-        compare::agrees(&self.differences, self.ends.iter().map(|(_, told)| told))
+        why::agrees(
+            &self.differences,
+            self.ends.iter().map(|(_, reply)| &reply.told),
+        )
     }
 }
 
@@ -96,9 +98,10 @@ struct Findings {
 }
 
 impl Why {
-    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let json = self.output.is_json();
-        self.answer().map_err(|failure| failure.json(json))
+        self.answer()
+            .map_err(|failure| failure.no_answer().json(json))
     }
 
     fn answer(&self) -> Result<ExitCode, Failure> {
@@ -116,7 +119,8 @@ impl Why {
             // A node without an agent does not catch up.
             let may_settle = findings.families.iter().any(|it| {
                 let mut ends = it.ends.iter();
-                !it.differences.is_empty() && ends.any(|(_, told)| matches!(told, Told::Agent(_)))
+                !it.differences.is_empty()
+                    && ends.any(|(_, reply)| matches!(reply.told, Told::Agent(_)))
             });
             if !may_settle || Instant::now() >= until {
                 break findings;
@@ -150,23 +154,25 @@ impl Why {
             .questions(cluster, &from, &to)?
             .into_iter()
             .map(|(traffic, family)| {
-                let (decision, answer) = decide::decision(cluster, &from, &to, traffic, family);
-                let ends = ends(&wished, &from, &to, &decision, traffic, family);
-                let ends: Vec<(End, Told)> = ends
+                let answer = decide_pair(cluster, &from, &to, traffic, family);
+                let decision = answer.decision();
+                let ends = why::ends(cluster, wished.revision, &from, &to, &decision, family);
+                let ends: Vec<(End, Reply)> = ends
                     .into_iter()
-                    .map(|(end, question)| {
-                        let told = ask::standing(live, &wished, &end, &question);
-                        (end, told)
+                    .map(|asked| {
+                        let question = question(&asked, traffic);
+                        let mut reply = ask::standing(live, &wished, &asked.end, &question);
+                        reply.keep_connections_of(cluster, &from, &to, family);
+                        (asked.end, reply)
                     })
                     .collect();
                 let differences = ends
                     .iter()
-                    .flat_map(|(end, told)| compare::differences(live.lab.name(), end, told))
+                    .flat_map(|(end, reply)| why::differences(live.lab.name(), end, &reply.told))
                     .collect();
                 InFamily {
                     family,
                     traffic,
-                    decision,
                     answer,
                     ends,
                     differences,
@@ -197,11 +203,11 @@ impl Why {
         if let Some(text) = &self.icmp {
             let given = from.family.or(to.family);
             if text.parse::<u8>().is_ok() {
-                return Ok(vec![decide::icmp(text, given, families[0])?]);
+                return Ok(vec![icmp(text, given, families[0])?]);
             }
             let each = families.into_iter();
             return each
-                .map(|family| decide::icmp(text, Some(family), family))
+                .map(|family| Ok(icmp(text, Some(family), family)?))
                 .collect();
         }
         let traffic = match &self.port {
@@ -226,7 +232,7 @@ impl Why {
                 (port, protocol)
             }
         };
-        decide::transport(cluster, to, protocol, port)
+        Ok(transport(cluster, to, protocol.number(), port)?)
     }
 
     /// The port that the destination declares, where it is one.
@@ -254,65 +260,17 @@ impl Why {
     }
 }
 
-/// The ends that have a datapath of their own, each with the question for it.
-fn ends(
-    wished: &Wished,
-    from: &Named,
-    to: &Named,
-    decision: &Decision,
-    traffic: Traffic,
-    family: Family,
-) -> Vec<(End, Question)> {
-    let cluster = &wished.cluster;
-    if from.peer.is_same_pod(to.peer, cluster) {
-        return Vec::new();
-    }
-    let part = |own: &Named, other: &Named, direction, verdict| {
-        let (node, pod, identity, address) = match (own.peer, own.peer.as_node(cluster)) {
-            // What a node says to itself no policy is asked about.
-            (_, Some(node)) if other.peer.as_node(cluster) == Some(node) => return None,
-            (_, Some(node)) => {
-                let name = cluster.nodes[node].name.clone();
-                (node, name, Identity::HOST, None)
-            }
-            (Peer::Pod(pod), None) => {
-                let node = own.peer.endpoint_node(cluster)?;
-                let (name, identity) = (&cluster.pods[pod].name, cluster.pods[pod].identity);
-                let address = own.peer.address(cluster, family)?;
-                (node, name.to_string(), identity, Some(address))
-            }
-            _ => return None,
-        };
-        let party = other.peer.party(own.peer, cluster, family);
-        let end = End {
-            direction,
-            node: cluster.nodes[node].name.clone(),
-            pod,
-            is_node: address.is_none(),
-            verdict,
-            identity,
-            peer: party.identity,
-            peer_name: other.given.clone(),
-            revision: wished.revision,
-        };
-        let question = Question {
-            address,
-            direction,
-            peer: asked_peer(&party),
-            protocol: traffic.protocol,
-            port: traffic.port,
-        };
-        Some((end, question))
-    };
-    let sending = part(from, to, Direction::Egress, decision.egress.verdict);
-    let receiving = part(to, from, Direction::Ingress, decision.ingress.verdict);
-    sending.into_iter().chain(receiving).collect()
-}
-
-const fn asked_peer(party: &Party) -> AskedPeer {
-    match party.prefix {
-        Some(prefix) => AskedPeer::Range(prefix),
-        None => AskedPeer::Identity(party.identity),
+/// What one end's datapath is asked.
+const fn question(asked: &AskedEnd, traffic: Traffic) -> Question {
+    Question {
+        address: asked.address,
+        direction: asked.end.direction,
+        peer: match asked.party.prefix {
+            Some(prefix) => AskedPeer::Range(prefix),
+            None => AskedPeer::Identity(asked.party.identity),
+        },
+        protocol: traffic.protocol,
+        port: traffic.port,
     }
 }
 
@@ -353,7 +311,7 @@ impl Findings {
 
     /// Allowed when every family is.
     fn verdict(&self) -> EntryVerdict {
-        let verdicts = self.families.iter().map(|it| it.decision.verdict);
+        let verdicts = self.families.iter().map(|it| it.answer.verdict);
         verdicts.max().unwrap_or(EntryVerdict::Deny)
     }
 
@@ -361,16 +319,15 @@ impl Findings {
         let families: Vec<Value> = self.families.iter().map(family_value).collect();
         // The family that has the verdict speaks for both.
         let verdict = self.verdict();
-        let first = self
-            .families
-            .iter()
-            .find(|it| it.decision.verdict == verdict);
-        let mut answer = first.map(|it| it.answer.clone()).unwrap_or_default();
+        let first = self.families.iter().find(|it| it.answer.verdict == verdict);
+        let mut answer = serde_json::to_value(first.map(|it| &it.answer)).unwrap_or_default();
         let differences: Vec<&Difference> = self
             .families
             .iter()
             .flat_map(|it| &it.differences)
             .collect();
+        let summary = first.map(|it| Summary::of(&it.answer, &self.from.given, &self.to.given));
+        answer["summary"] = json!(summary);
         answer["agrees"] = json!(self.agrees());
         answer["differences"] = json!(differences);
         answer["families"] = json!(families);
@@ -380,22 +337,35 @@ impl Findings {
         answer
     }
 
+    /// What matters most stands first: where paper and datapath differ, then the verdict with its cause and fix.
     fn print(&self, flows: &BTreeMap<String, Vec<Response>>) -> Result<(), Failure> {
-        for (at, family) in self.families.iter().enumerate() {
+        let paint = Paint::of_terminal();
+        let mut differences: Vec<Difference> = Vec::new();
+        for one in self.families.iter().flat_map(|it| &it.differences) {
+            if !differences.contains(one) {
+                differences.push(one.clone());
+            }
+        }
+        // An agent that is behind explains the others, and matters least by itself.
+        differences.sort_by_key(|one| one.what == "revision");
+        for line in show::differing(&differences) {
+            say(&paint.line(&line))?;
+        }
+        for line in show::unasked(&self.families) {
+            say(&paint.line(&line))?;
+        }
+        for line in show::summaries(&self.families, &self.from, &self.to) {
+            say(&paint.line(&line))?;
+        }
+        for (at, families) in show::alike(&self.families, &self.from, &self.to)
+            .iter()
+            .enumerate()
+        {
             if at > 0 {
                 say("")?;
             }
-            decide::print(
-                &self.from,
-                &self.to,
-                &family.answer,
-                family.traffic,
-                &family.decision,
-            )?;
-            for (end, told) in &family.ends {
-                for line in show::datapath(end, told) {
-                    say(&line)?;
-                }
+            for line in families {
+                say(line)?;
             }
         }
         for (node, flows) in flows {
@@ -405,7 +375,7 @@ impl Findings {
             }
             let style = Style {
                 form: Form::Compact,
-                color: false,
+                color: paint.on,
                 node: false,
             };
             for flow in flows {
@@ -417,14 +387,6 @@ impl Findings {
                 "note: {refused}; a version of it that was accepted before stays in force"
             ))?;
         }
-        let differences: Vec<Difference> = self
-            .families
-            .iter()
-            .flat_map(|it| it.differences.clone())
-            .collect();
-        for line in show::differing(&differences) {
-            say(&line)?;
-        }
         Ok(())
     }
 }
@@ -433,31 +395,31 @@ fn family_value(one: &InFamily) -> Value {
     let datapath: Vec<Value> = one
         .ends
         .iter()
-        .map(|(end, told)| {
-            let mut value = match told {
-                Told::Agent(answer) | Told::Maps { answer, .. } => answer.clone(),
-                Told::Nothing { .. } => json!({}),
+        .map(|(end, reply)| {
+            let mut value = match reply.told {
+                Told::Nothing => json!({}),
+                _ => reply.answer.clone(),
             };
-            let (source, problem) = match told {
-                Told::Agent(_) => ("agent", None),
-                Told::Maps { why, .. } => ("maps", Some(why)),
-                Told::Nothing { why } => ("none", Some(why)),
+            let source = match reply.told {
+                Told::Agent(_) => "agent",
+                Told::Maps(_) => "maps",
+                Told::Nothing => "none",
             };
             value["direction"] = json!(end.direction);
             value["node"] = json!(end.node);
             value["pod"] = json!(end.pod);
             value["source"] = json!(source);
-            value["problem"] = json!(problem);
+            value["problem"] = json!(reply.problem);
             value
         })
         .collect();
-    let mut value = one.answer.clone();
-    value["family"] = json!(match one.family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    });
+    let mut value = json!(one.answer);
+    value["family"] = json!(one.family);
     value["datapath"] = json!(datapath);
     value["differences"] = json!(one.differences);
     value["agrees"] = json!(one.agrees());
     value
 }
+
+#[cfg(test)]
+mod tests;

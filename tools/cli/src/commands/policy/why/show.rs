@@ -1,27 +1,187 @@
 //! What a datapath does with a packet, in lines for people.
 
-use super::compare::{Difference, End, Told};
+use super::{super::decide, InFamily, ask::Reply};
 use heddle_model::Identity;
 use heddle_policy::{Direction, RuleRef};
+use heddle_verify::{
+    Family, Named, Summary,
+    why::{Difference, End, Told},
+    word,
+};
 use serde_json::Value;
+use std::io::IsTerminal;
+
+/// Colours, where a terminal shows them.
+#[derive(Clone, Copy)]
+pub(super) struct Paint {
+    pub(super) on: bool,
+}
+
+impl Paint {
+    /// Colours when standard output is a terminal and NO_COLOR does not forbid them.
+    pub(super) fn of_terminal() -> Self {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            on: !no_color && std::io::stdout().is_terminal(),
+        }
+    }
+
+    /// A line whose first word is painted by what it says.
+    pub(super) fn line(self, line: &str) -> String {
+        let color = match line.split(':').next() {
+            _ if !self.on => return line.to_owned(),
+            Some("ALLOW") => 32,
+            Some("DENY") => 31,
+            Some("DIFFERS" | "UNKNOWN") => 33,
+            _ => return line.to_owned(),
+        };
+        match line.split_once(':') {
+            Some((word, rest)) => format!("\x1b[1;{color}m{word}\x1b[0m:{rest}"),
+            None => line.to_owned(),
+        }
+    }
+}
+
+/// The nodes whose datapath nobody could be asked about: what follows is what policies say alone.
+pub(super) fn unasked(families: &[InFamily]) -> Vec<String> {
+    let ends = families.iter().flat_map(|it| &it.ends);
+    let nobody = ends.filter(|(_, reply)| reply.told == Told::Nothing);
+    let mut lines: Vec<String> = nobody
+        .map(|(end, reply)| {
+            let why = reply.problem.as_deref().unwrap_or("it cannot be asked");
+            format!(
+                "UNKNOWN: what {} does: {why}; what follows is what the policies say",
+                end.node
+            )
+        })
+        .collect();
+    lines.dedup();
+    lines
+}
+
+/// `VERDICT: cause; fix`, once for families that agree.
+pub(super) fn summaries(families: &[InFamily], from: &Named, to: &Named) -> Vec<String> {
+    let mut lines: Vec<(Family, String)> = families
+        .iter()
+        .map(|it| {
+            let verdict = word(it.answer.verdict).to_uppercase();
+            let summary = Summary::of(&it.answer, &from.given, &to.given);
+            let fix = summary
+                .fix
+                .map_or_else(String::new, |fix| format!("; {fix}"));
+            (it.family, format!("{verdict}: {}{fix}", summary.cause))
+        })
+        .collect();
+    // The verdict on both is that of the family that is denied.
+    lines.sort_by_key(|(_, line)| !line.starts_with("DENY"));
+    let same = lines.iter().all(|(_, line)| *line == lines[0].1);
+    let take = if same { 1 } else { lines.len() };
+    lines
+        .into_iter()
+        .take(take)
+        .map(|(family, line)| match (same, family) {
+            (true, _) => line,
+            (false, Family::V4) => format!("{line} (over IPv4)"),
+            (false, Family::V6) => format!("{line} (over IPv6)"),
+        })
+        .collect()
+}
+
+/// The decision and both datapaths in lines. Where the families differ in addresses alone they are one block, and the
+/// lines with addresses stand for each.
+pub(super) fn alike(families: &[InFamily], from: &Named, to: &Named) -> Vec<Vec<String>> {
+    let blocks: Vec<Block> = families.iter().map(|it| Block::of(it, from, to)).collect();
+    let [first, rest @ ..] = blocks.as_slice() else {
+        return Vec::new();
+    };
+    if rest.iter().any(|other| !other.is_like(first)) {
+        return blocks.iter().map(Block::lines).collect();
+    }
+    let mut merged = first.clone();
+    for other in rest {
+        merged.titles.extend(other.titles.iter().cloned());
+        for (end, more) in merged.ends.iter_mut().zip(&other.ends) {
+            end.addresses.extend(more.addresses.iter().cloned());
+        }
+    }
+    vec![merged.lines()]
+}
+
+/// What is said of one family.
+#[derive(Clone)]
+struct Block {
+    /// Who with which addresses.
+    titles: Vec<String>,
+    reasons: Vec<String>,
+    ends: Vec<Part>,
+}
+
+/// What is said of one end's datapath: what may be the same in both families, and what has addresses in it.
+#[derive(Clone)]
+struct Part {
+    lines: Vec<String>,
+    addresses: Vec<String>,
+}
+
+impl Block {
+    fn of(it: &InFamily, from: &Named, to: &Named) -> Self {
+        let mut reasons = decide::reasons(&it.answer);
+        let title = decide::title(from, to, &it.answer, it.traffic);
+        let ends = it.ends.iter().map(|(end, reply)| {
+            let mut lines = datapath(end, reply);
+            let core = lines.iter().position(|line| is_of_addresses(line));
+            let addresses = lines.split_off(core.unwrap_or(lines.len()));
+            Part { lines, addresses }
+        });
+        let ends = ends.collect();
+        reasons.retain(|line| !line.is_empty());
+        Self {
+            titles: vec![title],
+            reasons,
+            ends,
+        }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let ends = self.ends.iter().map(|end| &end.lines);
+        self.reasons == other.reasons && ends.eq(other.ends.iter().map(|end| &end.lines))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = self.titles.clone();
+        lines.extend(self.reasons.iter().cloned());
+        for end in &self.ends {
+            lines.extend(end.lines.iter().cloned());
+            lines.extend(end.addresses.iter().cloned());
+        }
+        lines
+    }
+}
+
+/// The lines about the peer's address and connections, which come last.
+fn is_of_addresses(line: &str) -> bool {
+    let line = line.trim_start();
+    ["takes ", "it does not know ", "connection "]
+        .iter()
+        .any(|start| line.starts_with(start) && line != "it does not know this pod")
+}
 
 /// One end's datapath.
-pub(super) fn datapath(end: &End, told: &Told) -> Vec<String> {
+pub(super) fn datapath(end: &End, reply: &Reply) -> Vec<String> {
     let title = match end.direction {
         Direction::Egress => "egress",
         Direction::Ingress => "ingress",
     };
     let title = format!("  datapath of {}, {title} of {}", end.node, end.pod);
-    let Some(answer) = told.answer() else {
-        let Told::Nothing { why } = told else {
-            return Vec::new();
-        };
+    if reply.told == Told::Nothing {
+        let why = reply.problem.as_deref().unwrap_or("nobody could be asked");
         return vec![format!("{title}: unknown, {why}")];
-    };
+    }
+    let answer = &reply.answer;
     let verdict = answer["verdict"].as_str().unwrap_or("deny");
     let mut lines = Vec::new();
-    let standing = match told {
-        Told::Maps { .. } => {
+    let standing = match reply.told {
+        Told::Maps(_) => {
             "its agent does not answer; read from the maps that it left pinned".to_owned()
         }
         _ => format!(
@@ -64,7 +224,8 @@ fn row(answer: &Value) -> String {
         return "it does not know this pod".to_owned();
     }
     if answer["hasPolicy"] == false && answer["verdict"] == "allow" {
-        return "no host policy is about this node: its traffic is not judged".to_owned();
+        return "no host policy is about this node: no policy is enforced on its traffic"
+            .to_owned();
     }
     if answer["hasPolicy"] == false {
         return "there is no policy map: everything is dropped".to_owned();
@@ -82,6 +243,10 @@ fn row(answer: &Value) -> String {
     };
     let because = match (list(&answer["rules"]), row["cookie"].as_u64()) {
         ([], Some(0)) => ", because no policy is enforced".to_owned(),
+        // The one row without a rule that opens something (reference D11).
+        ([], Some(_)) if row["identity"] == Identity::HOST.0 && row["verdict"] == "allow" => {
+            ", the endpoint's own node, which is always allowed (health probes)".to_owned()
+        }
         ([], Some(cookie)) => format!(", cookie {cookie} of rules that are not in the store"),
         _ => String::new(),
     };
@@ -165,16 +330,19 @@ mod tests {
 
     #[test]
     fn an_agents_answer_names_row_rule_peer_and_connection() {
-        let told = Told::Agent(json!({
-            "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
-            "policyRevision": 40, "realisedRevision": 41,
-            "row": {"identity": 300, "protocol": "TCP", "port": "5432", "verdict": "allow", "cookie": 8},
-            "rules": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "section": "ingress",
-                       "index": 0, "action": "allow"}],
-            "peer": {"identity": 300, "cidr": 0, "prefix": "10.244.0.5/32", "node": "172.16.0.2"},
-            "connections": [{"source": "10.244.0.5:40000", "destination": "10.244.1.5:5432",
-                             "state": "established", "packets": [9, 7], "remainingSeconds": 21600}],
-        }));
+        let told = Reply::of(
+            json!({
+                "endpoint": 7, "identity": 301, "hasPolicy": true, "verdict": "allow",
+                "policyRevision": 40, "realisedRevision": 41,
+                "row": {"identity": 300, "protocol": "TCP", "port": "5432", "verdict": "allow", "cookie": 8},
+                "rules": [{"kind": "NetworkPolicy", "namespace": "shop", "name": "db", "section": "ingress",
+                           "index": 0, "action": "allow"}],
+                "peer": {"identity": 300, "cidr": 0, "prefix": "10.244.0.5/32", "node": "172.16.0.2"},
+                "connections": [{"source": "10.244.0.5:40000", "destination": "10.244.1.5:5432",
+                                 "state": "established", "packets": [9, 7], "remainingSeconds": 21600}],
+            }),
+            None,
+        );
         assert_eq!(
             datapath(&end(), &told),
             [
@@ -195,10 +363,7 @@ mod tests {
             for (key, value) in changes.as_object().unwrap() {
                 answer[key] = value.clone();
             }
-            Told::Maps {
-                answer,
-                why: "gone".into(),
-            }
+            Reply::of(answer, Some("gone".into()))
         };
         for (changes, line) in [
             (json!({}), "    no row matches: dropped by default"),
@@ -212,6 +377,10 @@ mod tests {
                 "    row: allow everything for anybody, because no policy is enforced",
             ),
             (
+                json!({"row": {"identity": 1, "protocol": "any", "port": "any", "verdict": "allow", "cookie": 5}}),
+                "    row: allow everything for identity 1 (host), the endpoint's own node, which is always allowed (health probes)",
+            ),
+            (
                 json!({"row": {"identity": 1, "protocol": "UDP", "port": "any", "verdict": "deny", "cookie": 5}}),
                 "    row: deny UDP/any for identity 1 (host), cookie 5 of rules that are not in the store",
             ),
@@ -223,8 +392,10 @@ mod tests {
         }
         let nothing = datapath(
             &end(),
-            &Told::Nothing {
-                why: "no agent, no maps".into(),
+            &Reply {
+                told: Told::Nothing,
+                answer: Value::Null,
+                problem: Some("no agent, no maps".into()),
             },
         );
         assert!(

@@ -1,20 +1,19 @@
 //! A lab's store as it is at one moment, as the cluster that policy is decided for.
 
-use super::super::{
-    cluster::{Cluster, Placement},
-    usage,
-};
+use super::super::usage;
 use crate::failure::{Failure, NO_DATA};
 use heddle_agent::config::{AgentConfig, AllowLocalhost};
 use heddle_kube::{
+    cluster,
     identity::parse_identity,
     manifest::Manifest,
     pod,
     policy::{self, Problem, Severity},
-    store::{Event, Kind, Object, Store, embedded::Client},
+    store::{Event, Kind, Object, Scope, Store, embedded::Client},
 };
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::{LabelFilter, NamespacedName};
+use heddle_verify::{Cluster, Placement};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long the store may take to tell all it has.
@@ -66,7 +65,7 @@ impl Live {
 
     /// All that the store has, at one revision.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let mut watch = self.store.watch(&Kind::OF_VERDICTS);
+        let mut watch = self.store.watch(&Scope::each(&Kind::OF_VERDICTS));
         let mut objects = BTreeMap::new();
         let heard = tokio::time::timeout(PATIENCE, async {
             while let Some(event) = watch.recv().await {
@@ -177,10 +176,11 @@ impl Snapshot {
             .filter_map(|object| parse_identity(&object.value))
             .map(|(identity, labels)| (labels, identity))
             .collect();
-        let mut cluster = Cluster::with_policies(&manifests, policies, groups, &beside)?;
+        let inventory = cluster::inventory(&manifests, policies, groups)?;
+        let mut cluster = Cluster::build(inventory, &beside)?;
         cluster.engine.set_mode(agent.policy_enforcement);
         let localhost = agent.allow_localhost == AllowLocalhost::Always;
-        cluster.engine.let_own_node_pass(localhost);
+        cluster.engine.set_allow_localhost(localhost);
         Ok(Wished {
             cluster,
             revision: self.revision,
