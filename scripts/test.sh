@@ -48,6 +48,7 @@ build_tests() {
 	# The other ABI version that the upgrade test sets beside this one. With the whole workspace chosen, its dependencies
 	# have the same features, so that none of them is compiled again.
 	cargo build "${workspace[@]}" --locked --features heddle-datapath/next-abi --example next_abi_node
+	cargo build "${workspace[@]}" --locked --features heddle-datapath/former-abi --example former_abi_node
 	export HEDDLE=$CARGO_TARGET_DIR/debug/heddle HEDDLE_CNI=$CARGO_TARGET_DIR/debug/heddle-cni
 }
 

@@ -54,8 +54,13 @@ fn main() {
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
         .env("CARGO_PROFILE_RELEASE_STRIP", "none")
         .env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false");
-    if env::var_os("CARGO_FEATURE_NEXT_ABI").is_some() {
-        build.args(["--features", "heddle-bpf/next-abi"]);
+    for (variable, feature) in [
+        ("CARGO_FEATURE_NEXT_ABI", "heddle-bpf/next-abi"),
+        ("CARGO_FEATURE_FORMER_ABI", "heddle-bpf/former-abi"),
+    ] {
+        if env::var_os(variable).is_some() {
+            build.args(["--features", feature]);
+        }
     }
     // What cargo sets for this script would leak the host build's choices into the other one.
     for leaked in [

@@ -69,6 +69,40 @@ pub struct ConnectionVerdict {
 
 const _: () = assert!(size_of::<ConnectionVerdict>() == 16);
 
+/// The other tuple of a connection whose destination is translated: its responder's end there.
+///
+/// A translated connection has two keys. Under the tuple as the initiator sent it, this is the backend; under the
+/// tuple as it is translated, it is the frontend that the initiator sent to. The initiator's policy is about the first
+/// tuple, the backend's about the second.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Translation {
+    /// Address of the other tuple's responder; unspecified where nothing is translated.
+    pub address: Address,
+    /// Its port, network byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// Number of the service; 0 means none.
+    pub service: u32,
+}
+
+const _: () = assert!(size_of::<Translation>() == 24);
+
+/// Where policy sends a connection on this node before it goes on.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Redirect {
+    /// Port of the proxy's listener, network byte order; 0 means that there is no redirect.
+    pub proxy_port: u16,
+    /// What the proxy takes the stream for; 0 means none.
+    pub parser: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<Redirect>() == 4);
+
 /// State of one connection.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -104,9 +138,32 @@ pub struct ConnectionEntry {
     pub share: u16,
     /// Zero; in `CONNECTIONS` the upper half of [`ConnectionEntry::answer`], or nothing.
     pub answer_high: u16,
+    /// Room, zero: the other tuple.
+    #[cfg(not(feature = "former-abi"))]
+    pub translation: Translation,
+    /// Room, zero: the proxy.
+    #[cfg(not(feature = "former-abi"))]
+    pub redirect: Redirect,
+    /// Room, zero: index of the key that its packets are encrypted with; 0 means none.
+    #[cfg(not(feature = "former-abi"))]
+    pub encryption_key: u8,
+    /// Room, zero: whether its ends have proved who they are, where policy wants that.
+    #[cfg(not(feature = "former-abi"))]
+    pub authentication: u8,
+    /// Zero.
+    #[cfg(not(feature = "former-abi"))]
+    pub room: [u8; 2],
 }
 
 impl ConnectionEntry {
+    /// Whether everything is zero that nothing writes yet: a version that gives it a meaning relies on that.
+    #[cfg(not(feature = "former-abi"))]
+    pub fn room_is_zero(&self) -> bool {
+        self.translation == Translation::default()
+            && self.redirect == Redirect::default()
+            && (self.encryption_key, self.authentication, self.room) == (0, 0, [0; 2])
+    }
+
     /// Of an entry with [`CT_ANSWERED`] whose answer was not acknowledged yet: the answer's sequence number.
     #[inline(always)]
     pub const fn answer(&self) -> u32 {
@@ -122,10 +179,12 @@ impl ConnectionEntry {
     }
 }
 
-#[cfg(not(feature = "next-abi"))]
-const _: () = assert!(size_of::<ConnectionEntry>() == 88);
+#[cfg(not(any(feature = "next-abi", feature = "former-abi")))]
+const _: () = assert!(size_of::<ConnectionEntry>() == 120);
 #[cfg(feature = "next-abi")]
-const _: () = assert!(size_of::<ConnectionEntry>() == 96);
+const _: () = assert!(size_of::<ConnectionEntry>() == 128);
+#[cfg(feature = "former-abi")]
+const _: () = assert!(size_of::<ConnectionEntry>() == 88);
 
 /// Shares of `ESTABLISHED`: two an endpoint.
 pub const SHARES: u32 = crate::MAX_ENDPOINTS * 2;

@@ -68,16 +68,21 @@ pub const LAYOUTS: [MapLayout; 14] = [
 ];
 
 // Version 3 gave a meaning to bytes of the key that were zero: entries of ICMP messages from before are not found
-// any more, and die within a minute. All others are as they were.
-#[cfg(not(feature = "next-abi"))]
+// any more, and die within a minute. All others are as they were. Version 4 made the entries longer.
+#[cfg(not(any(feature = "next-abi", feature = "former-abi")))]
+const CONNECTIONS_LAYOUT: u32 = 2;
+#[cfg(not(any(feature = "next-abi", feature = "former-abi")))]
+const ESTABLISHED_LAYOUT: u32 = 2;
+/// Version 3, for tests that take over from it.
+#[cfg(feature = "former-abi")]
 const CONNECTIONS_LAYOUT: u32 = 1;
-#[cfg(not(feature = "next-abi"))]
+#[cfg(feature = "former-abi")]
 const ESTABLISHED_LAYOUT: u32 = 1;
-#[cfg(feature = "next-abi")]
-const ESTABLISHED_LAYOUT: u32 = CONNECTIONS_LAYOUT;
 /// Far from the numbers that real changes get.
 #[cfg(feature = "next-abi")]
 const CONNECTIONS_LAYOUT: u32 = 1001;
+#[cfg(feature = "next-abi")]
+const ESTABLISHED_LAYOUT: u32 = CONNECTIONS_LAYOUT;
 
 /// The version before there was a record of layouts beside the maps: all of its maps have layout 1.
 pub const VERSION_WITHOUT_RECORD: u32 = 2;
@@ -86,17 +91,20 @@ pub const VERSION_WITHOUT_RECORD: u32 = 2;
 /// raises [`crate::ABI_VERSION`] writes the former version's layouts down here.
 pub fn former_layout(version: u32, map: &str) -> Option<u32> {
     let map = layout_of(map).filter(|map| map.since <= version)?;
+    let is_of_connections = matches!(map.name, name::CONNECTIONS | name::ESTABLISHED);
     #[cfg(feature = "next-abi")]
     if version + 1 == crate::ABI_VERSION {
-        return Some(
-            if matches!(map.name, name::CONNECTIONS | name::ESTABLISHED) {
-                next_abi::BEFORE
-            } else {
-                map.layout
-            },
-        );
+        return Some(if is_of_connections {
+            next_abi::BEFORE
+        } else {
+            map.layout
+        });
     }
-    (version == VERSION_WITHOUT_RECORD && map.since <= VERSION_WITHOUT_RECORD).then_some(1)
+    match version {
+        VERSION_WITHOUT_RECORD => Some(1),
+        3 if version < crate::ABI_VERSION => Some(if is_of_connections { 1 } else { map.layout }),
+        _ => None,
+    }
 }
 
 /// The layout of a map in this version.
@@ -108,26 +116,26 @@ pub fn layout_of(name: &str) -> Option<&'static MapLayout> {
 #[cfg(feature = "next-abi")]
 pub mod next_abi {
     /// Layout of the version before.
-    pub const BEFORE: u32 = 1;
+    pub const BEFORE: u32 = 2;
     /// Layout of this version.
     pub const NOW: u32 = super::CONNECTIONS_LAYOUT;
 
     /// An entry of the version before in this one's layout.
-    pub fn widen(before: [u8; 88]) -> [u8; 96] {
-        let mut now = [0; 96];
+    pub fn widen(before: [u8; 120]) -> [u8; 128] {
+        let mut now = [0; 128];
         now[8..].copy_from_slice(&before);
         now
     }
 
     /// The way back.
-    pub fn narrow(now: [u8; 96]) -> [u8; 88] {
-        let mut before = [0; 88];
+    pub fn narrow(now: [u8; 128]) -> [u8; 120] {
+        let mut before = [0; 120];
         before.copy_from_slice(&now[8..]);
         before
     }
 
     /// `last_report` of an entry of the version before, and the sum of its `packets`.
-    pub fn freshness(before: &[u8; 88]) -> (u32, u64) {
+    pub fn freshness(before: &[u8; 120]) -> (u32, u64) {
         let mut word = [0; 4];
         word.copy_from_slice(&before[4..8]);
         let packets = |at: usize| {

@@ -10,7 +10,10 @@ mod connection;
 mod drop_reason;
 mod endpoint;
 mod event;
+#[cfg(not(feature = "former-abi"))]
+mod former;
 mod layout;
+mod mark;
 mod policy;
 mod route;
 
@@ -18,7 +21,7 @@ pub use address::Address;
 pub use connection::{
     CT_ANSWERED, CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry,
     ConnectionKey, ConnectionVerdict, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, ICMP_BY_HIGH,
-    ICMP_BY_LOW, SHARES, share_index,
+    ICMP_BY_LOW, Redirect, SHARES, Translation, share_index,
 };
 pub use drop_reason::DropReason;
 pub use endpoint::{
@@ -30,9 +33,15 @@ pub use event::{
     METRIC_SLOTS, MetricSlot, SAMPLERS, Sampler, TracePoint, arrival_sampler, departure_sampler,
     metric_index, trace_sampler,
 };
+#[cfg(not(feature = "former-abi"))]
+pub use former::ConnectionEntry1;
 #[cfg(feature = "next-abi")]
 pub use layout::next_abi;
 pub use layout::{Content, LAYOUTS, MapLayout, VERSION_WITHOUT_RECORD, former_layout, layout_of};
+pub use mark::{
+    MARK_DECRYPT, MARK_ENCRYPT, MARK_IDENTITY, MARK_KIND, MARK_OTHERS, MARK_OVERLAY,
+    MARK_PROXY_EGRESS, MARK_PROXY_INGRESS, MARK_TO_PROXY, identity_of_mark, mark_identity,
+};
 pub use policy::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, MAX_POLICY_SLOTS, POLICY_ANY_PORT_PREFIX,
     POLICY_ANY_PROTOCOL_PREFIX, POLICY_FULL_PREFIX, POLICY_PEER_ROWS, POLICY_SLOT_NONE,
@@ -45,9 +54,10 @@ pub use route::{
 
 /// Version of the layouts below; part of the path under which maps are pinned, so that a program never
 /// reads a map whose layout it does not know.
-pub const ABI_VERSION: u32 = VERSION + cfg!(feature = "next-abi") as u32;
+pub const ABI_VERSION: u32 =
+    VERSION + cfg!(feature = "next-abi") as u32 - cfg!(feature = "former-abi") as u32;
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Names of the maps, the same in the object file, in the pin directory and in `heddle bpf`.
 pub mod map_names {
@@ -102,6 +112,8 @@ mod pod {
             unsafe impl aya::Pod for $t {}
         )* };
     }
+    #[cfg(not(feature = "former-abi"))]
+    pod!(crate::ConnectionEntry1);
     pod!(
         crate::Address,
         crate::ConnectionEntry,

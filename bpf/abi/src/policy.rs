@@ -106,12 +106,12 @@ pub struct PolicyValue {
     pub precedence: u32,
     /// Names the rules behind the row; user space keeps the meaning. For an alias the identity whose rows count.
     pub cookie: u32,
-    /// `POLICY_VERDICT_*`.
+    /// `POLICY_VERDICT_*`; the upper four bits are zero: room for how the ends have to prove who they are.
     pub verdict: u8,
-    /// Zero: room for a redirect's class.
-    pub reserved: u8,
-    /// Zero: room for a redirect's port, network byte order.
-    pub redirect_port: u16,
+    /// Room, zero: what a redirect's proxy takes the stream for.
+    pub parser: u8,
+    /// Room, zero: a redirect's port, network byte order.
+    pub proxy_port: u16,
 }
 
 const _: () = assert!(size_of::<PolicyValue>() == 12);

@@ -21,8 +21,10 @@ pub struct IpcacheValue {
     pub cidr: u32,
     /// `IPCACHE_*` bits.
     pub flags: u32,
+    /// Room, zero: index of the key that packets to the address are encrypted with; 0 means none.
+    pub encryption_key: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
     /// Underlay address of the node that holds the address; unspecified for this node and for outside.
     pub node: Address,
 }

@@ -1,14 +1,19 @@
 //! The test version of the ABI on a node, for `tests/upgrade.rs`: takes the datapath over, or prepares the way
 //! back. It says when that is done, and ends when its input does; or it ends at once after a step of the take-over.
+//! `former_abi_node` is the same with the version before.
 
 use heddle_datapath::{DatapathError, KernelDatapath, Settings, prepare_downgrade};
 use std::{cell::Cell, io::Read as _};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Does what the arguments say.
+///
+/// # Errors
+/// When they are not understood, or when the datapath refuses.
+pub(crate) fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [work, pin_dir, hook, options @ ..] = arguments.as_slice() else {
         return Err(
-            "usage: next_abi_node open|prepare PIN_DIR clsact|tcx [max-connections=N] [max-policy-entries=N] [end-after=STEP:N]"
+            "usage: open|prepare PIN_DIR clsact|tcx [max-connections=N] [max-policy-entries=N] [end-after=STEP:N]"
                 .into(),
         );
     };

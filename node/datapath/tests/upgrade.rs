@@ -14,7 +14,7 @@ use aya::{
     programs::{SchedClassifier, tc::TcAttachType},
 };
 use bed::{Bed, Pod, allow_all, deny_all};
-use heddle_abi::{ABI_VERSION, ConnectionEntry, ConnectionKey, NodeConfig};
+use heddle_abi::{ABI_VERSION, ConnectionEntry, ConnectionEntry1, ConnectionKey, NodeConfig};
 use heddle_datapath::{Datapath, DatapathError, OpenStep};
 use std::{
     collections::BTreeSet,
@@ -30,9 +30,11 @@ use std::{
 
 /// The test version.
 const NEXT: u32 = ABI_VERSION + 1;
+/// The version before.
+const FORMER: u32 = ABI_VERSION - 1;
 
-/// Builds the node of the test version, unless `scripts/test.sh` did; the dependencies are those of this test.
-fn next_abi_node() -> PathBuf {
+/// Builds a node of another version, unless `scripts/test.sh` did; the dependencies are those of this test.
+fn node_of(feature: &str, example: &str) -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let built = Command::new(cargo)
         .args([
@@ -42,16 +44,21 @@ fn next_abi_node() -> PathBuf {
             "--package",
             "heddle-datapath",
         ])
-        .args(["--features", "next-abi", "--example", "next_abi_node"])
+        .args(["--features", feature, "--example", example])
         .status()
         .expect("cargo");
-    assert!(built.success(), "the test version builds");
+    assert!(built.success(), "{example} builds");
     // target/PROFILE/deps/upgrade-HASH
     let test = std::env::current_exe().expect("path");
     test.ancestors()
         .nth(2)
         .expect("target directory")
-        .join("examples/next_abi_node")
+        .join("examples")
+        .join(example)
+}
+
+fn next_abi_node() -> PathBuf {
+    node_of("next-abi", "next_abi_node")
 }
 
 /// The test version at work, and what it says.
@@ -106,9 +113,12 @@ fn key(port: u16) -> ConnectionKey {
     }
 }
 
-/// An entry in the layout of the test version.
-fn wide(last_report: u32, packets: u64) -> [u8; 96] {
-    let mut raw = [0; 96];
+/// An entry in the layout of the test version: this one's and eight bytes before it.
+type Wide = [u8; size_of::<ConnectionEntry>() + 8];
+
+/// One with these numbers.
+fn wide(last_report: u32, packets: u64) -> Wide {
+    let mut raw = [0; size_of::<Wide>()];
     raw[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
     raw[12..16].copy_from_slice(&last_report.to_ne_bytes());
     raw[56..64].copy_from_slice(&packets.to_ne_bytes());
@@ -189,7 +199,7 @@ fn a_takeover_that_ends_after_any_step_is_gone_on_with() {
         }
         end(next_abi(&bed, &program, "open", hook));
         only_one_attached(&bed, hook);
-        let (keys, room) = established::<[u8; 96]>(&bed, NEXT);
+        let (keys, room) = established::<Wide>(&bed, NEXT);
         assert!(keys.is_superset(&before.0), "{keys:?}");
         assert_eq!(room, before.1);
         traffic.stop();
@@ -282,7 +292,7 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         bed.close();
         end(next_abi(&bed, &program, "open", hook));
         only_one_attached(&bed, hook);
-        assert_eq!(established::<[u8; 96]>(&bed, NEXT), before);
+        assert_eq!(established::<Wide>(&bed, NEXT), before);
         // Without the newer one's help the older one refuses, and nothing changes.
         let refused = bed.try_open().expect_err("refused").to_string();
         assert!(refused.contains("nothing was touched"), "{refused}");
@@ -292,6 +302,43 @@ fn another_version_takes_over_and_gives_back_under_traffic() {
         end(preparing);
         only_one_attached(&bed, hook);
         assert_eq!(established::<ConnectionEntry>(&bed, ABI_VERSION), before);
+        traffic.stop();
+    }
+}
+
+/// From the layouts that the version before this one really had, and back to them.
+#[test]
+fn the_former_version_takes_over_and_gives_back_under_traffic() {
+    let program = node_of("former-abi", "former_abi_node");
+    for hook in ["tcx", "clsact"] {
+        let mut bed = Bed::new(|settings| {
+            settings.force_clsact = hook == "clsact";
+            settings.quick_attach = false;
+        });
+        let (a, b, c) = (bed.pod(1, 300), bed.pod(2, 301), bed.pod(3, 302));
+        bed.datapath.set_policy(3, &deny_all()).unwrap();
+        let policy = bed.datapath.policy(3).unwrap().entries;
+        let traffic = Traffic::start(&bed, &a, &b, &c);
+        let before = wait_until_established(&bed);
+        bed.close();
+        let prepared = bed
+            .in_node(|| heddle_datapath::prepare_downgrade(bed.pin_dir(), FORMER))
+            .unwrap();
+        let following = std::thread::spawn(move || prepared.follow_until(|| false));
+        end(next_abi(&bed, &program, "open", hook));
+        assert!(following.join().unwrap().unwrap());
+        only_one_attached(&bed, hook);
+        assert_eq!(established::<ConnectionEntry1>(&bed, FORMER), before);
+        bed.reopen();
+        only_one_attached(&bed, hook);
+        assert_eq!(established::<ConnectionEntry>(&bed, ABI_VERSION), before);
+        for name in ["ESTABLISHED", "CONNECTIONS"] {
+            for row in table::<ConnectionEntry>(&bed, ABI_VERSION, name).iter() {
+                let Ok((key, entry)) = row else { continue };
+                assert!(entry.room_is_zero(), "{key:?}: {entry:?}");
+            }
+        }
+        assert_eq!(bed.datapath.policy(3).unwrap().entries, policy);
         traffic.stop();
     }
 }
@@ -351,7 +398,7 @@ fn a_takeover_that_began_with_too_small_a_map_is_gone_on_with() {
         let (child, said) = start(&bed, &program, "open", "tcx", &[small()]);
         assert_eq!(said, "ready", "{before} and {meanwhile} entries");
         end(child);
-        let (keys, found) = established::<[u8; 96]>(&bed, NEXT);
+        let (keys, found) = established::<Wide>(&bed, NEXT);
         assert_eq!(keys, (0..before + meanwhile).map(key).collect());
         assert_eq!(found, room, "{before} and {meanwhile} entries");
     }
@@ -363,7 +410,7 @@ fn a_prepared_downgrade_follows_until_the_older_version_starts() {
     let mut bed = Bed::new(|_| {});
     bed.close();
     end(next_abi(&bed, &program, "open", "tcx"));
-    let mut newer = table::<[u8; 96]>(&bed, NEXT, "CONNECTIONS");
+    let mut newer = table::<Wide>(&bed, NEXT, "CONNECTIONS");
     for port in 1..=3 {
         newer.insert(key(port), wide(100, 5), 0).unwrap();
     }

@@ -15,7 +15,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use heddle_abi::{
-    Address, DIRECTION_EGRESS, DropReason, IPCACHE_LOCAL_NODE, IpcacheValue, TracePoint,
+    Address, DIRECTION_EGRESS, DropReason, IPCACHE_LOCAL_NODE, IpcacheValue, MARK_OTHERS,
+    MARK_OVERLAY, TracePoint,
 };
 
 /// tcx egress of the overlay device.
@@ -35,7 +36,7 @@ fn stack_encapsulates(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32,
     let flow = &mut scratch.flow;
     // SAFETY: the context is the kernel's.
     let (mark, from_here) = unsafe { ((*skb).mark, (*skb).ingress_ifindex == 0) };
-    if mark == tunnel::MARK_OVERLAY {
+    if mark & !MARK_OTHERS == MARK_OVERLAY {
         return Ok(TC_ACT_OK);
     }
     let parsed = packet::parse(skb, &mut flow.packet);

@@ -8,11 +8,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
     helpers::generated::{bpf_redirect, bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key},
 };
-use heddle_abi::{Address, DropReason, OVERLAY_PORT};
-
-/// `skb->mark` of a packet whose tunnel key is set (Cilium's MARK_MAGIC_OVERLAY, reference 3.2).
-/// A pod cannot set it: the mark is cleared where a packet leaves the pod's namespace.
-pub const MARK_OVERLAY: u32 = 0x0400;
+use heddle_abi::{Address, DropReason, MARK_OTHERS, MARK_OVERLAY, OVERLAY_PORT};
 
 /// The packet has the form of one that a node encapsulated. A later fragment has no port unless it was recalled.
 #[inline(always)]
@@ -64,7 +60,7 @@ pub fn send(
     set_key(skb, node, identity)?;
     // SAFETY: the context is the kernel's.
     unsafe {
-        (*skb).mark = MARK_OVERLAY;
+        (*skb).mark = (*skb).mark & MARK_OTHERS | MARK_OVERLAY;
         Ok(bpf_redirect(overlay, 0) as i32)
     }
 }

@@ -197,8 +197,8 @@ fn encode(entry: &Entry) -> (Key<PolicyKey>, PolicyValue) {
         precedence: entry.precedence,
         cookie: entry.cookie,
         verdict,
-        reserved: 0,
-        redirect_port: 0,
+        parser: 0,
+        proxy_port: 0,
     };
     (Key::new(prefix, data), value)
 }

@@ -5,6 +5,8 @@ use aya::{
     Pod,
     maps::{HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key},
 };
+#[cfg(not(any(feature = "next-abi", feature = "former-abi")))]
+use heddle_abi::ConnectionEntry1;
 #[cfg(feature = "next-abi")]
 use heddle_abi::next_abi;
 use heddle_abi::{Address, ConnectionEntry, ConnectionKey, IpcacheValue, layout_of, map_names};
@@ -56,6 +58,33 @@ fn fillings() -> Vec<Filling> {
             sizes: (size_of::<ConnectionKey>(), size_of::<ConnectionEntry>()),
             count: count::<ConnectionKey, ConnectionEntry>,
         });
+        // Version 3 and older.
+        #[cfg(not(any(feature = "next-abi", feature = "former-abi")))]
+        known.extend([
+            Filling {
+                map,
+                from: 1,
+                to: now(map),
+                fill: |from, to, is_unused| {
+                    let convert = |it: ConnectionEntry1| ConnectionEntry::from(it);
+                    copy::<ConnectionKey, _, _>(from, to, is_unused, convert, freshness)
+                },
+                sizes: (size_of::<ConnectionKey>(), size_of::<ConnectionEntry>()),
+                count: count::<ConnectionKey, ConnectionEntry1>,
+            },
+            Filling {
+                map,
+                from: now(map),
+                to: 1,
+                fill: |from, to, is_unused| {
+                    let convert = |it: ConnectionEntry| ConnectionEntry1::from(it);
+                    let freshness = |it: &ConnectionEntry1| freshness(&ConnectionEntry::from(*it));
+                    copy::<ConnectionKey, _, _>(from, to, is_unused, convert, freshness)
+                },
+                sizes: (size_of::<ConnectionKey>(), size_of::<ConnectionEntry1>()),
+                count: count::<ConnectionKey, ConnectionEntry>,
+            },
+        ]);
         #[cfg(feature = "next-abi")]
         known.extend([
             Filling {
@@ -66,8 +95,8 @@ fn fillings() -> Vec<Filling> {
                     let freshness = |it: &_| next_abi::freshness(&next_abi::narrow(*it));
                     copy::<ConnectionKey, _, _>(from, to, is_unused, next_abi::widen, freshness)
                 },
-                sizes: (size_of::<ConnectionKey>(), 96),
-                count: count::<ConnectionKey, [u8; 88]>,
+                sizes: (size_of::<ConnectionKey>(), 128),
+                count: count::<ConnectionKey, [u8; 120]>,
             },
             Filling {
                 map,
@@ -77,8 +106,8 @@ fn fillings() -> Vec<Filling> {
                     let narrow = next_abi::narrow;
                     copy::<ConnectionKey, _, _>(from, to, is_unused, narrow, next_abi::freshness)
                 },
-                sizes: (size_of::<ConnectionKey>(), 88),
-                count: count::<ConnectionKey, [u8; 96]>,
+                sizes: (size_of::<ConnectionKey>(), 120),
+                count: count::<ConnectionKey, [u8; 128]>,
             },
         ]);
     }
@@ -248,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_entry_survives_the_way_there_and_back() {
-        let entry: [u8; 88] = std::array::from_fn(|at| at as u8);
+        let entry: [u8; 120] = std::array::from_fn(|at| at as u8);
         assert_eq!(narrow(widen(entry)), entry);
     }
 }
