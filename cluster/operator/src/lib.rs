@@ -33,7 +33,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 /// How often policies' status is brought up to date, at most.
-const SUM_INTERVAL: Duration = Duration::from_millis(500);
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 /// Wait before nodes whose update failed are tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// What the operator applies status as.
@@ -144,7 +144,7 @@ async fn follow(
     let mut term: Option<Term> = None;
     let mut work = Work::new(config, &leaders)?;
     let mut observations = interval(Duration::from_secs(config.identity_gc_seconds));
-    let mut sums = interval(SUM_INTERVAL);
+    let mut sums = interval(STATUS_INTERVAL);
     let mut retries = interval(RETRY);
     loop {
         let stop = async {

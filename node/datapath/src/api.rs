@@ -210,14 +210,14 @@ pub trait Datapath: Send + Sync + 'static {
     /// given equal policies share a map.
     fn set_policy(&self, endpoint: u16, policy: &CompiledPolicy) -> Result<(), DatapathError>;
 
-    /// Puts the node's own policy in force, in one step; `None`: the node's traffic is not judged.
+    /// Puts the node's own policy in force, in one step; `None`: no policy is evaluated for the node's traffic.
     fn set_node_policy(&self, policy: Option<&CompiledPolicy>) -> Result<(), DatapathError>;
 
     /// How often an endpoint's policy has changed, as events name it; 0 before its first. Endpoint 0 is the
     /// node.
     fn policy_generation(&self, endpoint: u16) -> Result<u32, DatapathError>;
 
-    /// The node's own policy as the kernel holds it; `None` when its traffic is not judged.
+    /// The node's own policy as the kernel holds it; `None` when none is evaluated for its traffic.
     fn node_policy(&self) -> Result<Option<RealisedPolicy>, DatapathError>;
 
     /// Writes the endpoint's facts.

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Allowed connections do not wake the reader; it looks for them this often.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Events taken in one go, so that a flood cannot hold the reader.
 const BATCH: usize = 8192;
 
@@ -53,7 +53,7 @@ pub(crate) fn poll_ring(
     events: &mut Vec<Event>,
 ) -> Result<(), DatapathError> {
     let mut ring = lock(&maps.events);
-    let wait = timeout.min(LOOK_EVERY);
+    let wait = timeout.min(CHECK_INTERVAL);
     {
         // The descriptor lives as long as the ring, which is locked here.
         let descriptor = borrow(&*ring);

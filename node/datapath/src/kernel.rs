@@ -167,7 +167,7 @@ impl KernelDatapath {
             settings,
             pins,
         };
-        let judged = datapath.is_judged()?;
+        let has_host_policy = datapath.has_host_policy()?;
         // Where two versions' programs decide side by side, a connection stays in the table that both know.
         let share = datapath.settings.share_that_fits();
         let wished = datapath.settings.established_share;
@@ -185,17 +185,17 @@ impl KernelDatapath {
         } else {
             share
         };
-        datapath.write_config(judged, share_meanwhile)?;
+        datapath.write_config(has_host_policy, share_meanwhile)?;
         done(OpenStep::Configured);
         for endpoint in datapath.endpoints()? {
             lock(&datapath.known).insert(endpoint.facts.endpoint, endpoint.facts);
         }
-        datapath.attach_node(judged, &|| done(OpenStep::LinkMoved))?;
-        let wanted = datapath.remove_other_hooks(judged)?;
+        datapath.attach_node(has_host_policy, &|| done(OpenStep::LinkMoved))?;
+        let wanted = datapath.remove_other_hooks(has_host_policy)?;
         done(OpenStep::OtherHooksRemoved);
         takeover.finish(&datapath.pins.links, &wanted, done)?;
         if share != share_meanwhile {
-            datapath.write_config(judged, share)?;
+            datapath.write_config(has_host_policy, share)?;
         }
         done(OpenStep::Opened);
         Ok(datapath)
@@ -203,7 +203,7 @@ impl KernelDatapath {
 
     /// Takes off what is attached by the other kind of hook (a former run was set to it, or was ended between
     /// the two); gives the names of the links' pins that are in use.
-    fn remove_other_hooks(&self, judged: bool) -> Result<BTreeSet<String>, DatapathError> {
+    fn remove_other_hooks(&self, has_host_policy: bool) -> Result<BTreeSet<String>, DatapathError> {
         let uplink = self.settings.uplink.as_str();
         let mut interfaces = vec![(uplink.to_owned(), true), (uplink.to_owned(), false)];
         if self.overlay.is_some() {
@@ -229,7 +229,7 @@ impl KernelDatapath {
                 Hook::Tcx if pin.exists() => attach::remove_clsact_filter(what)?,
                 Hook::Tcx => {}
             }
-            let unused = interface == uplink && !ingress && !judged;
+            let unused = interface == uplink && !ingress && !has_host_policy;
             if let (Some(name), false) = (pin.file_name(), unused) {
                 wanted.insert(name.to_string_lossy().into_owned());
             }
@@ -261,12 +261,16 @@ impl KernelDatapath {
     }
 
     /// Whether host policies are about this node, as the kernel holds it.
-    fn is_judged(&self) -> Result<bool, DatapathError> {
+    fn has_host_policy(&self) -> Result<bool, DatapathError> {
         Ok(self.policies.read(HOST_ENDPOINT as u16)?.entries.is_some())
     }
 
-    fn write_config(&self, judged: bool, established_share: u32) -> Result<(), DatapathError> {
-        let mut flags = if judged { NODE_HOST_POLICY } else { 0 };
+    fn write_config(
+        &self,
+        has_host_policy: bool,
+        established_share: u32,
+    ) -> Result<(), DatapathError> {
+        let mut flags = if has_host_policy { NODE_HOST_POLICY } else { 0 };
         if self.settings.host_routing {
             flags |= NODE_HOST_ROUTING;
         }
@@ -292,7 +296,7 @@ impl KernelDatapath {
 
     /// Attaches the programs of the uplink and the overlay, and puts the new programs on every pod's
     /// link that has some; `moved` is called after each.
-    fn attach_node(&self, judged: bool, moved: &dyn Fn()) -> Result<(), DatapathError> {
+    fn attach_node(&self, has_host_policy: bool, moved: &dyn Fn()) -> Result<(), DatapathError> {
         let uplink = self.settings.uplink.clone();
         self.attach_program("from_network", &uplink, true)?;
         moved();
@@ -310,7 +314,7 @@ impl KernelDatapath {
                 moved();
             }
         }
-        if judged {
+        if has_host_policy {
             self.attach_program(TO_NETWORK, &uplink, false)?;
             moved();
         }

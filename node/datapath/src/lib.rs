@@ -5,6 +5,7 @@
 
 mod api;
 mod attach;
+mod background;
 mod batch;
 mod connections;
 mod conversion;
@@ -12,7 +13,6 @@ mod cost;
 mod events;
 #[cfg(test)]
 mod handover;
-mod keeper;
 mod kernel;
 mod maps;
 mod netlink;

@@ -8,7 +8,7 @@
 use crate::{
     DatapathError,
     attach::{self, Attachment, Hook},
-    keeper::Keeper,
+    background::BackgroundWorker,
     maps::lock,
     netlink::Netlink,
 };
@@ -51,7 +51,7 @@ struct Shared {
 /// Attaches programs to pods' links.
 pub(crate) struct PodHooks {
     shared: Arc<Shared>,
-    keeper: Keeper,
+    worker: BackgroundWorker,
 }
 
 /// A pod's programs: what leaves the pod comes in by the host side of its link.
@@ -80,11 +80,11 @@ impl PodHooks {
             pending: Mutex::default(),
             settling: Mutex::default(),
         });
-        let keeper = Keeper::start("pod-hooks", {
+        let worker = BackgroundWorker::start("pod-hooks", {
             let shared = Arc::clone(&shared);
             move |woken| shared.settle_when_quiet(&woken)
         })?;
-        Ok(Self { shared, keeper })
+        Ok(Self { shared, worker })
     }
 
     /// Puts a pod's programs in force on the host side of its link, or in the place of those there.
@@ -95,7 +95,7 @@ impl PodHooks {
         }
         shared.attach(Hook::Clsact, interface)?;
         lock(&shared.pending).insert(interface.to_owned());
-        self.keeper.wake();
+        self.worker.wake();
         Ok(())
     }
 

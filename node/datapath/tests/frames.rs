@@ -277,7 +277,7 @@ fn hostile_frames_are_dropped_with_their_reason() {
             StaleOrUnroutableIp,
         ),
         (
-            "envelope to a node",
+            "encapsulated, to a node",
             ethernet(&wire, 0x0800, &ipv4(wire.from.ipv4, node4, 17, &udp(8472))),
             EncapsulationTrafficIsProhibited,
         ),

@@ -200,10 +200,10 @@ fn a_forged_source_is_refused() {
         &pair.b.ipv4.to_string()
     ));
     assert!(pair.two.drops(132) + pair.two.drops(170) > before);
-    // An envelope from somebody who is no node.
+    // Encapsulated by somebody who is no node.
     let before = pair.two.drops(170);
     assert!(bed::sh(&format!(
-        "ip netns exec {router} bash -c 'echo envelope >/dev/udp/172.31.2.2/8472'"
+        "ip netns exec {router} bash -c 'echo encapsulated >/dev/udp/172.31.2.2/8472'"
     )));
     assert_eq!(pair.two.drops(170), before + 1);
 }

@@ -99,7 +99,7 @@ fn is_forged(source: Peer, flow: &Flow, config: &NodeConfig) -> bool {
             && !source.is(IPCACHE_NODE))
 }
 
-/// A packet off the uplink that is for no pod and no other node: whatever its address, the node judges it.
+/// A packet off the uplink that is for no pod and no other node: whatever its address, the policy of the node is evaluated.
 #[inline(always)]
 fn into_host(
     skb: *mut __sk_buff,

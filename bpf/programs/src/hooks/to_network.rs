@@ -28,7 +28,7 @@ pub fn to_network(context: TcContext) -> i32 {
 }
 
 /// What the node sends: from a process of its own, or from one of its addresses. Pods' packets pass by here
-/// and have been judged.
+/// and policy has been evaluated for them.
 #[inline(always)]
 fn host_sends(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32, DropReason> {
     let config = config()?;

@@ -15,7 +15,7 @@ pub(crate) use slots::{REUSE_STEPS, ReuseStep};
 
 use crate::{
     DatapathError, RealisedPolicy,
-    keeper::Keeper,
+    background::BackgroundWorker,
     maps::{Maps, PolicyMap, lock, refused, room},
 };
 use aya::maps::IterableMap as _;
@@ -55,11 +55,11 @@ pub(crate) struct Policies {
     max_entries: u32,
     bound: Mutex<Bound>,
     slots: Arc<Slots>,
-    keeper: Keeper,
+    worker: BackgroundWorker,
 }
 
 impl Policies {
-    /// Takes over what is bound, and starts the keeper of spare maps.
+    /// Takes over what is bound, and starts the worker of spare maps.
     pub(crate) fn open(maps: &Arc<Maps>, max_entries: u32) -> Result<Self, DatapathError> {
         let mut bound = Bound::default();
         for endpoint in 1..MAX_ENDPOINTS as u16 {
@@ -80,7 +80,7 @@ impl Policies {
             let fingerprint = rows::fingerprint(&rows.entries, &rows.aliases);
             bound.enter(Slot { number: slot, map }, rows, fingerprint, endpoints);
         }
-        let keeper = Keeper::start("policy-slots", {
+        let worker = BackgroundWorker::start("policy-slots", {
             let slots = Arc::clone(&slots);
             move |woken| slots.keep(&woken)
         })?;
@@ -89,9 +89,9 @@ impl Policies {
             max_entries,
             bound: Mutex::new(bound),
             slots,
-            keeper,
+            worker,
         };
-        policies.keeper.wake();
+        policies.worker.wake();
         Ok(policies)
     }
 
@@ -125,14 +125,14 @@ impl Policies {
                 let mut slot = self.slots.spare()?;
                 if let Err(error) = rows::fill(&mut slot.map, &rows) {
                     self.slots.retire(slot);
-                    self.keeper.wake();
+                    self.worker.wake();
                     return Err(error);
                 }
                 bound.enter(slot, rows, fingerprint, 0)
             }
         };
         let outcome = self.bind(&mut bound, endpoint, number, policy.audit);
-        self.keeper.wake();
+        self.worker.wake();
         outcome
     }
 
@@ -140,7 +140,7 @@ impl Policies {
     pub(crate) fn clear(&self, endpoint: u16) -> Result<(), DatapathError> {
         let mut bound = lock(&self.bound);
         let outcome = self.bind(&mut bound, endpoint, POLICY_SLOT_NONE, false);
-        self.keeper.wake();
+        self.worker.wake();
         outcome
     }
 

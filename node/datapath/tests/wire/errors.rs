@@ -338,7 +338,7 @@ fn give(lab: &Lab, to: IpAddr, identity: u32) {
 }
 
 #[test]
-fn errors_about_a_peer_that_is_another_now_are_judged_anew() {
+fn errors_about_a_peer_that_is_another_now_are_evaluated_anew() {
     use Sender::{Neighbour, Outside, Pod};
     let mut table = Table::default();
     for (overlay, host_routing) in [(false, true), (false, false), (true, true), (true, false)] {

@@ -3,7 +3,7 @@
 use super::{Which, failure, objects, pod_name, show, unanswered};
 use crate::failure::Failure;
 use clap::{Args, ValueEnum};
-use heddle_kube::store::{Event, Kind, Scope, Object, Store};
+use heddle_kube::store::{Event, Kind, Object, Scope, Store};
 use heddle_lab::{LabError, apply, mirror::Mirror};
 use heddle_model::NamespacedName;
 use std::process::ExitCode;

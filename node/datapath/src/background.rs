@@ -1,4 +1,4 @@
-//! A thread that does what nobody should wait for.
+//! A background worker: a thread for work that nobody waits for.
 
 use crate::DatapathError;
 use std::{
@@ -8,14 +8,14 @@ use std::{
 
 /// A thread that works when it is woken; dropping this ends it and waits for its end, so that whoever opens
 /// the datapath next finds nobody at work on it.
-pub(crate) struct Keeper {
+pub(crate) struct BackgroundWorker {
     name: &'static str,
     /// Dropped first: that is what the thread ends by.
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl BackgroundWorker {
     /// Starts a thread whose work ends when the receiver says that nobody is left to wake it.
     pub(crate) fn start(
         name: &'static str,
@@ -43,7 +43,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for BackgroundWorker {
     fn drop(&mut self) {
         self.wake = None;
         if let Some(thread) = self.thread.take()
