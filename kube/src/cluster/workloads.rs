@@ -17,12 +17,10 @@ pub(super) fn pods(
     let mut pods = BTreeMap::new();
     for manifest in manifests {
         match kind(manifest) {
-            "Pod" => {
-                if !pod::is_finished(&manifest.value) {
-                    let workload = pod::workload(&manifest.value);
-                    let spec = spec(&manifest.value, workload);
-                    pods.insert(pod::name(&manifest.value), spec);
-                }
+            "Pod" if !pod::is_finished(&manifest.value) => {
+                let workload = pod::workload(&manifest.value);
+                let spec = spec(&manifest.value, workload);
+                pods.insert(pod::name(&manifest.value), spec);
             }
             of @ ("Deployment" | "StatefulSet" | "ReplicaSet") => {
                 let owner = pod::name(&manifest.value);

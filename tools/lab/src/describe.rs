@@ -67,7 +67,7 @@ async fn labels_of(
     let Some(number) = endpoint.and_then(|it| it.value["status"]["identity"]["id"].as_u64()) else {
         return Ok(None);
     };
-    let name = NamespacedName::new("", &number.to_string());
+    let name = NamespacedName::new("", number.to_string());
     let identity = match store.get(Kind::CiliumIdentity, &name).await {
         Ok(identity) => identity,
         Err(StoreError::NotFound { .. }) => return Ok(None),

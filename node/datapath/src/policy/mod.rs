@@ -219,13 +219,11 @@ impl Policies {
 impl Bound {
     /// The slot whose map has a policy's rows.
     fn slot_of(&self, policy: &CompiledPolicy, fingerprint: u64) -> Option<u32> {
-        let slots = self.by_rows.get(&fingerprint)?.iter().copied();
-        slots
-            .filter(|slot| {
-                let present = self.by_slot.get(slot);
-                present.is_some_and(|present| present.rows.are_of(policy))
-            })
-            .last()
+        let mut slots = self.by_rows.get(&fingerprint)?.iter().copied();
+        slots.rfind(|slot| {
+            let present = self.by_slot.get(slot);
+            present.is_some_and(|present| present.rows.are_of(policy))
+        })
     }
 
     /// Takes in a map that this many endpoints have already.
