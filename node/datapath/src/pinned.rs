@@ -148,7 +148,7 @@ impl Pinned {
 pub struct Bindings(Array<MapData, PolicyBinding>);
 
 impl Bindings {
-    fn of(&self, endpoint: u16) -> Result<PolicyBinding, DatapathError> {
+    pub(crate) fn of(&self, endpoint: u16) -> Result<PolicyBinding, DatapathError> {
         self.0
             .get(&u32::from(endpoint), 0)
             .map_err(refused("read binding of endpoint", endpoint.to_string()))

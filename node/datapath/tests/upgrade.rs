@@ -458,6 +458,31 @@ fn a_prepared_downgrade_follows_until_the_older_version_starts() {
     reads(&older, [Some((400, 0)), Some((300, 1)), None]);
 }
 
+/// Programs before version 4 do not follow the rows of another identity: a deny could get lost.
+#[test]
+fn a_version_that_knows_no_aliases_is_refused_while_there_are_some() {
+    let mut bed = Bed::new(|_| {});
+    bed.pod(2, 301);
+    let mut policy = allow_all();
+    let mut row = policy.entries[0];
+    row.key.identity = heddle_model::Identity(300);
+    policy.entries.push(row);
+    policy.entries.sort_unstable();
+    let plain = policy.clone();
+    policy.give(heddle_model::Identity(302), heddle_model::Identity(300));
+    bed.datapath.set_policy(2, &policy).unwrap();
+    bed.close();
+    let prepare = |bed: &Bed| {
+        bed.in_node(|| heddle_datapath::prepare_downgrade(bed.pin_dir(), FORMER).map(drop))
+    };
+    let refused = prepare(&bed).unwrap_err().to_string();
+    assert!(refused.contains("alias rows"), "{refused}");
+    bed.reopen();
+    bed.datapath.set_policy(2, &plain).unwrap();
+    bed.close();
+    prepare(&bed).unwrap();
+}
+
 /// Maps of policies are made one by one: those that are in force keep their size.
 #[test]
 fn policies_outlive_another_size_of_their_maps() {

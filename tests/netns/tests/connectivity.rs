@@ -158,9 +158,11 @@ fn one_node_says_what_it_skips_and_an_interrupted_test_leaves_nothing() {
             .iter()
             .any(|name| name.starts_with("connectivity"))
     });
-    let _ = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
+    // The shell's own `kill`: the program is of a package that setup does not install.
+    let sent = std::process::Command::new("bash")
+        .args(["-c", &format!("kill -INT {}", child.id())])
         .status();
+    assert!(sent.unwrap().success());
     let output = child.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{words}");

@@ -127,7 +127,8 @@ impl Follower {
             while let Ok(event) = self.watch.try_recv() {
                 self.mirror.note(event);
             }
-            if self.mirror.synced && done(&self.mirror) {
+            // What is going is gone once the stream says how far it is.
+            if self.mirror.synced && self.mirror.going.is_empty() && done(&self.mirror) {
                 return true;
             }
             match tokio::time::timeout_at(end, self.watch.recv()).await {

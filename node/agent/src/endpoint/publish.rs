@@ -89,14 +89,19 @@ impl Agent {
     async fn republish(&self, deadline: Instant) -> bool {
         let due = self
             .on_ledger(|ledger| {
-                let due = ledger.unsettled.republish.begin(usize::MAX).into_iter();
-                let records = due.map(|id| {
-                    let endpoint = ledger.endpoints.get(id)?;
+                let mut records = Vec::new();
+                for id in ledger.unsettled.republish.begin(usize::MAX) {
+                    let Some(endpoint) = ledger.endpoints.get(id) else {
+                        // It is gone: its removal takes it out of the store.
+                        ledger.unsettled.republish.done(id);
+                        ledger.tell();
+                        continue;
+                    };
                     let mut record = endpoint.record.clone();
                     record.identity = endpoint.identity.0;
-                    Some(record)
-                });
-                records.flatten().collect::<Vec<_>>()
+                    records.push(record);
+                }
+                records
             })
             .await;
         let mut done = true;

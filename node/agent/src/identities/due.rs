@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
-/// Keys that something is to be done about. What is asked for again while it is under way is due again.
+/// Keys that something is to be done about. What is asked for again while it is under way is due again once that has
+/// ended: nobody begins it a second time before.
 #[derive(Debug)]
 pub(crate) struct Due<K> {
     keys: BTreeSet<K>,
     under_way: BTreeSet<K>,
+    /// Asked for while it was under way.
+    again: BTreeSet<K>,
 }
 
 impl<K> Default for Due<K> {
@@ -14,6 +17,7 @@ impl<K> Default for Due<K> {
         Self {
             keys: BTreeSet::new(),
             under_way: BTreeSet::new(),
+            again: BTreeSet::new(),
         }
     }
 }
@@ -21,7 +25,9 @@ impl<K> Default for Due<K> {
 impl<K: Ord + Copy + 'static> Due<K> {
     pub(crate) fn insert(&mut self, key: K) {
         self.keys.insert(key);
-        self.under_way.remove(&key);
+        if self.under_way.contains(&key) {
+            self.again.insert(key);
+        }
     }
 
     pub(crate) fn extend(&mut self, keys: impl IntoIterator<Item = K>) {
@@ -30,7 +36,7 @@ impl<K: Ord + Copy + 'static> Due<K> {
 
     /// It is not due any more, whoever is at it. True when it was.
     pub(crate) fn remove(&mut self, key: K) -> bool {
-        self.under_way.remove(&key);
+        self.again.remove(&key);
         self.keys.remove(&key)
     }
 
@@ -44,7 +50,7 @@ impl<K: Ord + Copy + 'static> Due<K> {
 
     /// What was begun is done, unless it was asked for again meanwhile.
     pub(crate) fn done(&mut self, key: K) {
-        if self.under_way.remove(&key) {
+        if self.under_way.remove(&key) && !self.again.remove(&key) {
             self.keys.remove(&key);
         }
     }
@@ -52,6 +58,7 @@ impl<K: Ord + Copy + 'static> Due<K> {
     /// What was begun failed: it waits again.
     pub(crate) fn failed(&mut self, key: K) {
         self.under_way.remove(&key);
+        self.again.remove(&key);
     }
 
     /// Nothing is due, and nothing under way.
@@ -61,7 +68,7 @@ impl<K: Ord + Copy + 'static> Due<K> {
 
     /// Something is due that nobody is at.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.keys.len() > self.under_way.len()
+        self.keys.difference(&self.under_way).next().is_some()
     }
 }
 
@@ -79,6 +86,7 @@ mod tests {
         assert!(due.begin(9).is_empty());
         assert!(!due.is_waiting() && !due.is_empty());
         due.insert(2);
+        assert!(due.begin(9).is_empty(), "it is begun once at a time");
         due.done(1);
         due.done(2);
         due.failed(3);

@@ -86,6 +86,7 @@ fn begin_relabels(ledger: &mut Ledger, places: usize) -> Vec<Relabel> {
             if let Some(relabel) = relabel_of(ledger, id) {
                 due.push(relabel);
             } else {
+                ledger.unsettled.end_limit(id);
                 ledger.unsettled.relabel.done(id);
                 done = true;
             }
@@ -188,7 +189,12 @@ impl Agent {
             match outcome {
                 Ok(()) => ledger.unsettled.end_limit(id),
                 // Its namespace's own matter: nobody waits for it.
-                Err(error) if is_limit(&error) => ledger.unsettled.limit(id, error.message),
+                Err(error) if is_limit(&error) => {
+                    // It may have gone meanwhile.
+                    if ledger.endpoints.contains(id) {
+                        ledger.unsettled.limit(id, error.message);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(endpoint = id, code = %error.code, "changed labels are not in force yet: {}", error.message);
                     return ledger.unsettled.relabel.failed(id);
@@ -238,7 +244,9 @@ impl Agent {
                     return Err(());
                 }
                 ledger.relabel_endpoint(id, identity, labels);
-                ledger.unsettled.republish.insert(id);
+                if ledger.endpoints.contains(id) {
+                    ledger.unsettled.republish.insert(id);
+                }
                 ledger.reconcile();
                 let endpoint = ledger.endpoints.get(id);
                 let attached = endpoint.filter(|it| it.attached && !it.leaving);

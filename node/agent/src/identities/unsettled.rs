@@ -79,8 +79,11 @@ impl Unsettled {
 
     /// Endpoints that met a limit are due again after a while.
     pub(crate) fn retry_limited(&mut self) {
-        let due = self.limited.iter();
-        let due = due.filter(|(_, (_, since))| since.elapsed() >= LIMIT_INTERVAL);
-        self.relabel.extend(due.map(|(id, _)| *id));
+        for (id, (_, since)) in &mut self.limited {
+            if since.elapsed() >= LIMIT_INTERVAL {
+                *since = Instant::now();
+                self.relabel.insert(*id);
+            }
+        }
     }
 }

@@ -213,10 +213,11 @@ fn decode(key: &Key<PolicyKey>, value: &PolicyValue) -> Entry {
             port: u16::from_be(data.port),
             port_prefix: u8::try_from(prefix.saturating_sub(POLICY_ANY_PORT_PREFIX)).unwrap_or(0),
         },
-        verdict: if value.verdict == POLICY_VERDICT_DENY {
-            EntryVerdict::Deny
-        } else {
+        // What another version means by other numbers is no allow.
+        verdict: if value.verdict == POLICY_VERDICT_ALLOW {
             EntryVerdict::Allow
+        } else {
+            EntryVerdict::Deny
         },
         precedence: value.precedence,
         cookie: value.cookie,

@@ -5,9 +5,13 @@ use crate::{
     DatapathError,
     maps::refused,
     object::{map_directory_of, version_directory_of},
+    pinned::Pinned,
 };
 use aya::maps::MapData;
-use heddle_abi::{ABI_VERSION, Content, LAYOUTS, VERSION_WITHOUT_RECORD, former_layout};
+use heddle_abi::{
+    ABI_VERSION, Content, HOST_ENDPOINT, LAYOUTS, POLICY_SLOT_NONE, VERSION_WITHOUT_RECORD,
+    former_layout,
+};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -77,6 +81,11 @@ pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, Datap
             )));
         }
     }
+    if version < FIRST_VERSION_WITH_ALIASES && has_aliases(pin_dir)? {
+        return Err(refusal(format!(
+            "policies in force have alias rows, which version {version} would take for allows or denies of their own"
+        )));
+    }
     let pinned = read_version(pin_dir, ABI_VERSION)?;
     let older = map_directory_of(pin_dir, version);
     std::fs::create_dir_all(&older)
@@ -122,6 +131,23 @@ pub fn prepare_downgrade(pin_dir: &Path, version: u32) -> Result<Prepared, Datap
     };
     prepared.copy()?;
     Ok(prepared)
+}
+
+/// The first version whose programs follow alias rows of policies.
+const FIRST_VERSION_WITH_ALIASES: u32 = 4;
+
+/// Whether a policy in force has alias rows.
+fn has_aliases(pin_dir: &Path) -> Result<bool, DatapathError> {
+    let pinned = Pinned::open(pin_dir)?;
+    let bindings = pinned.bindings()?;
+    for endpoint in 0..=HOST_ENDPOINT as u16 {
+        if bindings.of(endpoint)?.slot() != POLICY_SLOT_NONE
+            && !pinned.policy(endpoint)?.aliases.is_empty()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Entries that a pinned map can hold; `None` without one.

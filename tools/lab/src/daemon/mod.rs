@@ -233,21 +233,31 @@ impl Daemon {
         if let Event::Applied(new) = &event
             && self.mirror.synced
         {
-            let old = self.mirror.objects.get(&(new.kind, new.name.clone()));
-            // Another of the same name is another object.
-            let old =
-                old.filter(|old| old.value["metadata"]["uid"] == new.value["metadata"]["uid"]);
-            if old.is_none_or(|old| old.version != new.version) {
-                for happening in events::between(old, new) {
-                    if let Err(error) = self.events.record(new, &happening) {
-                        tracing::warn!(object = %new.name, %error, "an event is not kept");
-                    }
-                }
-            }
+            self.record(new);
         }
         self.mirror.note(event);
         // Nothing here asks when something went.
         self.mirror.gone.clear();
+    }
+
+    /// Takes in what was just written here, and what it means as an event.
+    fn wrote(&mut self, object: Object) {
+        self.record(&object);
+        self.mirror.wrote(object);
+    }
+
+    /// Records what another state of an object means as an event.
+    fn record(&mut self, new: &Object) {
+        let old = self.mirror.objects.get(&(new.kind, new.name.clone()));
+        // Another of the same name is another object.
+        let old = old.filter(|old| old.value["metadata"]["uid"] == new.value["metadata"]["uid"]);
+        if old.is_none_or(|old| old.version != new.version) {
+            for happening in events::between(old, new) {
+                if let Err(error) = self.events.record(new, &happening) {
+                    tracing::warn!(object = %new.name, %error, "an event is not kept");
+                }
+            }
+        }
     }
 
     async fn note_readiness(&mut self, node: &str, ready: bool, why: &str) {
@@ -300,7 +310,7 @@ impl Daemon {
             let plan = deployments::plan(deployment, &pods);
             for pod in plan.create {
                 let created = self.store.create(Kind::Pod, pod).await?;
-                self.mirror.wrote(created);
+                self.wrote(created);
             }
             for name in plan.delete {
                 if let Some(pod) = self.mirror.objects.get(&(Kind::Pod, name)).cloned() {
@@ -312,7 +322,7 @@ impl Daemon {
                     .store
                     .apply_status(Kind::Deployment, &deployment.name, MANAGER, plan.status)
                     .await?;
-                self.mirror.wrote(patched);
+                self.wrote(patched);
             }
         }
         Ok(())
@@ -320,7 +330,7 @@ impl Daemon {
 
     async fn begin_end(&mut self, pod: &Object) -> Result<(), LabError> {
         if let Some(ending) = crate::delete::begin_pod(&*self.store, &pod.name).await? {
-            self.mirror.wrote(ending);
+            self.wrote(ending);
         }
         Ok(())
     }
@@ -346,7 +356,7 @@ impl Daemon {
                     let mut value = pod.value.clone();
                     value["spec"]["nodeName"] = json!(node);
                     match self.store.update(Kind::Pod, value).await {
-                        Ok(updated) => self.mirror.wrote(updated),
+                        Ok(updated) => self.wrote(updated),
                         // Its newer state is on its way to this watch.
                         Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
                         Err(error) => return Err(error.into()),
@@ -381,7 +391,7 @@ impl Daemon {
             .apply_status(Kind::Pod, &pod.name, MANAGER, status);
         match applied.await {
             Ok(patched) => {
-                self.mirror.wrote(patched);
+                self.wrote(patched);
                 Ok(())
             }
             Err(StoreError::NotFound { .. }) => Ok(()),
