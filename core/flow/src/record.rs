@@ -229,6 +229,9 @@ pub struct TcpFlags {
 }
 
 impl TcpFlags {
+    /// Their names, from the lowest bit of a TCP header's flags byte on; Hubble's order, too.
+    const NAMES: [&'static str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
     /// From the flags byte of a TCP header.
     pub const fn from_byte(byte: u8) -> Self {
         Self {
@@ -245,45 +248,33 @@ impl TcpFlags {
 
     /// From names in any case; `None` when one of them is no flag.
     pub fn from_names<'a>(names: impl Iterator<Item = &'a str>) -> Option<Self> {
-        let mut flags = Self::default();
+        let mut byte = 0;
         for name in names {
-            let flag = match name.trim().to_ascii_uppercase().as_str() {
-                "FIN" => &mut flags.fin,
-                "SYN" => &mut flags.syn,
-                "RST" => &mut flags.rst,
-                "PSH" => &mut flags.psh,
-                "ACK" => &mut flags.ack,
-                "URG" => &mut flags.urg,
-                "ECE" => &mut flags.ece,
-                "CWR" => &mut flags.cwr,
-                _ => return None,
-            };
-            *flag = true;
+            let mut known = Self::NAMES.iter();
+            byte |= 1u8 << known.position(|flag| flag.eq_ignore_ascii_case(name.trim()))?;
         }
-        Some(flags)
+        Some(Self::from_byte(byte))
     }
 
     /// Whether all flags are set that are set in `others`.
     pub fn contain(&self, others: Self) -> bool {
-        let set = self.names();
-        others.names().iter().all(|name| set.contains(name))
+        let mut pairs = self.set().into_iter().zip(others.set());
+        pairs.all(|(set, wanted)| set || !wanted)
     }
 
     /// The names of the flags that are set, in Hubble's order.
     pub fn names(&self) -> Vec<&'static str> {
+        let names = Self::NAMES.into_iter().zip(self.set());
+        names
+            .filter_map(|(name, set)| set.then_some(name))
+            .collect()
+    }
+
+    /// The flags in the order of [`Self::NAMES`].
+    const fn set(self) -> [bool; 8] {
         [
-            (self.fin, "FIN"),
-            (self.syn, "SYN"),
-            (self.rst, "RST"),
-            (self.psh, "PSH"),
-            (self.ack, "ACK"),
-            (self.urg, "URG"),
-            (self.ece, "ECE"),
-            (self.cwr, "CWR"),
+            self.fin, self.syn, self.rst, self.psh, self.ack, self.urg, self.ece, self.cwr,
         ]
-        .into_iter()
-        .filter_map(|(set, name)| set.then_some(name))
-        .collect()
     }
 
     fn is_empty(&self) -> bool {

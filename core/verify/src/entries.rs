@@ -76,8 +76,7 @@ pub fn entries_of_node(cluster: &mut Cluster, given: &str) -> Result<EntriesAnsw
 fn answer(cluster: &mut Cluster, identity: Identity, node: usize) -> EntriesAnswer {
     set_addresses(cluster, node);
     let compiled = cluster.engine.compile(identity);
-    let mut entries: Vec<Entry> = compiled.expanded().collect();
-    entries.sort_unstable_by_key(|entry| entry.key);
+    let entries = compiled.expanded();
     let stance = |enforced| if enforced { "enforced" } else { "open" };
     EntriesAnswer {
         pod: None,

@@ -5,7 +5,7 @@ use crate::{
     conversion::{connection_row, from_kernel, peer_row},
     maps::{Connections, PolicyMap, refused},
     object::map_directory,
-    policy::read_rows,
+    policy::{read_rows, realised},
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError};
 use heddle_abi::{Address, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names};
@@ -94,15 +94,7 @@ impl Pinned {
                 }
             }
         };
-        Ok(RealisedPolicy {
-            generation: binding.generation(),
-            audit: binding.is_on_audit(),
-            aliases: rows
-                .as_ref()
-                .map(|it| it.aliases.clone())
-                .unwrap_or_default(),
-            entries: rows.map(|it| it.entries),
-        })
+        Ok(realised(binding, rows))
     }
 
     /// The ipcache.

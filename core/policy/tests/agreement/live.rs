@@ -110,6 +110,7 @@ fn bring(
             // Written out: every identity has entries of its own here.
             let mut entries: Vec<_> = compiled
                 .expanded()
+                .into_iter()
                 .filter(|entry| entry.key.identity != *fresh)
                 .collect();
             let mut copies: Vec<_> = entries
@@ -160,13 +161,8 @@ fn bring(
     prop_assert!(kernel.ipcache.is_empty(), "left over: {:?}", kernel.ipcache);
     kernel.ipcache = ipcache(engine);
     for (identity, compiled) in &kernel.policies {
-        let written_out = |policy: &CompiledPolicy| {
-            let mut entries: Vec<_> = policy.expanded().collect();
-            entries.sort_unstable_by_key(|entry| entry.key);
-            entries
-        };
-        let compiled = written_out(compiled);
-        let now = written_out(&engine.compile(*identity));
+        let compiled = compiled.expanded();
+        let now = engine.compile(*identity).expanded();
         prop_assert_eq!(compiled, now, "nobody was forgotten");
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy};
-use heddle_policy::{Alias, CompiledPolicy, Entry};
+use heddle_policy::CompiledPolicy;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -131,21 +131,32 @@ fn policy(
     if realised.audit != audit {
         findings.add(kind, object, "policy audit", &audit, &realised.audit);
     }
-    let missing = |entry: &&Entry| in_kernel.binary_search(entry).is_err();
-    for entry in wished.entries.iter().filter(missing) {
-        findings.add(kind, object, "policy entry", entry, &"missing");
+    let place = (kind, object);
+    rows(place, "policy entry", &wished.entries, in_kernel, findings);
+    rows(
+        place,
+        "policy alias",
+        &wished.aliases,
+        &realised.aliases,
+        findings,
+    );
+}
+
+/// What is in one of two sorted lists and not in the other.
+fn rows<T: Ord + Debug>(
+    (kind, object): (&str, &str),
+    field: &str,
+    wished: &[T],
+    in_kernel: &[T],
+    findings: &mut Findings,
+) {
+    let missing = |row: &&T| in_kernel.binary_search(row).is_err();
+    for row in wished.iter().filter(missing) {
+        findings.add(kind, object, field, row, &"missing");
     }
-    let unwanted = |entry: &&Entry| wished.entries.binary_search(entry).is_err();
-    for entry in in_kernel.iter().filter(unwanted) {
-        findings.add(kind, object, "policy entry", &"none", entry);
-    }
-    let missing = |alias: &&Alias| realised.aliases.binary_search(alias).is_err();
-    for alias in wished.aliases.iter().filter(missing) {
-        findings.add(kind, object, "policy alias", alias, &"missing");
-    }
-    let unwanted = |alias: &&Alias| wished.aliases.binary_search(alias).is_err();
-    for alias in realised.aliases.iter().filter(unwanted) {
-        findings.add(kind, object, "policy alias", &"none", alias);
+    let unwanted = |row: &&T| wished.binary_search(row).is_err();
+    for row in in_kernel.iter().filter(unwanted) {
+        findings.add(kind, object, field, &"none", row);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ledger::as_compiled;
 use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY};
 use heddle_cni::protocol::ApiError;
 use heddle_datapath::ConnectionRow;
-use heddle_policy::{Entry, protocol::describe};
+use heddle_policy::protocol::describe;
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,9 +50,7 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
             continue;
         };
         // As if each identity had rows of its own: that is what people ask about.
-        let mut entries: Vec<Entry> = policy.expanded().collect();
-        entries.sort_unstable_by_key(|entry| entry.key);
-        for entry in entries {
+        for entry in policy.expanded() {
             let key = entry.key;
             rows.push(json!({
                 "endpoint": id,

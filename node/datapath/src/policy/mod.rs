@@ -9,7 +9,7 @@
 mod rows;
 mod slots;
 
-pub(crate) use rows::read as read_rows;
+pub(crate) use rows::{read as read_rows, realised};
 #[cfg(test)]
 pub(crate) use slots::{REUSE_STEPS, ReuseStep};
 
@@ -204,15 +204,7 @@ impl Policies {
                 .map(|map| rows::read(&map))
                 .transpose()?,
         };
-        Ok(RealisedPolicy {
-            generation: binding.generation(),
-            audit: binding.is_on_audit(),
-            aliases: rows
-                .as_ref()
-                .map(|it| it.aliases.clone())
-                .unwrap_or_default(),
-            entries: rows.map(|it| it.entries),
-        })
+        Ok(realised(binding, rows))
     }
 }
 

@@ -1,14 +1,14 @@
 //! Rows of a policy map.
 
 use crate::{
-    DatapathError, batch,
+    DatapathError, RealisedPolicy, batch,
     maps::{PolicyMap, refused},
 };
 use aya::maps::{IterableMap as _, lpm_trie::Key};
 use heddle_abi::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ANY_PORT_PREFIX, POLICY_ANY_PROTOCOL_PREFIX,
-    POLICY_PEER_ROWS, POLICY_VERDICT_ALIAS, POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY, PolicyKey,
-    PolicyValue,
+    POLICY_PEER_ROWS, POLICY_VERDICT_ALIAS, POLICY_VERDICT_ALLOW, POLICY_VERDICT_DENY,
+    PolicyBinding, PolicyKey, PolicyValue,
 };
 use heddle_model::Identity;
 use heddle_policy::compiled::{Alias, CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
@@ -34,6 +34,17 @@ impl Rows {
 
     pub(super) fn are_of(&self, policy: &CompiledPolicy) -> bool {
         self.entries == policy.entries && self.aliases == policy.aliases
+    }
+}
+
+/// A binding, and the rows of the map that it leads to.
+pub(crate) fn realised(binding: PolicyBinding, rows: Option<Rows>) -> RealisedPolicy {
+    let (entries, aliases) = rows.map(|rows| (rows.entries, rows.aliases)).unzip();
+    RealisedPolicy {
+        generation: binding.generation(),
+        audit: binding.is_on_audit(),
+        entries,
+        aliases: aliases.unwrap_or_default(),
     }
 }
 

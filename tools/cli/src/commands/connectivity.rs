@@ -1,13 +1,12 @@
 //! `heddle connectivity`: probes between test pods in a lab.
 
+use super::lab::show::{line, table};
 use crate::failure::{FINDINGS, Failure, NO_DATA};
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{Table, presets};
 use heddle_kube::store::embedded::Client;
 use heddle_lab::LabError;
 use heddle_lab::connectivity::{self, Options, report::Report};
 use heddle_lab::paths::Lab;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,11 +71,11 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         })?;
     let report = runtime.block_on(test(&lab, &args)).map_err(not_run)?;
     match args.output {
-        Output::Json => print(
+        Output::Json => line(
             &serde_json::to_string_pretty(&report)
                 .map_err(|error| Failure::new("lab/output", error.to_string()))?,
         )?,
-        Output::Junit => print(report.junit().trim_end())?,
+        Output::Junit => line(report.junit().trim_end())?,
         Output::Table | Output::Wide => show(&report, args.output == Output::Wide)?,
     }
     Ok(ExitCode::from(exit(&report)))
@@ -133,10 +132,10 @@ fn show(report: &Report, wide: bool) -> Result<(), Failure> {
     });
     table(
         &["SCENARIO", "RESULT", "PASSED", "FAILED", "TIME", "WHAT"],
-        rows,
+        rows.map(Vec::from),
     )?;
     if wide {
-        print("")?;
+        line("")?;
         let rows = report.scenarios.iter().flat_map(|scenario| {
             scenario.probes.iter().map(|probe| {
                 [
@@ -155,7 +154,7 @@ fn show(report: &Report, wide: bool) -> Result<(), Failure> {
             &[
                 "SCENARIO", "FROM", "TO", "PROBE", "FAMILY", "EXPECTED", "SEEN", "TIME",
             ],
-            rows,
+            rows.map(Vec::from),
         )?;
     }
     let mut said = std::collections::BTreeSet::new();
@@ -165,7 +164,7 @@ fn show(report: &Report, wide: bool) -> Result<(), Failure> {
         .flat_map(|scenario| &scenario.skipped)
     {
         if said.insert((&skipped.what, &skipped.reason)) {
-            print(&format!("skipped: {}: {}", skipped.what, skipped.reason))?;
+            line(&format!("skipped: {}: {}", skipped.what, skipped.reason))?;
         }
     }
     for scenario in report
@@ -173,14 +172,14 @@ fn show(report: &Report, wide: bool) -> Result<(), Failure> {
         .iter()
         .filter(|scenario| scenario.failed > 0)
     {
-        print(&format!(
+        line(&format!(
             "\n{}: {} of {} probes differ",
             scenario.name,
             scenario.failed,
             scenario.probes.len()
         ))?;
         for probe in scenario.differing() {
-            print(&format!(
+            line(&format!(
                 "  {} -> {} {} {}: {}\n    {}",
                 probe.from,
                 probe.to,
@@ -192,56 +191,25 @@ fn show(report: &Report, wide: bool) -> Result<(), Failure> {
         }
     }
     for missing in &report.not_run {
-        print(&format!("\nnot run: {}: {}", missing.what, missing.reason))?;
+        line(&format!("\nnot run: {}: {}", missing.what, missing.reason))?;
     }
-    print(&format!(
+    line(&format!(
         "\n{} passed, {} failed, in {:.1}s",
         report.passed,
         report.failed,
         seconds(report.milliseconds)
     ))?;
     if report.kept {
-        print(&format!(
+        line(&format!(
             "namespace {0} is kept: `heddle lab delete namespace {0}` removes it",
             report.namespace
         ))?;
     } else if report.failed > 0 {
-        print("the pods are gone again: with --keep they stay, and the commands above answer")?;
+        line("the pods are gone again: with --keep they stay, and the commands above answer")?;
     }
     Ok(())
 }
 
 fn seconds(milliseconds: u64) -> f64 {
     Duration::from_millis(milliseconds).as_secs_f64()
-}
-
-fn table<const N: usize>(
-    head: &[&str; N],
-    rows: impl Iterator<Item = [String; N]>,
-) -> Result<(), Failure> {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(head.to_vec());
-    for row in rows {
-        table.add_row(row);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    let lines: Vec<String> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    print(&lines.join("\n"))
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{text}") {
-        // Whoever reads may stop early (`| head`).
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
-            "lab/output",
-            format!("the answer cannot be written: {error}"),
-        )),
-        _ => Ok(()),
-    }
 }

@@ -4,7 +4,7 @@ mod describe;
 mod events;
 mod get;
 mod list;
-mod show;
+pub(super) mod show;
 
 use crate::{
     failure::{Failure, NO_DATA, USAGE},

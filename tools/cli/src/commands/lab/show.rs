@@ -384,7 +384,7 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
+pub(crate) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<(), Failure> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(head.to_vec());
@@ -428,7 +428,7 @@ pub(super) fn lines(lines: &[String]) -> Result<bool, Failure> {
 }
 
 /// Prints a line.
-pub(super) fn line(text: &str) -> Result<(), Failure> {
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         // Whoever reads may stop early (`| head`).
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
