@@ -16,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test test-policy-live fuzz bench build install fmt lint deny fresh test-repeat
+.PHONY: help setup lab down test test-policy-live fuzz kernels bench build install fmt lint deny fresh test-repeat
 
 # For the times that progress is shown with.
 export HEDDLE_STARTED := $(shell date +%s)
@@ -53,6 +53,10 @@ test-policy-live: ## Real connections against policy sets drawn by seed: 100 of 
 fuzz: ## Fuzz the parsers of policies, manifests and selectors, FUZZ_SECONDS each (60)
 	@scripts/setup.sh fuzz
 	@fuzz/run.sh
+
+kernels: ## The datapath's tests on Debian's kernel of this release, in QEMU (x86_64)
+	@scripts/setup.sh kernels
+	@scripts/kernels.sh
 
 bench: ## Paired, interleaved benchmarks; BENCH=name chooses, OUT=file.jsonl keeps the results (root)
 	@scripts/setup.sh bench

@@ -15,3 +15,5 @@ lab_packages=(iproute2 curl jq)
 test_packages=(iputils-ping iptables containernetworking-plugins)
 # What compiles libFuzzer; only `make fuzz` finds it on PATH.
 fuzz_packages=(g++)
+# What boots another kernel, and makes the file system that it starts with; only `make kernels` finds it on PATH.
+kernels_packages=(qemu-system-x86 busybox-static cpio)

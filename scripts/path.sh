@@ -2,14 +2,17 @@
 # shellcheck shell=bash
 source "$root/scripts/packages.sh"
 
-# declared_path [fuzz]: prints a folder with links to the programs of the declared packages (with `fuzz`, of those for
-# fuzzing, too), and of the packages that every Debian has (essential ones and those of priority required). A program
+# declared_path [fuzz|kernels]: prints a folder with links to the programs of the declared packages (of those for fuzzing or
+# for other kernels too, where asked), and of the packages that every Debian has (essential ones and those of priority required). A program
 # that setup does not install is not found there, on any machine, whatever else is installed. The folder is made anew
 # when one of these packages changes.
 declared_path() {
 	local names=("${given_packages[@]}" "${toolchain_packages[@]}" "${build_packages[@]}" "${lab_packages[@]}" "${test_packages[@]}")
 	local required installed key folder made
-	[ "${1:-}" != fuzz ] || names+=("${fuzz_packages[@]}")
+	case ${1:-} in
+	fuzz) names+=("${fuzz_packages[@]}") ;;
+	kernels) names+=("${kernels_packages[@]}") ;;
+	esac
 	required=$(dpkg-query -W -f='${binary:Package} ${Essential} ${Priority}\n' | awk '$2 == "yes" || $3 == "required" { print $1 }') &&
 		[ -n "$required" ] || return 1
 	mapfile -t -O "${#names[@]}" names <<<"$required"
@@ -48,7 +51,7 @@ link_programs() {
 	done
 }
 
-# use_declared_path [fuzz]: PATH for what follows.
+# use_declared_path [fuzz|kernels]: PATH for what follows.
 use_declared_path() {
 	local folder cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
 	if ! command -v dpkg-query >/dev/null; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing for `make lab|test|bench|build|fuzz|deny`, and says what it does. Idempotent; a
+# Installs what is missing for `make lab|test|bench|build|fuzz|kernels|deny`, and says what it does. Idempotent; a
 # second run only looks.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
@@ -42,6 +42,7 @@ setup_packages() {
 	lab) wanted+=("${lab_packages[@]}") ;;
 	test | bench) wanted+=("${lab_packages[@]}" "${test_packages[@]}") ;;
 	fuzz) wanted+=("${fuzz_packages[@]}") ;;
+	kernels) wanted+=("${lab_packages[@]}" "${test_packages[@]}" "${kernels_packages[@]}") ;;
 	esac
 	mapfile -t absent < <(missing "${wanted[@]}")
 	mapfile -t compiler < <(missing "${toolchain_packages[@]}")

@@ -1,6 +1,6 @@
 //! The maps. Sizes that depend on the node are set by the loader; those here are for the defaults.
 
-use crate::{connection::established::Promotions, report::Scratch};
+use crate::{connection::established::Promotions, report::State};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
@@ -74,6 +74,6 @@ pub static LOSSES: PerCpuArray<u64, { LOSS_CAUSES as usize }> = PerCpuArray::new
 #[btf_map]
 pub static SAMPLERS: PerCpuArray<Sampler, { heddle_abi::SAMPLERS as usize }> = PerCpuArray::new();
 
-/// See [`Scratch`].
+/// See [`crate::report::Scratch`].
 #[btf_map]
-pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+pub static SCRATCH: PerCpuArray<State, 1> = PerCpuArray::new();

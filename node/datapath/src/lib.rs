@@ -14,6 +14,7 @@ mod events;
 #[cfg(test)]
 mod handover;
 mod kernel;
+mod map_of_maps;
 mod maps;
 mod netlink;
 mod node_addresses;

@@ -1,8 +1,8 @@
 //! The compiled programs and how they are loaded.
 
-use crate::{DatapathError, Settings, takeover::Takeover};
+use crate::{DatapathError, Settings, map_of_maps, policy::make_map, takeover::Takeover};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::SchedClassifier};
-use heddle_abi::{ABI_VERSION, LAYOUTS};
+use heddle_abi::{ABI_VERSION, LAYOUTS, map_names};
 use std::path::{Path, PathBuf};
 
 /// The programs, as the build compiled them.
@@ -89,6 +89,7 @@ pub(crate) fn load(takeover: &Takeover) -> Result<Ebpf, DatapathError> {
     for map in &LAYOUTS {
         loader.map_pin_path(map.name, takeover.pin_of(map.name));
     }
+    map_of_maps::make_if_missing(&takeover.pin_of(map_names::POLICIES), &make_map(1)?)?;
     let mut object = loader
         .load(OBJECT)
         .map_err(|error| failed("load", "the eBPF maps", chain(&error)))?;

@@ -1,7 +1,7 @@
 //! The node as an end of a connection.
 
 use crate::{
-    neighbour,
+    memory, neighbour,
     packet::{IS_V6, Packet},
     policy::peer::{self, Peer},
 };
@@ -120,7 +120,7 @@ fn socket_state(skb: *mut __sk_buff, packet: &Packet, from_node: bool, with_port
     // SAFETY: plain integers, for which zero is a value; the helper reads as many bytes as the family has, and
     // the socket is released on every path that has one.
     unsafe {
-        let mut tuple: bpf_sock_tuple = core::mem::zeroed();
+        let mut tuple: bpf_sock_tuple = memory::zeroed();
         let size = if packet.is(IS_V6) {
             let tuple = &mut tuple.__bindgen_anon_1.ipv6;
             tuple.saddr = remote.words;

@@ -11,7 +11,7 @@ use crate::{
     memory,
     packet::{IS_FIRST_FRAGMENT, IS_ICMP_ERROR, IS_LATER_FRAGMENT, Packet, TCP, TCP_SYN, fragment},
     policy::{self, peer::Peer},
-    report::{Flow, Scratch},
+    report::{Flow, Scratch, State},
     subprogram,
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_ktime_get_coarse_ns};
@@ -281,8 +281,8 @@ fn hold_both(
 
 /// Admits a packet: finds or makes its connection and asks the policy of each end that is here.
 #[inline(always)]
-pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<Report, DropReason> {
-    match admit_packet(skb, scratch) {
+pub fn admit(skb: *mut __sk_buff, _scratch: &mut Scratch) -> Result<Report, DropReason> {
+    match admit_packet(skb) {
         NOTHING => Ok(Report::Nothing),
         VERDICT => Ok(Report::Verdict),
         TRACE => Ok(Report::Trace),
@@ -295,15 +295,14 @@ const NOTHING: i32 = 0;
 const VERDICT: i32 = 1;
 const TRACE: i32 = 2;
 
-/// [`admit`] as a subprogram.
+/// [`admit`] as a subprogram, of this run's [`Scratch`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn admit_packet(skb: *mut __sk_buff, scratch: *mut Scratch) -> i32 {
-    // SAFETY: the verifier wants the check; the callers pass their own.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+extern "C" fn admit_packet(skb: *mut __sk_buff) -> i32 {
+    let Some(mut scratch) = Scratch::again() else {
         return subprogram::code(DropReason::InvalidPacketDropped);
     };
-    match find_or_open(skb, scratch) {
+    match find_or_open(skb, &mut scratch) {
         Ok(Report::Nothing) => NOTHING,
         Ok(Report::Verdict) => VERDICT,
         Ok(Report::Trace) => TRACE,
@@ -314,7 +313,8 @@ extern "C" fn admit_packet(skb: *mut __sk_buff, scratch: *mut Scratch) -> i32 {
 #[inline(always)]
 fn find_or_open(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<Report, DropReason> {
     if scratch.flow.packet.is(IS_LATER_FRAGMENT) {
-        fragment::find(&mut scratch.flow.packet, scratch.ends.owner())?;
+        let owner = scratch.ends.owner();
+        fragment::find(&mut scratch.flow.packet, owner)?;
     }
     // SAFETY: no arguments.
     let now = (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32;
@@ -326,9 +326,10 @@ fn find_or_open(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<Report, Dr
             _ => {}
         }
     }
-    let Scratch {
+    let state = &mut **scratch;
+    let State {
         flow, ends, key, ..
-    } = &mut *scratch;
+    } = &mut *state;
     let source_is_low = set_key(key, &flow.packet);
     let is_tcp = flow.packet.protocol == TCP;
     let (found, in_established) = established::find(key);
@@ -357,34 +358,34 @@ fn find_or_open(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<Report, Dr
     let report = match report {
         Some(report) => report,
         None => {
-            let report = open(skb, scratch, source_is_low, now)?;
+            let report = open(skb, state, source_is_low, now)?;
             if in_established {
-                established::remove(&scratch.key);
+                established::remove(&state.key);
             }
             report
         }
     };
-    if scratch.flow.packet.is(IS_FIRST_FRAGMENT) {
-        fragment::remember(&scratch.flow.packet, scratch.ends.owner());
+    if state.flow.packet.is(IS_FIRST_FRAGMENT) {
+        fragment::remember(&state.flow.packet, state.ends.owner());
     }
     Ok(report)
 }
 
 /// Makes a connection's entry.
-#[inline(never)]
+#[inline(always)]
 fn open(
     skb: *mut __sk_buff,
-    scratch: &mut Scratch,
+    state: &mut State,
     source_is_low: bool,
     now: u32,
 ) -> Result<Report, DropReason> {
-    let Scratch {
+    let State {
         flow,
         ends,
         key,
         entry,
         ..
-    } = scratch;
+    } = state;
     memory::clear(entry);
     let is_reply = is_reply_of_old(skb, &flow.packet, ends);
     hold_both(entry, flow, ends, is_reply)?;

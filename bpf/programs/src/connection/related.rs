@@ -14,7 +14,7 @@ use crate::{
         self,
         peer::{self, Peer},
     },
-    report::Scratch,
+    report::{Scratch, State},
 };
 use aya_ebpf::bindings::__sk_buff;
 use heddle_abi::{
@@ -62,25 +62,24 @@ fn sender(packet: &Packet) -> Sender {
 
 /// Whether an ICMP error goes with a live connection (reference I12): one of this module's constants.
 #[inline(always)]
-pub fn admit(skb: *mut __sk_buff, scratch: &mut Scratch, now: u32) -> i32 {
-    admit_error(skb, scratch, now)
+pub fn admit(skb: *mut __sk_buff, _scratch: &mut Scratch, now: u32) -> i32 {
+    admit_error(skb, now)
 }
 
-/// [`admit`] as a subprogram.
+/// [`admit`] as a subprogram, of this run's [`Scratch`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn admit_error(skb: *mut __sk_buff, scratch: *mut Scratch, now: u32) -> i32 {
-    // SAFETY: the verifier wants the check; the callers pass their own.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else {
+extern "C" fn admit_error(skb: *mut __sk_buff, now: u32) -> i32 {
+    let Some(mut scratch) = Scratch::again() else {
         return UNRELATED;
     };
-    let Scratch {
+    let State {
         flow,
         ends,
         quoted,
         key: connection,
         ..
-    } = scratch;
+    } = &mut *scratch;
     let ends = &*ends;
     let sender = sender(&flow.packet);
     if sender == Sender::Nobody || parse_quoted(skb, &flow.packet, quoted).is_none() {

@@ -21,10 +21,10 @@ use heddle_abi::{
 /// tcx ingress of the uplink.
 #[classifier]
 pub fn from_network(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromNetwork) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromNetwork) else {
         return TC_ACT_SHOT;
     };
-    let outcome = network_sends(context.skb.skb, scratch);
+    let outcome = network_sends(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

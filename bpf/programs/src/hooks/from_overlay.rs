@@ -21,10 +21,10 @@ use heddle_abi::{
 /// tcx ingress of the overlay device.
 #[classifier]
 pub fn from_overlay(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromOverlay) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromOverlay) else {
         return TC_ACT_SHOT;
     };
-    let outcome = overlay_sends(context.skb.skb, scratch);
+    let outcome = overlay_sends(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

@@ -23,10 +23,10 @@ use heddle_abi::{
 /// tcx ingress of a pod's host-side link.
 #[classifier]
 pub fn from_pod(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromEndpoint) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromEndpoint) else {
         return TC_ACT_SHOT;
     };
-    let outcome = pod_sends(context.skb.skb, scratch);
+    let outcome = pod_sends(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

@@ -20,10 +20,10 @@ use heddle_abi::{
 /// tcx egress of the uplink, while host policies are about this node.
 #[classifier]
 pub fn to_network(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromHost) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::FromHost) else {
         return TC_ACT_SHOT;
     };
-    let outcome = host_sends(context.skb.skb, scratch);
+    let outcome = host_sends(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

@@ -22,10 +22,10 @@ use heddle_abi::{
 /// tcx egress of the overlay device.
 #[classifier]
 pub fn to_overlay(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::ToOverlay) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_EGRESS, TracePoint::ToOverlay) else {
         return TC_ACT_SHOT;
     };
-    let outcome = stack_encapsulates(context.skb.skb, scratch);
+    let outcome = stack_encapsulates(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

@@ -18,10 +18,10 @@ use heddle_abi::{DIRECTION_INGRESS, DropReason, HOST_ENDPOINT, TracePoint};
 /// tcx egress of a pod's host-side link.
 #[classifier]
 pub fn to_pod(context: TcContext) -> i32 {
-    let Some(scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromHost) else {
+    let Some(mut scratch) = Scratch::take(DIRECTION_INGRESS, TracePoint::FromHost) else {
         return TC_ACT_SHOT;
     };
-    let outcome = stack_sends(context.skb.skb, scratch);
+    let outcome = stack_sends(context.skb.skb, &mut scratch);
     finish(context.skb.skb, &scratch.flow, outcome)
 }
 

@@ -101,8 +101,10 @@ pub(super) fn send(skb: *mut __sk_buff, flow: &Flow, kind: u8, reason: u8, wakeu
         } else {
             (*event).capture = [0; CAPTURE_LENGTH];
             let capture = (&raw mut (*event).capture).cast();
-            let bounded = length & (CAPTURE_LENGTH as u32 - 1);
-            if bounded != 0 && bpf_skb_load_bytes(skb.cast(), 0, capture, bounded) == 0 {
+            // From 1 to the whole, whatever the length: verifiers before Linux 6.8 learn nothing from `!= 0`. A length
+            // of 0 becomes more than there is, and the helper refuses it.
+            let bounded = (length.wrapping_sub(1) & (CAPTURE_LENGTH as u32 - 1)) + 1;
+            if bpf_skb_load_bytes(skb.cast(), 0, capture, bounded) == 0 {
                 (*event).capture_length = bounded;
             }
         }

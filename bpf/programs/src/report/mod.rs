@@ -6,6 +6,11 @@ mod events;
 pub use counters::forwarded;
 
 use crate::{connection::Ends, maps::SCRATCH, memory, packet::Packet};
+use core::{
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
+
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT};
 use heddle_abi::{
     ConnectionEntry, ConnectionKey, DropReason, EVENT_DROP, LOSS_SAMPLED, TracePoint,
@@ -38,11 +43,9 @@ pub struct Flow {
     pub sender: u16,
 }
 
-/// Working memory of one program run; a program's stack is 512 bytes.
-///
-/// Per CPU, and a program is not interrupted by another of these: all run with bottom halves off.
+/// What one program run works with; a program's stack is 512 bytes.
 #[repr(C)]
-pub struct Scratch {
+pub struct State {
     pub flow: Flow,
     /// Who stands at its ends.
     pub ends: Ends,
@@ -54,17 +57,48 @@ pub struct Scratch {
     pub entry: ConnectionEntry,
 }
 
+/// This run's [`State`].
+///
+/// It is per CPU, and a program is not interrupted by another of these: all run with bottom halves off.
+///
+/// A pointer rather than a reference, because a subprogram takes it anew ([`Scratch::again`]) instead of being passed
+/// it: verifiers before Linux 6.2 accept a map's value as the key of a look-up, but not memory that a global function
+/// was passed. So whoever calls a subprogram holds this, and nothing borrowed from it.
+pub struct Scratch(NonNull<State>);
+
 impl Scratch {
-    /// This run's working memory, with a flow that knows only where it was seen.
+    /// Begins a run: the flow knows only where it was seen.
     #[inline(always)]
-    pub fn take(direction: u8, observation: TracePoint) -> Option<&'static mut Self> {
-        let scratch = SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: the slot is this CPU's, as long as this run.
-        let scratch = unsafe { &mut *scratch };
+    pub fn take(direction: u8, observation: TracePoint) -> Option<Self> {
+        let mut scratch = Self::again()?;
         memory::clear(&mut scratch.flow);
         scratch.flow.direction = direction;
         scratch.flow.observation = observation as u8;
         Some(scratch)
+    }
+
+    /// The state of the run that is under way.
+    #[inline(always)]
+    pub fn again() -> Option<Self> {
+        NonNull::new(SCRATCH.get_ptr_mut(0)?).map(Self)
+    }
+}
+
+impl Deref for Scratch {
+    type Target = State;
+
+    #[inline(always)]
+    fn deref(&self) -> &State {
+        // SAFETY: the slot is this CPU's as long as this run, and no subprogram runs while this is borrowed.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Scratch {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut State {
+        // SAFETY: as in `deref`.
+        unsafe { self.0.as_mut() }
     }
 }
 

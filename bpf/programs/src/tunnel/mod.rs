@@ -23,7 +23,8 @@ pub struct OuterHeader {
 }
 
 impl OuterHeader {
-    #[inline(always)]
+    /// Its own function, so that its stack is free again when the policies are asked.
+    #[inline(never)]
     pub fn of(skb: *mut __sk_buff) -> Result<Self, DropReason> {
         // SAFETY: the helper writes a whole bpf_tunnel_key.
         unsafe {

@@ -271,9 +271,7 @@ impl Agent {
                 ledger.reconcile();
                 match ledger.endpoints.get(id) {
                     Some(it)
-                        if it.policy.is_some()
-                            && (it.policy == it.wished || it.has_part_of_wished())
-                            && it.facts.is_some() =>
+                        if (it.has_wished() || it.has_part_of_wished()) && it.facts.is_some() =>
                     {
                         // A failure elsewhere is tried again; only the ipcache concerns everybody.
                         ledger.failures.of(IPCACHE).cloned()

@@ -20,7 +20,10 @@ pub(crate) struct LocalEndpoint {
     pub(crate) labels: Arc<LabelSet>,
     pub(crate) facts: Option<Facts>,
     pub(crate) wished: Option<Arc<CompiledPolicy>>,
+    /// What the kernel was given last, or, while that is in doubt, before.
     pub(crate) policy: Option<Arc<CompiledPolicy>>,
+    /// The last write of its policy failed: the kernel may have what it should replace, or what was to be written.
+    pub(crate) policy_in_doubt: bool,
     /// What is to be said of the wished policy once it is in force.
     pub(crate) listing: Option<Arc<PolicyListing>>,
     pub(crate) attached: bool,
@@ -52,6 +55,7 @@ impl LocalEndpoint {
             facts: None,
             wished: None,
             policy: None,
+            policy_in_doubt: false,
             listing: None,
             attached: false,
             leaving: false,
@@ -61,12 +65,22 @@ impl LocalEndpoint {
         }
     }
 
+    /// Whether the kernel has this policy for it, for certain.
+    pub(crate) fn has_policy(&self, policy: &Arc<CompiledPolicy>) -> bool {
+        !self.policy_in_doubt && self.policy.as_ref() == Some(policy)
+    }
+
+    /// Whether its wished policy is in force.
+    pub(crate) fn has_wished(&self) -> bool {
+        let wished = self.wished.as_ref();
+        wished.is_some_and(|wished| self.has_policy(wished))
+    }
+
     /// Whether of its wished policy, which does not fit, as much is in force as fits.
     pub(crate) fn has_part_of_wished(&self) -> bool {
         let too_large = self.too_large.as_ref();
         too_large.is_some_and(|too_large| {
-            self.wished.as_ref() == Some(&too_large.whole)
-                && self.policy.as_ref() == Some(&too_large.part)
+            self.wished.as_ref() == Some(&too_large.whole) && self.has_policy(&too_large.part)
         })
     }
 

@@ -27,7 +27,7 @@ impl Ledger {
         } else {
             self.endpoints
                 .get(denial.endpoint)
-                .filter(|it| it.policy == it.wished)
+                .filter(|it| it.has_wished())
                 .map(|it| Party::in_cluster(it.identity, None))
         };
         let Some(subject) = subject.filter(|_| !self.is_behind()) else {

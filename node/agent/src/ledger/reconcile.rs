@@ -40,7 +40,7 @@ impl Ledger {
         if done {
             let revision = self.heard.policy_revision();
             for endpoint in self.endpoints.values_mut() {
-                if endpoint.policy == endpoint.wished {
+                if endpoint.has_wished() {
                     endpoint.policy_revision = revision;
                 }
             }
@@ -139,7 +139,7 @@ impl Ledger {
         let reduced: Vec<_> = self
             .endpoints
             .staying()
-            .filter(|(_, endpoint)| endpoint.policy != endpoint.wished)
+            .filter(|(_, endpoint)| !endpoint.has_wished())
             // A part of the wished one says of no address more than that.
             .filter(|(_, endpoint)| !endpoint.has_part_of_wished())
             .filter_map(|(id, endpoint)| {
@@ -265,7 +265,7 @@ impl Ledger {
             .staying()
             .filter_map(|(id, endpoint)| {
                 let wished = endpoint.wished.as_ref()?;
-                (endpoint.policy.as_ref() != Some(wished)).then(|| (id, Arc::clone(wished)))
+                (!endpoint.has_policy(wished)).then(|| (id, Arc::clone(wished)))
             })
             .collect();
         for (id, policy) in due {
@@ -283,9 +283,9 @@ impl Ledger {
     /// not fit, they are not told.
     fn list_policies(&mut self) {
         for endpoint in self.endpoints.values_mut() {
-            let in_force = endpoint.policy.is_some()
-                && (endpoint.policy == endpoint.wished || endpoint.has_part_of_wished());
-            if in_force && let Some(listing) = endpoint.listing.take() {
+            if (endpoint.has_wished() || endpoint.has_part_of_wished())
+                && let Some(listing) = endpoint.listing.take()
+            {
                 self.directory.add_cookies(&listing);
                 self.directory.set_policy(endpoint.record.endpoint, listing);
             }
@@ -305,6 +305,7 @@ impl Ledger {
                     endpoint.too_large = None;
                 }
                 endpoint.policy = Some(policy);
+                endpoint.policy_in_doubt = false;
             }
             Err(DatapathError::MapFull { entries, max, map }) => {
                 let identity = endpoint.identity;
@@ -329,8 +330,8 @@ impl Ledger {
     }
 
     fn write_part(&mut self, id: u16, too_large: TooLarge) {
-        let in_force = self.endpoints.get(id).and_then(|it| it.policy.clone());
-        let outcome = if in_force.as_ref() == Some(&too_large.part) {
+        let endpoint = self.endpoints.get(id);
+        let outcome = if endpoint.is_some_and(|it| it.has_policy(&too_large.part)) {
             Ok(())
         } else {
             self.datapath.set_policy(id, &too_large.part)
@@ -339,7 +340,10 @@ impl Ledger {
             return;
         };
         match outcome {
-            Ok(()) => endpoint.policy = Some(Arc::clone(&too_large.part)),
+            Ok(()) => {
+                endpoint.policy = Some(Arc::clone(&too_large.part));
+                endpoint.policy_in_doubt = false;
+            }
             // There is no room for another map: what was in force is in force.
             Err(DatapathError::MapFull { .. }) => {}
             Err(error) => return self.policy_in_doubt(id, &error),
@@ -355,12 +359,13 @@ impl Ledger {
         self.failures.fall_short(object, shortfall);
     }
 
-    /// The kernel may have the old one or the new one.
+    /// The kernel may have the old one or the new one. The old one stays known: before an address bears a fresh number,
+    /// it must get rows for that, and with them it is in force for certain again.
     fn policy_in_doubt(&mut self, id: u16, error: &DatapathError) {
         let Some(endpoint) = self.endpoints.get_mut(id) else {
             return;
         };
-        endpoint.policy = None;
+        endpoint.policy_in_doubt = true;
         let object = format!("endpoint {id} ({})", endpoint.record.pod);
         let reason = error.to_string();
         if endpoint.failure.as_ref() != Some(&reason) {

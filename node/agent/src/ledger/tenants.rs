@@ -438,3 +438,32 @@ async fn a_group_that_shrinks_to_a_part_of_what_it_listed_still_counts() {
     node.restart().await;
     assert!(reaches(&node, 1, "20.0.0.1"));
 }
+
+#[tokio::test]
+async fn a_block_that_another_divides_waits_for_a_policy_whose_write_failed() {
+    let node = Node::start().await;
+    for (number, namespace) in [(1, "shop"), (2, "other")] {
+        node.pod(namespace, "web", &[("app", "web")]).await;
+        let added = node.add(&format!("c{number}"), namespace, "web").await;
+        added.unwrap();
+    }
+    let wide = ["198.51.100.0/24".to_owned()];
+    node.put(to_addresses("shop", "wide", "web", &wide)).await;
+    node.settled().await;
+    node.datapath.take_calls();
+    node.datapath.fail_once("set_policy", false);
+    let part = ["198.51.100.128/25".to_owned()];
+    node.put(to_addresses("other", "part", "web", &part)).await;
+    node.settled().await;
+    let calls = node.datapath.take_calls();
+    let rows = calls.iter().position(|call| call.starts_with("set_peers"));
+    let before = &calls[..rows.expect("the part has a row")];
+    let writes = before.iter().filter(|call| *call == "set_policy 1");
+    assert_eq!(writes.count(), 2, "what failed, and again: {calls:?}");
+    let kernel = node.datapath.kernel();
+    let number = kernel.peers[&part[0].parse().unwrap()].cidr;
+    let policy = &kernel.policies[&1].1;
+    let allowed = policy.lookup(Direction::Egress, Identity::WORLD, number, 6, 443);
+    assert!(allowed.is_some());
+    assert!(node.differences().await.is_empty());
+}

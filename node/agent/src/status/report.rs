@@ -93,7 +93,7 @@ impl Ledger {
     fn policy_report(&self) -> NodePolicyReport {
         let mut subjects: BTreeMap<Identity, u64> = BTreeMap::new();
         for endpoint in self.endpoints.values() {
-            if endpoint.policy.is_some() && endpoint.policy == endpoint.wished {
+            if endpoint.has_wished() {
                 *subjects.entry(endpoint.identity).or_default() += 1;
             }
         }

@@ -9,7 +9,7 @@
 mod rows;
 mod slots;
 
-pub(crate) use rows::{read as read_rows, realised};
+pub(crate) use rows::{make as make_map, read as read_rows, realised};
 #[cfg(test)]
 pub(crate) use slots::{REUSE_STEPS, ReuseStep};
 

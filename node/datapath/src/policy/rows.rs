@@ -109,7 +109,7 @@ pub(super) const fn capacity(max_entries: u32) -> u32 {
 }
 
 /// An empty policy map for policies of at most this size.
-pub(super) fn make(max_entries: u32) -> Result<PolicyMap, DatapathError> {
+pub(crate) fn make(max_entries: u32) -> Result<PolicyMap, DatapathError> {
     PolicyMap::create(capacity(max_entries), NO_PREALLOC).map_err(refused("make", "a policy map"))
 }
 
