@@ -4,6 +4,7 @@ use crate::LabError;
 use crate::cgroup::{self, OWN_SOURCE};
 use crate::namespace;
 use crate::paths::{BPFFS, LABS, Lab};
+use nix::errno::Errno;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -92,18 +93,26 @@ fn sweep() {
     let _ = std::fs::remove_dir("/run/heddle");
 }
 
-fn unmount_below(folder: &Path) -> Result<(), LabError> {
+/// Unmounts everything below a folder, in the caller's mount namespace.
+pub(crate) fn unmount_below(folder: &Path) -> Result<(), LabError> {
     let mut points: Vec<_> = cgroup::mounts()?
         .into_iter()
         .map(|mount| mount.point)
         .filter(|point| point.starts_with(folder))
         .collect();
     points.sort();
-    for point in points.iter().rev() {
-        nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH)
-            .map_err(|error| LabError::system(format!("unmount {}", point.display()), error))?;
+    points.iter().rev().try_for_each(|point| unmount(point))
+}
+
+/// One that is gone is no error: whoever removes what it stands on, in any mount namespace, takes it away here, too.
+fn unmount(point: &Path) -> Result<(), LabError> {
+    match nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => Ok(()),
+        Err(error) => Err(LabError::system(
+            format!("unmount {}", point.display()),
+            error,
+        )),
     }
-    Ok(())
 }
 
 fn remove_folder(path: &Path) -> Result<(), LabError> {
@@ -112,5 +121,16 @@ fn remove_folder(path: &Path) -> Result<(), LabError> {
             Err(LabError::file("remove", path, error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unmount;
+    use std::path::Path;
+
+    #[test]
+    fn a_mount_that_went_meanwhile_is_no_error() {
+        assert!(unmount(Path::new("/run/netns/gone-meanwhile")).is_ok());
     }
 }

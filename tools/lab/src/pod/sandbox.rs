@@ -5,7 +5,7 @@ use crate::cgroup;
 use crate::enter::Place;
 use crate::paths::Lab;
 use crate::pod::spec::PodSpec;
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
@@ -225,16 +225,5 @@ fn mount(
 
 /// A copied mount of a network namespace would keep it alive as long as this pod.
 fn leave_namespaces_behind() -> Result<(), LabError> {
-    let folder = Path::new(crate::paths::NAMESPACES);
-    let mut points: Vec<PathBuf> = cgroup::mounts()?
-        .into_iter()
-        .map(|mount| mount.point)
-        .filter(|point| point.starts_with(folder))
-        .collect();
-    points.sort();
-    for point in points.iter().rev() {
-        nix::mount::umount2(point, MntFlags::MNT_DETACH)
-            .map_err(|error| LabError::system(format!("unmount {}", point.display()), error))?;
-    }
-    Ok(())
+    crate::down::unmount_below(Path::new(crate::paths::NAMESPACES))
 }
