@@ -16,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup lab down test test-policy-live fuzz kernels bench build install fmt lint deny fresh test-repeat
+.PHONY: help setup lab down test test-policy-live fuzz kernels bench bench-growth build install fmt lint deny fresh test-repeat
 
 # For the times that progress is shown with.
 export HEDDLE_STARTED := $(shell date +%s)
@@ -41,6 +41,10 @@ lab: ## Install what is missing, build, bring up a two-node cluster and show it 
 
 down: ## Remove the lab that `make lab` made
 	@scripts/down.sh
+
+bench-growth: ## What one change costs an agent in a small and in a large cluster, in turns
+	@scripts/setup.sh test
+	@scripts/test.sh growth
 
 test: ## Everything CI runs (root for the tests with real packets)
 	@STEP="step 1 of 6: " scripts/setup.sh test

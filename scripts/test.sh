@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What CI runs: `test.sh` for all of it, `test.sh lint|deny|packets|policy-live` (or packets-build) for one part.
+# What CI runs: `test.sh` for all of it, `test.sh lint|deny|packets|policy-live|growth` (or packets-build) for one part.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 
@@ -83,6 +83,10 @@ policy-live)
 	say "$sets policy sets, within $HEDDLE_TEST_LIMIT s"
 	scripts/run-tests.sh "$list" --nocapture
 	;;
+growth)
+	say "cargo test -p heddle-agent"
+	cargo test -p heddle-agent --locked --lib ledger::growth -- --ignored --nocapture
+	;;
 all)
 	format "step 2 of 6: "
 	if [ -x "$HEDDLE_CACHE/bin/cargo-deny" ]; then
@@ -99,6 +103,6 @@ all)
 	scripts/run-tests.sh "$list"
 	document_tests "step 6 of 6: "
 	;;
-*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, packets, policy-live, or nothing for all" ;;
+*) fail setup/usage "test.sh does not know '$1'" "use lint, deny, packets, policy-live, growth, or nothing for all" ;;
 esac
 say "passed"

@@ -110,6 +110,10 @@ pub(crate) struct Cidrs {
     pub(super) by_key: NumberMap<ClassKey, ClassNo>,
     /// The fresh classes, by where their prefixes come from.
     pub(super) split: NumberMap<(Identity, ClassKey), ClassNo>,
+    /// A class came, went or became another since changes were taken, and since alike classes were joined: both look at
+    /// every class, and a change that is not about policy CIDRs must not cost that.
+    pub(super) relinked_since_told: bool,
+    pub(super) relinked_since_joined: bool,
     pub(super) of_region: NumberMap<RegionNo, BTreeSet<ClassNo>>,
     pub(super) live: NumberMap<Identity, ClassNo>,
     pub(super) numbers: Numbers,
@@ -623,6 +627,7 @@ impl Cidrs {
 
     /// Puts a class into the indexes; those of the regions in `kept` have it.
     fn link(&mut self, number: ClassNo, kept: &[RegionNo], touched: &mut BTreeSet<RegionNo>) {
+        self.relinked();
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };
@@ -637,7 +642,13 @@ impl Cidrs {
         }
     }
 
+    const fn relinked(&mut self) {
+        self.relinked_since_told = true;
+        self.relinked_since_joined = true;
+    }
+
     fn unlink(&mut self, number: ClassNo, kept: &[RegionNo], touched: &mut BTreeSet<RegionNo>) {
+        self.relinked();
         let Some(class) = self.classes[number as usize].as_ref() else {
             return;
         };

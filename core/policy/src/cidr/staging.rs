@@ -109,6 +109,9 @@ impl Cidrs {
             let order = if change.named { -length } else { length };
             (!change.named, order, *change)
         });
+        if !std::mem::take(&mut self.relinked_since_told) {
+            return changes;
+        }
         self.split.clear();
         for (number, class) in self.classes.iter_mut().enumerate() {
             let Some(class) = class else { continue };
@@ -151,6 +154,9 @@ impl Cidrs {
 
     /// Joins classes of the same key into the largest of them.
     fn merge(&mut self, touched: &mut BTreeSet<RegionNo>) {
+        if !self.relinked_since_joined {
+            return;
+        }
         let mut largest: HashMap<&ClassKey, (usize, ClassNo)> = HashMap::new();
         for (number, class) in self.classes.iter().enumerate() {
             let Some(class) = class else { continue };
@@ -170,6 +176,7 @@ impl Cidrs {
             })
             .collect();
         if goals.is_empty() {
+            self.relinked_since_joined = false;
             return;
         }
         for scope in CidrScope::ALL {
@@ -195,5 +202,6 @@ impl Cidrs {
                 self.by_key.insert(class.key.clone(), *goal);
             }
         }
+        self.relinked_since_joined = false;
     }
 }

@@ -9,6 +9,8 @@ mod claims;
 mod facts;
 mod failures;
 #[cfg(test)]
+mod growth;
+#[cfg(test)]
 mod hanging;
 mod heard;
 mod host;
@@ -83,6 +85,8 @@ pub(crate) struct Ledger {
     /// CIDR changes that are not in the ipcache yet.
     cidr_changes: Vec<CidrChange>,
     routes: Option<Vec<(IpNet, IpAddr)>>,
+    /// Other nodes changed since the routes were written.
+    routes_due: bool,
     pub(crate) unsettled: Unsettled,
     pub(crate) heard: Heard,
     pub(crate) failures: Failures,
@@ -130,6 +134,7 @@ impl Ledger {
             touched: BTreeSet::new(),
             cidr_changes: Vec::new(),
             routes: None,
+            routes_due: true,
             unsettled: Unsettled::default(),
             heard: Heard::default(),
             failures: Failures::default(),

@@ -187,6 +187,7 @@ impl Ledger {
         if !self.nodes.take_ranges_changed() {
             return;
         }
+        self.routes_due = true;
         let ranges = self.nodes.ranges();
         let former: BTreeSet<IpNet> = self.ipcache.ranges().map(|(prefix, _)| prefix).collect();
         for gone in former.iter().filter(|prefix| !ranges.contains_key(prefix)) {
@@ -454,14 +455,17 @@ impl Ledger {
 
     /// Kernel routes to other nodes' pod ranges.
     fn write_routes(&mut self) {
-        let routes = self.nodes.routes();
-        if self.routes.as_ref() == Some(&routes) {
+        if !self.routes_due {
             return;
         }
-        match self.datapath.set_routes(&routes) {
-            Ok(()) => self.routes = Some(routes),
-            Err(error) => self.failed("routes".to_owned(), &error),
+        let routes = self.nodes.routes();
+        if self.routes.as_ref() != Some(&routes) {
+            if let Err(error) = self.datapath.set_routes(&routes) {
+                return self.failed("routes".to_owned(), &error);
+            }
+            self.routes = Some(routes);
         }
+        self.routes_due = false;
     }
 
     fn failed(&mut self, object: String, error: &DatapathError) {
