@@ -8,6 +8,7 @@ pub mod plan;
 pub mod probe;
 pub mod report;
 mod scene;
+mod writes;
 
 use crate::LabError;
 use crate::apply;
@@ -71,13 +72,26 @@ pub async fn run(
         namespace,
         end,
         timeout: options.timeout,
+        writes: writes::Writes::default(),
         progress,
     };
     let outcome = {
-        let run = tokio::time::timeout_at(end, test.run(&mut report, options.keep));
-        tokio::select! {
-            outcome = run => outcome.unwrap_or_else(|_| Err(test.too_late("it is not through"))),
+        let mut run = std::pin::pin!(test.run(&mut report, options.keep));
+        let cut = tokio::select! {
+            outcome = &mut run => Ok(outcome),
+            () = tokio::time::sleep_until(end) => Err(test.too_late("it is not through")),
             () = interrupted => Err(LabError::Interrupted { what: "the connectivity test".into() }),
+        };
+        match cut {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tokio::select! {
+                    _ = &mut run => {}
+                    () = test.writes.stop() => {}
+                    () = tokio::time::sleep(REMOVAL_TIMEOUT) => {}
+                }
+                Err(error)
+            }
         }
     };
     if !options.keep {
@@ -145,6 +159,7 @@ struct Test<'a> {
     namespace: String,
     end: Instant,
     timeout: Duration,
+    writes: writes::Writes,
     progress: &'a dyn Fn(&str),
 }
 
@@ -298,6 +313,7 @@ impl Test<'_> {
             manifest: ("the connectivity test".into(), 0),
             warnings: Vec::new(),
         };
+        let _under_way = self.writes.begin()?;
         Ok(apply::apply_one(self.store, &object).await?.1)
     }
 
