@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod configuration;
 pub mod identity;
 pub mod lease;
 pub mod manifest;

@@ -281,7 +281,8 @@ fn documents(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-fn parse_document(text: &str) -> Result<Value, (Option<usize>, String)> {
+/// Reads one document; an error has its line, if it is known, and the reason.
+pub(crate) fn parse_document(text: &str) -> Result<Value, (Option<usize>, String)> {
     if text.trim_start().starts_with('{')
         && let Ok(value) = serde_json::from_str(text)
     {

@@ -1,7 +1,7 @@
 //! Gives each node its blocks, keeps those it has, and says on the node why it has none.
 
 use crate::cluster::{Cluster, Node};
-use crate::config::{ConfigError, OperatorConfig};
+use crate::config::{OperatorConfig, PoolsError};
 use crate::metrics::Metrics;
 use heddle_ipam::{NodeKey, PoolAllocator};
 use heddle_kube::lease::Term;
@@ -43,7 +43,7 @@ pub(crate) struct BlockController {
 }
 
 impl BlockController {
-    pub(crate) fn new(config: &OperatorConfig, store: Arc<dyn Store>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &OperatorConfig, store: Arc<dyn Store>) -> Result<Self, PoolsError> {
         Ok(Self {
             store,
             pools: config.allocators()?,

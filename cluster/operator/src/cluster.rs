@@ -41,6 +41,13 @@ pub(crate) struct Claim {
     pub(crate) identity: Option<Identity>,
 }
 
+/// A NodePolicyReport.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) version: Version,
+    pub(crate) status: NodePolicyReport,
+}
+
 /// The facts of every object.
 pub(crate) struct Facts {
     pub(crate) nodes: BTreeMap<String, Node>,
@@ -49,7 +56,7 @@ pub(crate) struct Facts {
     pub(crate) identities: BTreeMap<Identity, IdentityFacts>,
     pub(crate) claims: HashMap<String, Claim>,
     pub(crate) policies: Policies,
-    pub(crate) reports: BTreeMap<String, NodePolicyReport>,
+    pub(crate) reports: BTreeMap<String, Report>,
 }
 
 impl Facts {
@@ -191,7 +198,8 @@ impl Facts {
                 self.claims.insert(name.name, Claim { version, identity });
             }
             Kind::NodePolicyReport => {
-                self.reports.insert(name.name, NodePolicyReport::of(&value));
+                let status = NodePolicyReport::of(&value);
+                self.reports.insert(name.name, Report { version, status });
             }
             Kind::CiliumCIDRGroup => self.policies.set_group(name, &value),
             kind if kind.is_policy() => self.policies.set(kind, name, &value),

@@ -1,4 +1,5 @@
-//! Collects what nobody uses: identities, claims, endpoints of pods or nodes that are gone.
+//! Collects what nobody uses: identities, claims, endpoints of pods or nodes that are gone, reports of nodes that are
+//! gone.
 //!
 //! Nothing is deleted that was not unused in two observations, and only if the object is still the one
 //! that was observed: an object is in use until it is proved that it is not.
@@ -34,6 +35,8 @@ pub(crate) enum Action {
     DeleteClaim(String, Version),
     /// An endpoint whose pod or node is gone.
     DeleteEndpoint(NamespacedName, Version),
+    /// What a node reported that is gone.
+    DeleteReport(String, Version),
 }
 
 /// What a run did.
@@ -57,6 +60,8 @@ pub(crate) struct Collector {
     claims: HashMap<String, Version>,
     /// Uid of an endpoint without pod or node.
     endpoints: HashMap<NamespacedName, String>,
+    /// Version of a report without node.
+    reports: HashMap<String, Version>,
 }
 
 impl Collector {
@@ -66,6 +71,7 @@ impl Collector {
         self.observe_endpoints(cluster, &mut actions);
         self.observe_identities(cluster, &mut actions);
         self.observe_claims(cluster, &mut actions);
+        self.observe_reports(cluster, &mut actions);
         actions.truncate(MAX_ACTIONS);
         actions
     }
@@ -143,6 +149,20 @@ impl Collector {
             }
         }
         self.endpoints = stale;
+    }
+
+    fn observe_reports(&mut self, cluster: &Cluster, actions: &mut Vec<Action>) {
+        let mut stale = HashMap::new();
+        for (node, report) in &cluster.reports {
+            if cluster.nodes.contains_key(node) {
+                continue;
+            }
+            stale.insert(node.clone(), report.version.clone());
+            if self.reports.get(node) == Some(&report.version) {
+                actions.push(Action::DeleteReport(node.clone(), report.version.clone()));
+            }
+        }
+        self.reports = stale;
     }
 
     /// Takes in what a run did: marked identities count as observed.
@@ -248,6 +268,14 @@ async fn perform(
             if deleted {
                 outcome.endpoints_deleted += 1;
                 tracing::info!(endpoint = %name, "deleted an endpoint whose pod or node is gone");
+            }
+            Ok(deleted)
+        }
+        Action::DeleteReport(node, version) => {
+            let name = NamespacedName::new("", node.as_str());
+            let deleted = delete(store, Kind::NodePolicyReport, &name, version).await?;
+            if deleted {
+                tracing::info!(%node, "deleted the policy report of a node that is gone");
             }
             Ok(deleted)
         }

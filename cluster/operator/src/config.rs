@@ -2,11 +2,18 @@
 
 use heddle_ipam::{PoolAllocator, PoolConfig, PoolConfigError};
 use heddle_kube::identity::MIN_COLLECTION_INTERVAL;
+use heddle_model::setting::{Configuration, Setting, SettingError, Values};
 use heddle_policy::CidrLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+/// Seconds of a week: more is a slip.
+const WEEK: u64 = 7 * 24 * 60 * 60;
+/// Who shows that policies do not fit.
+const AT_AGENTS: &str = "`heddle_not_in_force` of the agents";
 
 /// The operator's configuration file (YAML, camelCase keys; unknown keys are refused).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -62,40 +69,20 @@ const fn default_cidrs_per_namespace() -> u32 {
     CidrLimits::DEFAULT.per_namespace as u32
 }
 
-/// A configuration that cannot be used.
+/// Pools that make no sense.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not the YAML of a configuration.
-    #[error("{path}: {reason}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        reason: String,
-    },
+pub(crate) enum PoolsError {
     /// There is no pool.
-    #[error(
-        "pools: is empty; give one pool, or leave the field out for 10.244.0.0/16 and fd10:244::/48"
-    )]
+    #[error("is empty; give one pool, or leave it out for 10.244.0.0/16 and fd10:244::/48")]
     NoPools,
     /// Two pools have one name.
-    #[error("pools: two are named {name}; metrics and errors could not tell them apart")]
+    #[error("two are named {name}; metrics and errors could not tell them apart")]
     SameName {
         /// The name.
         name: String,
     },
     /// Two pools have common addresses.
-    #[error(
-        "pools: {first} of {first_pool} overlaps {second} of {second_pool}; keep it in one of them"
-    )]
+    #[error("{first} of {first_pool} overlaps {second} of {second_pool}; keep it in one of them")]
     Overlap {
         /// A pool.
         first_pool: String,
@@ -107,24 +94,52 @@ pub enum ConfigError {
         second: IpNet,
     },
     /// One pool makes no sense.
-    #[error("pools: {0}")]
+    #[error("{0}")]
     Pool(#[from] PoolConfigError),
-    /// A lease shorter than its renewals can be.
-    #[error("leaseSeconds: is {seconds}, must be at least 3; the default is 15")]
-    ShortLease {
-        /// What is given.
-        seconds: u32,
-    },
-    /// The interval is shorter than agents may take to use a number that they remember.
-    #[error(
-        "identityGcSeconds: is {seconds}, must be at least {least}: for so long an agent may use a number that it remembers; the default is 900"
-    )]
-    ShortInterval {
-        /// What is given.
-        seconds: u64,
-        /// What is needed.
-        least: u64,
-    },
+}
+
+impl From<PoolsError> for SettingError {
+    fn from(error: PoolsError) -> Self {
+        Self::Refused {
+            name: "pools",
+            reason: error.to_string(),
+        }
+    }
+}
+
+impl Configuration for OperatorConfig {
+    const SETTINGS: &'static [Setting] = &[
+        Setting::new("cluster", Values::TEXT),
+        Setting::new("store", Values::TEXT),
+        Setting::new("stateDir", Values::TEXT),
+        Setting::new("pools", Values::LIST).metric("`heddle_ipam_pool_pressure`"),
+        Setting::new("metrics", Values::LISTEN_ADDRESS),
+        Setting::number(
+            "identityGcSeconds",
+            MIN_COLLECTION_INTERVAL.as_secs(),
+            WEEK,
+            "seconds",
+        )
+        .metric("`cilium_operator_identity_gc_latency`"),
+        Setting::number("leaseSeconds", 3, 3_600, "seconds"),
+        Setting::number("maxPolicyCidrs", 0, 1 << 24, "addresses").metric(AT_AGENTS),
+        Setting::number("maxCidrsPerNamespace", 0, 1 << 24, "addresses").metric(AT_AGENTS),
+    ];
+
+    fn required() -> Map<String, Value> {
+        Map::from_iter(
+            [
+                ("store", "/run/heddle/store.sock"),
+                ("stateDir", "/var/lib/heddle-operator"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.into())),
+        )
+    }
+
+    fn validate(&self) -> Result<(), SettingError> {
+        self.allocators()?;
+        Ok(())
+    }
 }
 
 impl OperatorConfig {
@@ -143,49 +158,6 @@ impl OperatorConfig {
         }
     }
 
-    /// Reads and checks a configuration file.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] names the file, and the field where there is one.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        let malformed = |reason: String| ConfigError::Malformed {
-            path: path.to_owned(),
-            reason,
-        };
-        let config: Self =
-            serde_saphyr::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        config
-            .validate()
-            .map_err(|error| malformed(error.to_string()))?;
-        Ok(config)
-    }
-
-    /// Checks what the types cannot say.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] names the field.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let least = MIN_COLLECTION_INTERVAL.as_secs();
-        if self.identity_gc_seconds < least {
-            return Err(ConfigError::ShortInterval {
-                seconds: self.identity_gc_seconds,
-                least,
-            });
-        }
-        if self.lease_seconds < 3 {
-            return Err(ConfigError::ShortLease {
-                seconds: self.lease_seconds,
-            });
-        }
-        self.allocators().map(|_| ())
-    }
-
     /// What policies' addresses may cost.
     pub(crate) const fn cidr_limits(&self) -> CidrLimits {
         CidrLimits {
@@ -195,21 +167,21 @@ impl OperatorConfig {
     }
 
     /// The pools' allocators, if the configuration makes sense.
-    pub(crate) fn allocators(&self) -> Result<Vec<PoolAllocator>, ConfigError> {
+    pub(crate) fn allocators(&self) -> Result<Vec<PoolAllocator>, PoolsError> {
         if self.pools.is_empty() {
-            return Err(ConfigError::NoPools);
+            return Err(PoolsError::NoPools);
         }
         for (position, pool) in self.pools.iter().enumerate() {
             for other in &self.pools[..position] {
                 if other.name == pool.name {
-                    return Err(ConfigError::SameName {
+                    return Err(PoolsError::SameName {
                         name: pool.name.clone(),
                     });
                 }
                 for first in &other.cidrs {
                     for second in &pool.cidrs {
                         if first.contains(second) || second.contains(first) {
-                            return Err(ConfigError::Overlap {
+                            return Err(PoolsError::Overlap {
                                 first_pool: other.name.clone(),
                                 first: *first,
                                 second_pool: pool.name.clone(),

@@ -58,8 +58,8 @@ pub(crate) fn writes(facts: &Facts) -> (Vec<Write>, bool) {
         .filter(|(node, _)| facts.nodes.contains_key(*node))
         .map(|(node, report)| Heard {
             node,
-            report,
-            changes: facts.policies.heard(&report.observed),
+            report: &report.status,
+            changes: facts.policies.heard(&report.status.observed),
         })
         .collect();
     let mut endpoints: HashMap<&str, u64> = HashMap::new();

@@ -14,7 +14,7 @@ mod policies;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ConfigError, OperatorConfig};
+pub use config::OperatorConfig;
 
 use anyhow::Context;
 use blocks::BlockController;
@@ -23,6 +23,7 @@ use collect::Collector;
 use heddle_kube::lease::{Candidate, Election, LeaderStore, Leadership, Term, Timing};
 use heddle_kube::store::{Kind, Scope, Store};
 use heddle_model::NamespacedName;
+use heddle_model::setting::Configuration;
 use instance::Instance;
 use metrics::Metrics;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod policies;
 
 use super::*;
 use heddle_ipam::PoolConfig;
+use heddle_kube::configuration::load;
 use heddle_kube::identity::{IdentityAllocator, UNUSED_SINCE, claim_object, identity_object};
 use heddle_kube::objects::{ConditionStatus, condition_in};
 use heddle_kube::store::memory::MemoryStore;
@@ -497,13 +498,13 @@ async fn a_store_that_is_lost_and_found_changes_no_block() {
 fn configuration_has_defaults_and_names_what_is_wrong() {
     let dir = tempfile::TempDir::new().unwrap();
     let path = dir.path().join("operator.yaml");
-    let load = |text: &str| {
+    let read = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        OperatorConfig::load(&path)
+        load::<OperatorConfig>(&path)
     };
-    let plain = load("store: /run/s.sock\nstateDir: /run/o\n").unwrap();
+    let plain = read("store: /run/s.sock\nstateDir: /run/o\n").unwrap();
     assert_eq!(plain, OperatorConfig::new("/run/s.sock", "/run/o"));
-    let full = load(
+    let full = read(
         "cluster: c\nstore: s\nstateDir: d\nmetrics: 127.0.0.1:9963\nidentityGcSeconds: 60\npools:\n\
          - {name: a, cidrs: [10.1.0.0/16, 10.2.0.0/16, 'fd00::/48'], maskV4: 25, maskV6: 64}\n",
     )
@@ -534,12 +535,12 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
             "overlaps",
         ),
     ] {
-        let error = load(text).unwrap_err().to_string();
+        let error = read(text).unwrap_err().to_string();
         assert!(
             error.contains(part) && error.contains("operator.yaml"),
             "{error}"
         );
     }
-    let missing = OperatorConfig::load(&dir.path().join("none")).unwrap_err();
+    let missing = load::<OperatorConfig>(&dir.path().join("none")).unwrap_err();
     assert!(missing.to_string().contains("none"), "{missing}");
 }

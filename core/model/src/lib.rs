@@ -10,6 +10,7 @@ mod name;
 mod near;
 mod port;
 mod selector;
+pub mod setting;
 
 pub use entity::{Entity, UnknownEntity};
 pub use identity::{Identity, IdentityScope};

@@ -1,22 +1,51 @@
 //! The agent's configuration file.
 
-use heddle_policy::{
-    CidrLimits, Direction, EnforcementMode, Peer, Peers, Policy, PolicyKind, protocol,
+mod values;
+
+pub use values::{
+    AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit, ProtectedProtocol, ProtectedTraffic,
+    UnenforceablePolicies,
 };
+
+use heddle_model::setting::{Configuration, Setting, SettingError, Values};
+use heddle_policy::{CidrLimits, EnforcementMode};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-/// How packets reach other nodes' pods.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fabric {
-    /// The network between the nodes knows their pod ranges.
-    Routed,
-    /// The network knows only the nodes; packets between pods are encapsulated.
-    Vxlan,
-}
+/// Rows of a table that a setting may ask for: two tables of so many connections take 4 GiB.
+const TWO_TO_24: u64 = 1 << 24;
+/// Seconds of a week: more is a slip.
+const WEEK: u64 = 7 * 24 * 60 * 60;
+/// What becomes of a change of a map's size.
+const RESIZED: &str = "at restart; a smaller size only when the table is at most half as full";
+/// Where a limit shows that no metric has.
+const IN_STATUS: &str = "none; `warnings` of `heddle status`";
+/// Where policies show that do not fit.
+const NOT_IN_FORCE: &str = "`heddle_not_in_force`";
+/// Where events show that were left out.
+const SAMPLED: &str = "`heddle_events_sampled_total`";
+/// Events per second that no CPU can send.
+const MILLION: u64 = 1_000_000;
+/// Names of the kernel's interfaces are 15 bytes at most (IFNAMSIZ).
+const INTERFACE: Values = Values::Checked {
+    rule: "the name of an interface, 1 to 15 characters (`ip link` shows them)",
+    accepts: |value| {
+        value
+            .as_str()
+            .is_some_and(|name| !name.is_empty() && name.len() <= 15)
+    },
+};
+/// As Hubble has it (reference 4.3).
+const FLOWS: Values = Values::Checked {
+    rule: "2^n - 1, 1 to 65535 (flows)",
+    accepts: |value| {
+        value
+            .as_u64()
+            .is_some_and(|flows| (1..=65_535).contains(&flows) && (flows + 1).is_power_of_two())
+    },
+};
 
 /// The agent's configuration file (YAML, camelCase keys; unknown keys are refused).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -122,127 +151,91 @@ pub struct AgentConfig {
     pub protected_traffic: Vec<ProtectedTraffic>,
 }
 
-/// Whose policies are on audit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PolicyAudit {
-    /// Nobody's, but for nodes that are annotated `heddle.dev/policy-audit: "true"`, and pods where
-    /// `allowPodAudit` permits it.
-    #[default]
-    None,
-    /// The node's own: host policies begin by telling what they would do.
-    Host,
-    /// Every pod's and the node's.
-    All,
-}
+impl Configuration for AgentConfig {
+    const SETTINGS: &'static [Setting] = &[
+        Setting::new("nodeName", Values::TEXT),
+        Setting::new("cluster", Values::TEXT),
+        Setting::new("store", Values::PATH),
+        Setting::new("stateDir", Values::PATH),
+        Setting::new("pinDir", Values::PATH),
+        Setting::new("uplink", INTERFACE),
+        Setting::new("fabric", Values::OneOf(&["routed", "vxlan"])),
+        Setting::new("families", Values::FAMILIES),
+        Setting::new("podCidrs", Values::RANGES),
+        Setting::new("hostRouting", Values::Bool),
+        Setting::new("quickAttach", Values::Bool),
+        Setting::new("metrics", Values::LISTEN_ADDRESS),
+        Setting::number("addressCooldownSeconds", 0, WEEK, "seconds")
+            .metric("`heddle_ipam_addresses{state=\"resting\"}`"),
+        Setting::number("flowReportSeconds", 0, WEEK, "seconds")
+            .metric("`hubble_flows_processed_total`"),
+        Setting::new("flowCapacity", FLOWS)
+            .metric("`hubble_lost_events_total{source=\"hubble_ring_buffer\"}`"),
+        Setting::number("maxConnections", 16, TWO_TO_24, "connections")
+            .metric("`cilium_bpf_map_pressure`, `map_name` `CONNECTIONS` and `ESTABLISHED`")
+            .changed(RESIZED),
+        Setting::number("maxPolicyEntries", 1, 1 << 20, "rows")
+            .metric("`cilium_bpf_map_pressure{map_name=\"POLICIES\"}`, of the largest policy"),
+        Setting::number("maxIpcacheEntries", 16, TWO_TO_24, "rows")
+            .metric("`cilium_bpf_map_pressure{map_name=\"IPCACHE\"}`")
+            .changed(RESIZED),
+        Setting::number("maxPolicyCidrs", 0, TWO_TO_24, "addresses").metric(NOT_IN_FORCE),
+        Setting::number("maxCidrsPerNamespace", 0, TWO_TO_24, "addresses").metric(NOT_IN_FORCE),
+        Setting::number("maxIdentitiesPerNamespace", 1, 65_280, "identities").metric(IN_STATUS),
+        Setting::number("newIdentitiesPerMinute", 1, 65_280, "per minute").metric(IN_STATUS),
+        Setting::number("dropEventsPerSecond", 0, MILLION, "per second").metric(SAMPLED),
+        Setting::number("traceEventsPerSecond", 0, MILLION, "per second").metric(SAMPLED),
+        Setting::number("establishedPerEndpoint", 0, TWO_TO_24, "connections")
+            .metric("`cilium_bpf_map_pressure{map_name=\"ESTABLISHED\"}`, of all endpoints"),
+        Setting::new("excludedLabels", Values::LIST),
+        Setting::new(
+            "policyEnforcement",
+            Values::OneOf(&["default", "always", "never"]),
+        ),
+        Setting::new(
+            "unenforceablePolicies",
+            Values::OneOf(&["ignore", "isolate"]),
+        )
+        .metric("`heddle_not_in_force`"),
+        Setting::new("policyAudit", Values::OneOf(&["none", "host", "all"])),
+        Setting::new("allowPodAudit", Values::Bool),
+        Setting::new("allowLocalhost", Values::OneOf(&["always", "policy"])),
+        Setting::new(
+            "policyCidrMatchMode",
+            Values::OneOf(&["specification", "outside"]),
+        ),
+        Setting::new("protectedTraffic", Values::LIST),
+    ];
 
-/// Whether a pod's own node passes the pod's default deny.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AllowLocalhost {
-    /// It does, so that probes reach their pods.
-    #[default]
-    Always,
-    /// It does where a rule says so.
-    Policy,
-}
-
-/// What a policy does that cannot be enforced as it is written, and of which no version ever was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UnenforceablePolicies {
-    /// Nothing: the pods that it selects are as open as without it, and its status says which.
-    #[default]
-    Ignore,
-    /// It isolates them in the directions that it is about, and allows nothing. Where its selector cannot be read,
-    /// all pods of its namespace.
-    Isolate,
-}
-
-/// Which addresses Kubernetes' `ipBlock` selects.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CidrMatchMode {
-    /// All in the block, those of pods and nodes too, as the specification has it.
-    #[default]
-    Specification,
-    /// Those outside the cluster, as Cilium has it (reference I1).
-    Outside,
-}
-
-impl CidrMatchMode {
-    /// A policy as it is meant in this mode.
-    pub fn meant(self, policy: Policy) -> Policy {
-        match self {
-            Self::Specification => policy,
-            Self::Outside => outside_only(policy),
+    fn required() -> Map<String, Value> {
+        let named = json!({
+            "nodeName": "node-1",
+            "store": "/run/heddle/store.sock",
+            "stateDir": "/run/heddle",
+            "pinDir": "/sys/fs/bpf/heddle",
+            "uplink": "eth0",
+            "fabric": "routed",
+            "podCidrs": ["10.244.0.0/16", "fd10:244::/48"],
+        });
+        match named {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
         }
     }
-}
 
-/// Kubernetes' NetworkPolicy as Cilium reads it: `ipBlock` selects nobody inside the cluster (reference I1).
-fn outside_only(mut policy: Policy) -> Policy {
-    if policy.id.kind != PolicyKind::NetworkPolicy {
-        return policy;
-    }
-    let rules = policy.specs.iter_mut().flat_map(|spec| &mut spec.rules);
-    for rule in rules {
-        if let Peers::Terms(terms) = &mut rule.peers {
-            for term in terms {
-                if let Peer::Cidr(block) = term {
-                    block.in_cluster = false;
-                }
+    fn validate(&self) -> Result<(), SettingError> {
+        for family in &self.families {
+            let has = |range: &IpNet| range.addr().is_ipv4() == (*family == 4);
+            if !self.pod_cidrs.iter().any(has) {
+                return Err(SettingError::Refused {
+                    name: "podCidrs",
+                    reason: format!(
+                        "has no IPv{family} range, and families has {family}; name every range that pods of the cluster get addresses from"
+                    ),
+                });
             }
         }
-    }
-    policy
-}
-
-/// Traffic of this node that no host policy may cut.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProtectedTraffic {
-    /// `egress`: the node connects; `ingress`: it is connected to.
-    pub direction: Direction,
-    /// The other end.
-    pub peer: IpNet,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: ProtectedProtocol,
-    /// The port that is connected to.
-    pub port: u16,
-}
-
-/// The protocols of [`ProtectedTraffic`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum ProtectedProtocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl ProtectedProtocol {
-    /// Its IP protocol number.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => protocol::TCP,
-            Self::Udp => protocol::UDP,
-            Self::Sctp => protocol::SCTP,
-        }
-    }
-}
-
-impl fmt::Display for ProtectedTraffic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match self.direction {
-            Direction::Ingress => "from",
-            Direction::Egress => "to",
-        };
-        let spoken = protocol::describe(self.protocol.number(), self.port);
-        write!(f, "{spoken} {way} {} (protectedTraffic)", self.peer)
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Lines that wait for a slow observer.
-const LINES: usize = 256;
+const MOST_LINES: usize = 256;
 
 /// Allows that a flow names as nearest at most.
 const MOST_NEAREST: usize = 3;
@@ -176,7 +176,7 @@ impl FlowSource for Arc<FlowHub> {
         })?;
         let mut observation = FlowHub::observe(self, request)
             .map_err(|error| ApiError::new(error.code(), error.to_string()))?;
-        let (sender, receiver) = mpsc::channel(LINES);
+        let (sender, receiver) = mpsc::channel(MOST_LINES);
         tokio::spawn(async move {
             loop {
                 let line = tokio::select! {

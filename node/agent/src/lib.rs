@@ -37,6 +37,7 @@ use flows::{Devices, FlowHub, HubOptions};
 use heddle_datapath::Datapath;
 use heddle_kube::process_lock::{ProcessLock, ProcessLockError};
 use heddle_kube::store::Store;
+use heddle_model::setting::Configuration;
 use metrics::Metrics;
 use std::sync::Arc;
 use tokio::sync::watch as signal;
@@ -55,6 +56,7 @@ pub async fn run(
     datapath: Arc<dyn Datapath>,
     shutdown: signal::Receiver<bool>,
 ) -> anyhow::Result<()> {
+    config.validate()?;
     heddle_cni::pending::make_private_directory(&config.state_dir).with_context(|| {
         format!(
             "state directory {} cannot be made (field stateDir)",

@@ -152,6 +152,13 @@ async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
     assert_eq!(status["features"][0]["state"], "on");
     assert_eq!(status["warnings"], json!([]));
     assert!(status["realisedRevision"].is_u64());
+    let ranges = daemon.ask("ipam.list", json!({})).await.unwrap();
+    assert_eq!(ranges[0]["blocks"], json!(["10.244.0.0/24"]), "{ranges}");
+    assert_eq!(
+        (&ranges[0]["used"], &ranges[1]["used"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(ranges[1]["family"], "ipv6", "{ranges}");
     let identity = endpoint["identity"].as_u64().unwrap();
     let identities = daemon.ask("identity.list", json!({})).await.unwrap();
     let ours = identities

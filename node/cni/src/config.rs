@@ -2,16 +2,67 @@
 
 use crate::error::{CniError, codes};
 use crate::version::Version;
+use heddle_model::closest;
+use heddle_model::setting::{Configuration, Setting, SettingError, Values, read};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The agent's socket when the configuration names none.
 pub const DEFAULT_AGENT_SOCKET: &str = "/run/heddle/agent.sock";
-/// Seconds that the agent gets to answer when the configuration says nothing; the kubelet's own patience
-/// with a sandbox is minutes.
-const DEFAULT_DEADLINE_SECONDS: u64 = 60;
+/// When a changed configuration takes effect.
+const AT_ADD: &str = "at the next pod";
+
+/// The plugin's own settings in a network configuration; the specification has more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginSettings {
+    /// The agent's socket.
+    #[serde(default = "default_agent_socket")]
+    pub agent_socket: PathBuf,
+    /// How long the agent gets to answer. The kubelet's own patience with a sandbox is minutes.
+    #[serde(default = "default_deadline_seconds")]
+    pub deadline_seconds: u64,
+}
+
+fn default_agent_socket() -> PathBuf {
+    DEFAULT_AGENT_SOCKET.into()
+}
+const fn default_deadline_seconds() -> u64 {
+    60
+}
+
+impl Configuration for PluginSettings {
+    const SETTINGS: &'static [Setting] = &[
+        Setting::new("agentSocket", Values::PATH).changed(AT_ADD),
+        Setting::number("deadlineSeconds", 1, 3_600, "seconds")
+            .metric("`heddle_cni_request_duration_seconds`")
+            .changed(AT_ADD),
+    ];
+
+    fn required() -> Map<String, Value> {
+        Map::new()
+    }
+
+    fn validate(&self) -> Result<(), SettingError> {
+        Ok(())
+    }
+}
+
+impl PluginSettings {
+    /// Its keys among those of a network configuration; null is leaving out. What is nearly one of them is a slip;
+    /// other keys are others'.
+    fn of(fields: &Map<String, Value>) -> Result<Self, SettingError> {
+        let names: Vec<&str> = Self::SETTINGS.iter().map(|setting| setting.name).collect();
+        let own = |key: &str| names.contains(&key) || closest(key, &names).is_some();
+        let own = fields
+            .iter()
+            .filter(|(key, value)| own(key) && !value.is_null())
+            .map(|(key, value)| (key.clone(), value.clone()));
+        read(Value::Object(own.collect()))
+    }
+}
 
 /// An attachment that the runtime still knows (GC).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -78,25 +129,10 @@ impl NetworkConfig {
                 ),
             ));
         }
-        let agent_socket = PathBuf::from(text("agentSocket")?.unwrap_or(DEFAULT_AGENT_SOCKET));
-        if !agent_socket.is_absolute() {
-            return Err(invalid(
-                "agentSocket",
-                &format!("{:?} must be an absolute path", agent_socket.display()),
-            ));
-        }
-        let deadline = match fields.get("deadlineSeconds") {
-            None | Some(Value::Null) => DEFAULT_DEADLINE_SECONDS,
-            Some(seconds) => seconds
-                .as_u64()
-                .filter(|seconds| (1..=3600).contains(seconds))
-                .ok_or_else(|| {
-                    invalid(
-                        "deadlineSeconds",
-                        &format!("must be a number from 1 to 3600, is {seconds}"),
-                    )
-                })?,
-        };
+        let settings = PluginSettings::of(fields).map_err(|error| {
+            let reason = format!("{}; {}", error.reason(), error.help());
+            invalid(error.setting(), &reason)
+        })?;
         let previous = match fields.get("prevResult") {
             None | Some(Value::Null) => None,
             Some(previous) if previous.is_object() => Some(previous.clone()),
@@ -117,8 +153,8 @@ impl NetworkConfig {
         Ok(Self {
             version,
             name: name.to_owned(),
-            agent_socket,
-            deadline: Duration::from_secs(deadline),
+            agent_socket: settings.agent_socket,
+            deadline: Duration::from_secs(settings.deadline_seconds),
             dns: fields
                 .get("dns")
                 .filter(|dns| dns.is_object())

@@ -16,7 +16,7 @@ mod result;
 mod version;
 
 pub use client::{AskError, ask};
-pub use config::{DEFAULT_AGENT_SOCKET, NetworkConfig, ValidAttachment};
+pub use config::{DEFAULT_AGENT_SOCKET, NetworkConfig, PluginSettings, ValidAttachment};
 pub use environment::{Command, Environment, PodArguments};
 pub use error::{CniError, codes};
 pub use plugin::{Outcome, run};

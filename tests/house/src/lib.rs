@@ -2,6 +2,7 @@
 
 pub mod bans;
 pub mod document;
+pub mod items;
 pub mod lock;
 pub mod source;
 

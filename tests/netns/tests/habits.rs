@@ -8,7 +8,7 @@
 use heddle_netns::{Lab, allow_only, eventually, heddle, idle, server};
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     process::{Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
@@ -202,4 +202,105 @@ fn a_command_in_a_pod_has_a_terminal_when_asked_for() {
         .run_with(&["lab", "exec", "-i", "a", "--", "cat"], "through")
         .ok();
     assert_eq!(said.out, "through");
+}
+
+#[test]
+fn a_large_paste_passes_through_a_terminal() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    lab.apply(&idle("a", "node-1"));
+    // More than a terminal holds comes back before the command reads on.
+    let script = "stty raw -echo; head -c 300000 /dev/zero; head -c 1000000 | wc -c";
+    let line = ["lab", "exec", "-it", "a", "--", "bash", "-c", script];
+    let mut child = lab
+        .command(&line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut paste, mut shown) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut text = vec![0];
+    // The terminal does not edit lines any more.
+    shown.read_exact(&mut text).unwrap();
+    let pasting = std::thread::spawn(move || paste.write_all(&[b'x'; 1_000_000]));
+    shown.read_to_end(&mut text).unwrap();
+    pasting.join().unwrap().unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(text.ends_with(b"1000000\n"), "{} bytes", text.len());
+}
+
+#[test]
+fn slips_are_answered_as_by_kubectl() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    lab.apply(&idle("client", "node-1"));
+
+    // Who is named and not there is no reason to wait, and a name may have its namespace before it.
+    for name in ["clinet", "default/clinet", "pod/clinet"] {
+        let said = lab.run(&["lab", "get", "pod", name, "-w"]);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("help: did you mean client?"), "{said:?}");
+    }
+    for line in [
+        &["lab", "logs", "clinet"][..],
+        &["lab", "exec", "clinet", "--", "true"],
+        &["lab", "get", "pod", "clinet"],
+    ] {
+        let said = lab.run(line);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains("help: did you mean client?"), "{said:?}");
+    }
+    for name in ["client", "default/client", "pod/client"] {
+        let mut child = lab
+            .command(&["lab", "get", "pod", name, "-w", "-n"])
+            .arg(if name.contains("default") {
+                "elsewhere"
+            } else {
+                "default"
+            })
+            .args(["-o", "name"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut first).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(first, "pod/client\n", "{name}");
+    }
+
+    let nothing = r#"{"apiVersion": "v1", "kind": "List", "items": []}"#;
+    let said = lab.run_with(&["lab", "delete", "-f", "-"], nothing).ok();
+    assert_eq!(said.err, "the manifests hold no object\n");
+    let said = lab.run(&["lab", "delete", "pods", "-l", "app=nobody"]).ok();
+    assert!(said.err.contains("nothing has these labels"), "{said:?}");
+}
+
+#[test]
+fn logs_are_shown_by_age() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    // Pods have the machine's files.
+    let file = format!("/tmp/{}-may-go-on", lab.name);
+    let script =
+        format!("echo early; until [ -e {file} ]; do sleep 0.1; done; echo late; sleep 600");
+    let pod = format!(
+        r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "a"}}, "spec": {{
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{{"name": "c", "image": "host", "command": ["bash", "-c", "{script}"]}}]}}}}"#
+    );
+    let _ = lab.run_with(&["lab", "apply", "-f", "-"], &pod).ok();
+    let logs = |options: &[&str]| lab.run(&[&["lab", "logs", "a"], options].concat()).ok().out;
+    eventually("the first line", Duration::from_secs(10), || {
+        logs(&[]) == "early\n"
+    });
+    assert_eq!(logs(&["--since", "1h"]), "early\n");
+    eventually("it is old", Duration::from_secs(10), || {
+        logs(&["--since", "1s"]).is_empty()
+    });
+    std::fs::write(&file, "").unwrap();
+    eventually("the second line", Duration::from_secs(10), || {
+        logs(&[]) == "early\nlate\n"
+    });
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(logs(&["--since", "1h"]), "early\nlate\n");
+    assert_eq!(logs(&["--tail", "1"]), "late\n");
 }

@@ -8,7 +8,7 @@ mod commands;
 mod failure;
 mod output;
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -33,11 +33,16 @@ enum Command {
     Policy(commands::policy::Command),
     /// Why one can or cannot reach another in a live lab, and what to change: exit code 0 it reaches, 1 it does not, 3
     /// not known, 4 a datapath differs from the policies.
+    #[command(after_help = "Examples:
+  heddle why --from hello/client --to hello/web --port 8080
+  heddle why --from world --to hello/deployment/web --port 80/TCP -o json")]
     Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
     /// Shows the version of this command.
     Version(commands::version::VersionArgs),
+    /// Prints what a shell reads to complete commands, options and their values.
+    Completion(commands::completion::CompletionArgs),
     #[command(flatten)]
     Daemon(commands::daemon::Command),
 }
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
         Command::Version(args) => commands::version::run(&args),
+        Command::Completion(args) => commands::completion::run(&args, Heddle::command()),
         Command::Daemon(command) => commands::daemon::run(command),
     };
     match outcome {
@@ -70,4 +76,49 @@ fn main() -> ExitCode {
 
 fn is_help(error: &clap::Error) -> bool {
     error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command that can be run, with the words that lead to it.
+    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, clap::Command)>) {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            let words = format!("{words} {}", sub.get_name());
+            if sub.has_subcommands() {
+                leaves(sub, &words, found);
+            } else {
+                found.push((words, sub.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn commands_with_arguments_have_examples_that_can_be_run() {
+        let mut found = Vec::new();
+        leaves(&Heddle::command(), "heddle", &mut found);
+        assert!(found.len() > 25, "{}", found.len());
+        let daemons = ["heddle agent", "heddle operator", "heddle store"];
+        for (words, command) in found {
+            let help = command.get_after_help().map(ToString::to_string);
+            let Some(help) = help else {
+                let needs = command.get_arguments().any(clap::Arg::is_required_set);
+                let is_daemon = daemons.contains(&words.as_str());
+                let names_one = words.ends_with(" get");
+                assert!(!needs || is_daemon || names_one, "{words} has no example");
+                continue;
+            };
+            for line in help.lines().filter(|line| line.contains("heddle ")) {
+                let line = line
+                    .trim()
+                    .trim_start_matches("source <(")
+                    .trim_end_matches(')');
+                assert!(line.starts_with(&words), "{words}: {line}");
+                let run = line.split(['<', '>', '|']).next().unwrap_or_default();
+                let parsed = Heddle::try_parse_from(run.split_whitespace());
+                assert!(parsed.is_ok(), "{line}: {:?}", parsed.err());
+            }
+        }
+    }
 }

@@ -164,3 +164,119 @@ fn u8_without_root_the_permission_is_named() {
         assert_eq!(output.status.code(), Some(3), "{line:?}: {said}");
     }
 }
+
+/// Writes a configuration file and starts a daemon with it.
+fn start(daemon: &str, text: &str) -> (Option<i32>, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args([daemon, "--config"])
+        .arg(&file)
+        .args(["--log-level=error"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (message, help) = said.split_once("\nhelp: ").unwrap_or((&said, ""));
+    let place = format!("error[config/invalid]: configuration {}: ", file.display());
+    let message = message.strip_prefix(&place).unwrap_or(message);
+    let said = serde_json::json!({"message": message, "help": help.trim_end()});
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_value_its_range_and_what_to_do() {
+    let agent = "nodeName: n\nstore: /s\nstateDir: /d\npinDir: /p\nuplink: eth0\nfabric: routed\npodCidrs: [10.0.0.0/16, 'fd00::/48']\n";
+    let operator = "store: /s\nstateDir: /d\n";
+    for (daemon, text, message, help) in [
+        (
+            "agent",
+            format!("{agent}maxConnections: 5\n"),
+            "maxConnections: is 5, must be 16 to 16777216 (connections)",
+            "leave it out for 131072, or see docs/settings.md",
+        ),
+        (
+            "agent",
+            format!("{agent}flowCapacity: 4096\n"),
+            "flowCapacity: is 4096, must be 2^n - 1, 1 to 65535 (flows)",
+            "leave it out for 4095, or see docs/settings.md",
+        ),
+        (
+            "agent",
+            format!("{agent}maxConections: 4096\n"),
+            "maxConections: there is no such setting",
+            "did you mean `maxConnections`?",
+        ),
+        (
+            "agent",
+            format!("{agent}policyAudit: hosts\n"),
+            "policyAudit: is \"hosts\", must be none or host or all",
+            "did you mean `host`?",
+        ),
+        (
+            "agent",
+            format!(
+                "{agent}protectedTraffic: [{{direction: egress, peer: 10.0.0.1/32, protocol: TCP}}]\n"
+            ),
+            "protectedTraffic: is [{\"direction\":\"egress\",\"peer\":\"10.0.0.1/32\",\"protocol\":\"TCP\"}]: missing field `port`",
+            "docs/settings.md says what protectedTraffic does",
+        ),
+        (
+            "agent",
+            agent.replace("uplink: eth0\n", ""),
+            "uplink: is missing, must be the name of an interface, 1 to 15 characters (`ip link` shows them)",
+            "docs/settings.md lists the settings; keys are camelCase",
+        ),
+        (
+            "agent",
+            agent.replace(", 'fd00::/48'", ""),
+            "podCidrs: has no IPv6 range, and families has 6; name every range that pods of the cluster get addresses from",
+            "docs/settings.md says what podCidrs does",
+        ),
+        (
+            "operator",
+            format!("{operator}leaseSeconds: 2\n"),
+            "leaseSeconds: is 2, must be 3 to 3600 (seconds)",
+            "leave it out for 15, or see docs/settings.md",
+        ),
+        (
+            "operator",
+            format!("{operator}metrics: localhost\n"),
+            "metrics: is \"localhost\", must be an IP address and a port, as in 127.0.0.1:9962",
+            "leave it out, or see docs/settings.md",
+        ),
+        (
+            "operator",
+            format!("{operator}pools: [{{name: a, cidrs: [10.0.0.0/16], maskV4: 31}}]\n"),
+            "pools: pool a: maskV4 is 31: block 10.0.0.0/31 has no usable address: its network, gateway and broadcast addresses are never given; use a mask of /30 or shorter",
+            "docs/settings.md says what pools does",
+        ),
+    ] {
+        let (code, said) = start(daemon, &text);
+        assert_eq!(code, Some(2), "{text}: {said}");
+        assert_eq!(said["message"], message, "{text}");
+        assert_eq!(said["help"], help, "{text}");
+    }
+}
+
+#[test]
+fn nobody_who_reads_standard_error_is_no_failure_of_its_own() {
+    for (line, code) in [
+        (&["lab", "list"][..], 0),
+        (&["lab", "get", "pods"], 3),
+        (
+            &["policy", "entries", "-f", "/nowhere.yaml", "--pod", "a/b"],
+            2,
+        ),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+            .args(line)
+            .env("HEDDLE_LAB", "no-such-lab")
+            .stderr(writer)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code), "{line:?}: {output:?}");
+    }
+}

@@ -154,6 +154,34 @@ fn head(folder: &std::path::Path, arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
+fn yaml_says_what_json_says() {
+    let folder = folder(&[("fine.yaml", FINE)]);
+    let impact = ["impact", "-f", "fine.yaml", "--remove"];
+    for arguments in [
+        &["matrix", "-f", "fine.yaml", "--probe", "TCP/80"][..],
+        &[
+            "matrix",
+            "-f",
+            "fine.yaml",
+            "--probe",
+            "TCP/80",
+            "--from",
+            "app=nobody",
+        ],
+        &[&impact[..], &["Pod/default/absent"]].concat(),
+        &["check", "-f", "fine.yaml"],
+    ] {
+        let said = |format: &str| heddle(folder.path(), &[arguments, &["-o", format]].concat());
+        let (json, yaml) = (said("json"), said("yaml"));
+        assert_eq!(json.status.code(), yaml.status.code(), "{arguments:?}");
+        let as_json: Option<serde_json::Value> = serde_json::from_slice(&json.stdout).ok();
+        let text = String::from_utf8(yaml.stdout).unwrap();
+        let as_yaml: Option<serde_json::Value> = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(as_json, as_yaml, "{arguments:?}: {text}");
+    }
+}
+
+#[test]
 fn u14_a_reader_that_goes_away_is_no_error() {
     let many: String = (0..60)
         .map(|n| format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}}}\nspec: {{containers: [{{name: c}}]}}\n"))

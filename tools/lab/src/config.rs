@@ -2,6 +2,8 @@
 
 use crate::LabError;
 use heddle_agent::config::{AgentConfig, Fabric};
+use heddle_kube::configuration::{ConfigurationError, load};
+use heddle_model::setting::{Configuration, Setting, SettingError, Values, read};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Nodes of a lab at most: the node's number is one byte of its addresses.
 pub const MAX_NODES: u32 = 200;
+/// When a change of the file takes effect.
+const AT_UP: &str = "at the next `lab up`, after `lab down`";
 
 /// A range of pod addresses, as the operator's configuration has it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -92,15 +96,49 @@ pub struct LabConfig {
     pub agent: Map<String, Value>,
 }
 
+impl Configuration for LabConfig {
+    const SETTINGS: &'static [Setting] = &[
+        Setting::number("nodes", 1, MAX_NODES as u64, "nodes").changed(AT_UP),
+        Setting::new("nodeLabels", Values::MAP).changed(AT_UP),
+        Setting::new("fabric", Values::OneOf(&["routed", "vxlan"])).changed(AT_UP),
+        Setting::new("families", Values::FAMILIES).changed(AT_UP),
+        Setting::new("hostRouting", Values::Bool).changed(AT_UP),
+        Setting::new("pools", Values::LIST)
+            .changed(AT_UP)
+            .metric("`heddle_ipam_pool_pressure` of the operator"),
+        Setting::new("cni", Values::MAP).changed(AT_UP),
+        Setting::new("agent", Values::MAP).changed(AT_UP),
+    ];
+
+    fn required() -> Map<String, Value> {
+        Map::new()
+    }
+
+    fn validate(&self) -> Result<(), SettingError> {
+        // The command line may change it first: `LabRecord::new` looks at what comes of both.
+        Ok(())
+    }
+}
+
 impl LabConfig {
     /// Reads a configuration file.
     pub fn read(path: &Path) -> Result<Self, LabError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| LabError::file("read", path, error))?;
-        serde_saphyr::from_str(&text).map_err(|error| LabError::Config {
-            origin: path.display().to_string(),
-            field: String::new(),
-            reason: error.to_string(),
+        load(path).map_err(|error| {
+            let (field, reason) = match error {
+                ConfigurationError::Unreadable { path, source } => {
+                    return LabError::file("read", &path, source);
+                }
+                ConfigurationError::Malformed { reason, .. } => (String::new(), reason),
+                ConfigurationError::Setting { source, .. } => {
+                    let reason = format!("{}; {}", source.reason(), source.help());
+                    (source.setting().to_owned(), reason)
+                }
+            };
+            LabError::Config {
+                origin: path.display().to_string(),
+                field,
+                reason,
+            }
         })
     }
 }
@@ -299,7 +337,7 @@ impl LabRecord {
                 settings.insert(key.clone(), value.clone());
             }
         }
-        serde_json::from_value(settings).map_err(|error| error.to_string())
+        read(settings).map_err(|error| format!("{error}; {}", error.help()))
     }
 
     /// The operator's configuration.
@@ -384,7 +422,51 @@ mod tests {
             let error = made(yaml).unwrap_err();
             assert_eq!(error.field(), field, "{yaml}: {error}");
         }
-        assert!(serde_saphyr::from_str::<LabConfig>("speed: fast").is_err());
+    }
+
+    #[test]
+    fn a_files_wrong_settings_are_named_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lab.yaml");
+        for (text, field, part) in [
+            ("nodes: 0", "nodes", "is 0, must be 1 to 200 (nodes)"),
+            (
+                "speed: fast",
+                "speed",
+                "docs/settings.md lists the settings",
+            ),
+            (
+                "hostrouting: true",
+                "hostrouting",
+                "did you mean `hostRouting`?",
+            ),
+            (
+                "pools: [{cidr: [10.0.0.0/16]}]",
+                "pools",
+                "unknown field `cidr`",
+            ),
+            ("nodes: [", "", "lab.yaml"),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = LabConfig::read(&file).unwrap_err();
+            assert_eq!(error.field(), field, "{text}: {error}");
+            assert!(error.to_string().contains(part), "{text}: {error}");
+        }
+        for (text, part) in [
+            (
+                "agent: {maxConnections: 1}",
+                "maxConnections: is 1, must be 16 to 16777216",
+            ),
+            (
+                "agent: {maxConnection: 4096}",
+                "did you mean `maxConnections`?",
+            ),
+        ] {
+            let error = made(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(LabConfig::read(&file).unwrap(), LabConfig::default());
     }
 
     #[test]

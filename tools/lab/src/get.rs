@@ -4,7 +4,7 @@ use crate::LabError;
 use crate::label;
 use crate::paths::Lab;
 use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
-use heddle_model::NamespacedName;
+use heddle_model::{NamespacedName, closest};
 
 /// The kind that a word on the command line means, with kubectl's short names.
 pub fn kind(word: &str) -> Result<Kind, LabError> {
@@ -153,17 +153,25 @@ pub async fn one(
 ) -> Result<Object, LabError> {
     let namespace = if kind.is_namespaced() { namespace } else { "" };
     let full = NamespacedName::new(namespace, name);
-    store.get(kind, &full).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => LabError::NotFound {
-            what: crate::apply::label(kind, &full),
-            lab: lab.name().to_owned(),
-            help: format!(
-                "`heddle lab get {} -A` lists them",
-                kind.name().to_ascii_lowercase()
-            ),
-        },
-        error => error.into(),
-    })
+    match store.get(kind, &full).await {
+        Ok(object) => Ok(object),
+        Err(StoreError::NotFound { .. }) => {
+            let word = kind.name().to_ascii_lowercase();
+            let others = many(store, kind, Some(namespace), &Labels::default()).await?;
+            let others: Vec<&str> = others.iter().map(|one| one.name.name.as_str()).collect();
+            Err(LabError::NotFound {
+                what: crate::apply::label(kind, &full),
+                lab: lab.name().to_owned(),
+                help: match closest(name, &others) {
+                    Some(near) => {
+                        format!("did you mean {near}? `heddle lab get {word} -A` lists all")
+                    }
+                    None => format!("`heddle lab get {word} -A` lists them"),
+                },
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// All objects of a kind that fit; of one namespace, or of all.

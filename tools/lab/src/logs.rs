@@ -2,8 +2,10 @@
 
 use crate::LabError;
 use crate::paths::Lab;
-use crate::pod::output::set_aside;
+use crate::pod::output::{Unstamped, set_aside};
 use crate::pod::sandbox::SandboxRecord;
+use crate::time;
+use heddle_model::closest;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -13,19 +15,34 @@ use std::time::Duration;
 /// Between looks at a log that is followed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Writes a container's log to `output`; with `follow`, goes on until the pod is gone or `output` is
-/// closed.
+/// What of a log is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    /// Go on until the pod is gone or nobody reads any more.
+    pub follow: bool,
+    /// Only the last lines, this many.
+    pub tail: Option<usize>,
+    /// Only lines that were written this long ago at most, in whole seconds.
+    pub since: Option<Duration>,
+}
+
+/// Writes a container's log to `output`.
 pub fn copy(
     lab: &Lab,
     namespace: &str,
     pod: &str,
     container: Option<&str>,
-    follow: bool,
-    tail: Option<usize>,
+    Shown {
+        follow,
+        tail,
+        since,
+    }: Shown,
     output: &mut dyn Write,
 ) -> Result<(), LabError> {
     let path = find(lab, namespace, pod, container)?;
     let written = |error| LabError::system("write the log", error);
+    let since = since.map_or(0, |since| time::now().saturating_sub(since.as_secs()));
+    let output = &mut Unstamped::new(output, since);
     let mut skip = 0;
     if let Ok(mut old) = File::open(set_aside(&path)) {
         match tail {
@@ -64,11 +81,11 @@ pub fn copy(
         std::io::copy(&mut file, output).map_err(written)?;
         output.flush().map_err(written)?;
         if !follow {
-            return Ok(());
+            return output.finish().map_err(written);
         }
         std::thread::sleep(CHECK_INTERVAL);
         let Ok(now) = std::fs::metadata(&path) else {
-            return Ok(());
+            return output.finish().map_err(written);
         };
         let same = file.metadata().is_ok_and(|held| held.ino() == now.ino());
         let position = file.stream_position().unwrap_or(0);
@@ -128,11 +145,31 @@ fn find(
 pub fn sandbox(lab: &Lab, namespace: &str, pod: &str) -> Result<SandboxRecord, LabError> {
     crate::config::record(lab)?;
     let path = SandboxRecord::path(lab, namespace, pod);
-    crate::files::read_json(&path)?.ok_or_else(|| LabError::NotFound {
-        what: format!("a running pod/{namespace}/{pod}"),
-        lab: lab.name().to_owned(),
-        help: format!("`heddle lab get pod {pod} -n {namespace} -o yaml` says why it does not run, if it exists"),
+    crate::files::read_json(&path)?.ok_or_else(|| {
+        let others = running(lab, namespace);
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        LabError::NotFound {
+            what: format!("a running pod/{namespace}/{pod}"),
+            lab: lab.name().to_owned(),
+            help: match closest(pod, &others) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("`heddle lab get pod {pod} -n {namespace} -o yaml` says why it does not run, if it exists"),
+            },
+        }
     })
+}
+
+/// Names of the pods of a namespace that have a sandbox.
+fn running(lab: &Lab, namespace: &str) -> Vec<String> {
+    let record = SandboxRecord::path(lab, namespace, "x");
+    let folder = record.ancestors().nth(2).map(std::fs::read_dir);
+    let Some(Ok(entries)) = folder else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| SandboxRecord::path(lab, namespace, name).exists())
+        .collect()
 }
 
 /// The container that is meant: the one that is named, or the first.

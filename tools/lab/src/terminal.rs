@@ -66,6 +66,9 @@ pub struct Terminal {
     raw: Option<Raw>,
     /// False once the caller's input has ended.
     input: bool,
+    /// Keys that the command's end has no room for yet; until they are gone no more are read, so that a large paste waits
+    /// for the command and its output does not.
+    keys: Vec<u8>,
 }
 
 impl Terminal {
@@ -95,8 +98,12 @@ impl Terminal {
         }
         // SAFETY: both descriptors are new and nobody else's.
         let (own, theirs) = unsafe { (OwnedFd::from_raw_fd(own), OwnedFd::from_raw_fd(theirs)) };
-        // SAFETY: sets a flag of a descriptor that is this process' own.
-        if unsafe { libc::fcntl(own.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        // SAFETY: set flags of a descriptor that is this process' own.
+        let kept = unsafe {
+            libc::fcntl(own.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) == 0
+                && libc::fcntl(own.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) == 0
+        };
+        if !kept {
             return Err(refused("keep a pseudo-terminal"));
         }
         let copy = || {
@@ -109,6 +116,7 @@ impl Terminal {
             own: File::from(own),
             raw: None,
             input: true,
+            keys: Vec::new(),
         })
     }
 
@@ -138,33 +146,48 @@ impl Terminal {
     ///
     /// When waiting fails.
     pub fn relay(&mut self, signals: BorrowedFd<'_>) -> Result<(), LabError> {
+        let stdin = std::io::stdin();
+        self.relay_between(stdin.as_fd(), &mut std::io::stdout(), signals)
+    }
+
+    fn relay_between(
+        &mut self,
+        input: BorrowedFd<'_>,
+        output: &mut dyn Write,
+        signals: BorrowedFd<'_>,
+    ) -> Result<(), LabError> {
         loop {
-            let stdin = std::io::stdin();
+            let mut of_own = PollFlags::POLLIN;
+            of_own.set(PollFlags::POLLOUT, !self.keys.is_empty());
             let mut waited = vec![
                 PollFd::new(signals, PollFlags::POLLIN),
-                PollFd::new(self.own.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.own.as_fd(), of_own),
             ];
-            if self.input {
-                waited.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+            if self.input && self.keys.is_empty() {
+                waited.push(PollFd::new(input, PollFlags::POLLIN));
             }
             match nix::poll::poll(&mut waited, PollTimeout::NONE) {
                 Ok(_) => {}
                 Err(nix::Error::EINTR) => continue,
                 Err(error) => return Err(LabError::system("wait for the terminal", error)),
             }
-            let ready: Vec<bool> = waited
+            let came: Vec<PollFlags> = waited
                 .iter()
-                .map(|one| one.any().unwrap_or(false))
+                .map(|one| one.revents().unwrap_or(PollFlags::empty()))
                 .collect();
             drop(waited);
-            if ready.get(2) == Some(&true) {
+            if came.get(2).is_some_and(|came| !came.is_empty()) {
+                self.take_keys(input);
+            }
+            if came[1].contains(PollFlags::POLLOUT) {
                 self.pass_keys();
             }
-            if ready[1] && !self.pass_output() {
+            let has_output = came[1].intersects(!PollFlags::POLLOUT);
+            if has_output && !self.pass_output(output) {
                 // Nobody has the other end any more: the command ends, which a signal says.
                 return Ok(());
             }
-            if ready[0] {
+            if !came[0].is_empty() {
                 return Ok(());
             }
         }
@@ -172,47 +195,106 @@ impl Terminal {
 
     /// Passes on what the command wrote before it ended.
     pub fn drain(&mut self) {
+        self.drain_to(&mut std::io::stdout());
+    }
+
+    fn drain_to(&mut self, output: &mut dyn Write) {
         loop {
             let mut waited = [PollFd::new(self.own.as_fd(), PollFlags::POLLIN)];
             let ready = nix::poll::poll(&mut waited, PollTimeout::ZERO).unwrap_or(0) > 0;
-            if !ready || !self.pass_output() {
+            if !ready || !self.pass_output(output) {
                 return;
             }
         }
     }
 
-    fn pass_keys(&mut self) {
+    fn take_keys(&mut self, input: BorrowedFd<'_>) {
         let mut keys = [0; 4_096];
         // Not through std's buffer, which `poll` knows nothing of.
-        let stdin = std::io::stdin();
-        match nix::unistd::read(stdin.as_fd(), &mut keys) {
+        match nix::unistd::read(input, &mut keys) {
             Ok(0) | Err(_) => {
                 self.input = false;
-                let _ = self.own.write_all(&[END_OF_INPUT]);
+                self.keys.push(END_OF_INPUT);
             }
+            Ok(count) => self.keys.extend_from_slice(&keys[..count]),
+        }
+        self.pass_keys();
+    }
+
+    /// Passes on as many keys as the command's end has room for.
+    fn pass_keys(&mut self) {
+        match self.own.write(&self.keys) {
+            Ok(count) => drop(self.keys.drain(..count)),
+            Err(error) if is_for_later(&error) => {}
             // A command that is gone reads no keys.
-            Ok(count) => {
-                let _ = self.own.write_all(&keys[..count]);
-            }
+            Err(_) => self.keys.clear(),
         }
     }
 
     /// False when there is no more output.
-    fn pass_output(&mut self) -> bool {
-        let mut output = [0; 4_096];
-        match self.own.read(&mut output) {
+    fn pass_output(&mut self, output: &mut dyn Write) -> bool {
+        let mut bytes = [0; 4_096];
+        match self.own.read(&mut bytes) {
             Ok(0) => false,
             Ok(count) => {
-                let mut stdout = std::io::stdout().lock();
                 // Whoever reads may have enough.
-                let _ = stdout
-                    .write_all(&output[..count])
-                    .and_then(|()| stdout.flush());
+                let _ = output
+                    .write_all(&bytes[..count])
+                    .and_then(|()| output.flush());
                 true
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => true,
+            Err(error) if is_for_later(&error) => true,
             // EIO: the other end is closed.
             Err(_) => false,
         }
+    }
+}
+
+/// Whether it may be tried again.
+fn is_for_later(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    /// A paste larger than what a terminal holds, to a command that writes more than it holds before it reads on.
+    #[test]
+    fn a_large_paste_and_the_output_pass_each_other() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "stty raw -echo; echo ready; head -c 500000 /dev/zero; head -c 1000000 | wc -c",
+        ]);
+        let mut terminal = Terminal::of(&mut command).unwrap();
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let (input, mut paste) = UnixStream::pair().unwrap();
+        let (_quiet, signals) = UnixStream::pair().unwrap();
+        let (mut shown, mut output) = UnixStream::pair().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = vec![0; 6];
+            shown.read_exact(&mut text).unwrap();
+            // Before, the terminal edits lines and holds a line of 4,095 bytes at most.
+            assert_eq!(text, b"ready\n");
+            let mut begun = paste.try_clone().unwrap();
+            let pasting = std::thread::spawn(move || begun.write_all(&[b'x'; 1_000_000]));
+            shown.read_to_end(&mut text).unwrap();
+            pasting.join().unwrap().unwrap();
+            paste.flush().unwrap();
+            text
+        });
+        terminal
+            .relay_between(input.as_fd(), &mut output, signals.as_fd())
+            .unwrap();
+        terminal.drain_to(&mut output);
+        drop(output);
+        let text = reader.join().unwrap();
+        assert!(child.wait().unwrap().success());
+        assert_eq!(text.iter().filter(|byte| **byte == 0).count(), 500_000);
+        assert!(text.ends_with(b"1000000\n"), "{} bytes", text.len());
     }
 }

@@ -293,3 +293,31 @@ async fn addresses_that_do_not_fit_are_said_by_the_operator() {
     told(&store, "Valid", |one| one.status == ConditionStatus::True).await;
     operator.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_report_of_a_node_that_is_gone_goes_after_two_looks_and_others_stay() {
+    let store = Arc::new(MemoryStore::new());
+    for name in ["n1", "n2"] {
+        store.create(Kind::Node, node(name, &[])).await.unwrap();
+        report(&*store, name, NodePolicyReport::default()).await;
+    }
+    let started = tokio::time::Instant::now();
+    let operator = Operator::start(collecting(), store.clone());
+    let gone = cluster_name("n2");
+    store.delete(Kind::Node, &gone, None).await.unwrap();
+    wait_gone(&*store, Kind::NodePolicyReport, &gone).await;
+    assert!(
+        started.elapsed() >= Duration::from_secs(60),
+        "one look is not enough"
+    );
+    // A node that comes back before the second look keeps what it says.
+    report(&*store, "n3", NodePolicyReport::default()).await;
+    let looks = async |count: u64| tokio::time::sleep(Duration::from_secs(60 * count)).await;
+    looks(1).await;
+    store.create(Kind::Node, node("n3", &[])).await.unwrap();
+    looks(3).await;
+    for name in ["n1", "n3"] {
+        assert!(exists(&*store, Kind::NodePolicyReport, &cluster_name(name)).await);
+    }
+    operator.stop().await;
+}

@@ -7,8 +7,10 @@ use crate::endpoint::table::LocalEndpoint;
 use crate::ledger::{HostPolicy, Ledger};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::FeatureState;
+use heddle_ipam::Family;
 use heddle_model::{Identity, IdentityScope, NamespacedName};
 use heddle_policy::CompiledPolicy;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -300,6 +302,24 @@ pub(super) async fn identity(agent: &Arc<Agent>, params: Value) -> Result<Value,
             )
             .help("`heddle identity list` shows those it knows")
         })
+}
+
+/// The node's pod addresses, a row for each family.
+pub(super) fn addresses(agent: &Agent) -> Value {
+    let blocks = agent.addresses.blocks();
+    let rows = agent.addresses.stats().into_iter().map(|(family, stats)| {
+        let is_its = |block: &&IpNet| block.addr().is_ipv4() == (family == Family::V4);
+        json!({
+            "node": agent.config.node_name,
+            "family": family.name(),
+            "blocks": blocks.iter().filter(is_its).collect::<Vec<_>>(),
+            "total": stats.total,
+            "used": stats.used,
+            "resting": stats.resting,
+            "free": stats.free,
+        })
+    });
+    rows.collect()
 }
 
 pub(super) async fn nodes(agent: &Arc<Agent>) -> Value {

@@ -222,6 +222,7 @@ async fn answer(
         "identity.list" => answers::identities(agent).await,
         "identity.get" => answers::identity(agent, params).await,
         "node.list" => Ok(answers::nodes(agent).await),
+        "ipam.list" => Ok(answers::addresses(agent)),
         "bpf.policy" => tables::policies(agent, params).await,
         "bpf.ct" => tables::connections(agent, params).await,
         "bpf.ipcache" => tables::ipcache(agent).await,

@@ -170,6 +170,14 @@ impl Addresses {
         })
     }
 
+    /// The ranges that this node's addresses are of.
+    pub(crate) fn blocks(&self) -> Vec<ipnet::IpNet> {
+        self.with(|slot| {
+            slot.as_ref()
+                .map_or_else(Vec::new, |addresses| addresses.blocks().collect())
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn leased(&self) -> usize {
         self.with(|slot| {

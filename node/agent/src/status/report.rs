@@ -6,13 +6,14 @@ use crate::ledger::{Ledger, PolicyKey};
 use async_trait::async_trait;
 use heddle_kube::objects::NodePolicyReport;
 use heddle_kube::policy::report_key;
-use heddle_kube::store::{Kind, StoreError};
+use heddle_kube::store::{Event, Kind, Scope, StoreError, Watch};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::PolicyId;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TryRecvError;
 
 /// Lock-outs that a report names at most.
 const MOST_LOCK_OUTS: usize = 32;
@@ -22,6 +23,9 @@ const MOST_SHORTFALLS: usize = 256;
 /// Least time between two reports of what is in force.
 const REPORT_INTERVAL: Duration = Duration::from_millis(900);
 
+/// How often is looked whether the report is still there. Each look computes the report, so it is not more often.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Reports to the operator what is in force here.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -29,6 +33,41 @@ pub(crate) struct Report {
     reported: Option<NodePolicyReport>,
     /// When that was tried.
     at: Option<Instant>,
+    /// What becomes of the object.
+    object: Option<Watched>,
+}
+
+/// This node's report, as the store has it.
+#[derive(Debug)]
+struct Watched {
+    events: Watch,
+    /// The list that is being told has it.
+    listed: bool,
+}
+
+impl Watched {
+    fn begin(agent: &Agent) -> Self {
+        let own = Scope::all(Kind::NodePolicyReport).named(&agent.config.node_name);
+        Self {
+            events: agent.store.watch(&[own]),
+            listed: false,
+        }
+    }
+
+    /// Whether the store has said since the last look that there is no report; nothing when the watch has ended.
+    fn is_gone(&mut self) -> Option<bool> {
+        let mut gone = false;
+        loop {
+            match self.events.try_recv() {
+                Ok(Event::Restarted) => self.listed = false,
+                Ok(Event::Applied(_)) => (self.listed, gone) = (true, false),
+                Ok(Event::Deleted(_)) => (self.listed, gone) = (false, true),
+                Ok(Event::Synced { .. }) => gone |= !self.listed,
+                Err(TryRecvError::Empty) => return Some(gone),
+                Err(TryRecvError::Disconnected) => return None,
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -40,17 +79,27 @@ impl Controller for Report {
         if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
             return Next::After(rest);
         }
+        let object = self.object.get_or_insert_with(|| Watched::begin(agent));
+        match object.is_gone() {
+            Some(false) => {}
+            Some(true) => self.reported = None,
+            None => self.object = None,
+        }
         let report = agent
-            .on_ledger(|ledger| ledger.is_settled().then(|| ledger.policy_report()))
+            .on_ledger(|ledger| {
+                // A node that is gone has nothing to report: the operator would remove it again.
+                let may = ledger.is_settled() && ledger.nodes.own().is_some();
+                may.then(|| ledger.policy_report())
+            })
             .await;
         let Some(report) = report.filter(|report| self.reported.as_ref() != Some(report)) else {
-            return Next::Change;
+            return Next::ChangeOrAfter(CHECK_INTERVAL);
         };
         self.at = Some(Instant::now());
         match write(agent, &report).await {
             Ok(()) => {
                 self.reported = Some(report);
-                Next::Change
+                Next::ChangeOrAfter(CHECK_INTERVAL)
             }
             Err(error) => {
                 tracing::debug!(%error, "what is in force is not reported yet");
@@ -150,5 +199,43 @@ impl Ledger {
             }
         }
         reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Node, eventually};
+    use heddle_kube::store::{Kind, Store};
+    use heddle_model::NamespacedName;
+
+    #[tokio::test]
+    async fn a_report_that_was_deleted_is_written_again_and_not_for_a_node_that_is_gone() {
+        let node = Node::start().await;
+        let name = NamespacedName::new("", "n1");
+        let is_there = || async { node.store.get(Kind::NodePolicyReport, &name).await.is_ok() };
+        for _ in 0..2 {
+            eventually("reported", is_there).await;
+            let before = node.report().await;
+            node.store
+                .delete(Kind::NodePolicyReport, &name, None)
+                .await
+                .unwrap();
+            eventually("reported again", is_there).await;
+            eventually("the same", || async { node.report().await == before }).await;
+        }
+        node.store.delete(Kind::Node, &name, None).await.unwrap();
+        node.settled().await;
+        node.store
+            .delete(Kind::NodePolicyReport, &name, None)
+            .await
+            .unwrap();
+        // What comes after it in the store is in force, and still nothing is reported.
+        let policy = serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": { "namespace": "shop", "name": "p" }, "spec": { "podSelector": {} },
+        });
+        node.put(policy).await;
+        node.settled().await;
+        assert!(!is_there().await);
     }
 }

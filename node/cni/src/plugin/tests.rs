@@ -327,6 +327,20 @@ fn wrong_input_names_the_variable_or_field() {
             7,
             "agentSocket",
         ),
+        (
+            Case::new("ADD"),
+            "1.0.0",
+            json!({ "agentsocket": "/run/a.sock" }),
+            7,
+            "field agentsocket: there is no such setting; did you mean `agentSocket`?",
+        ),
+        (
+            Case::new("ADD"),
+            "1.0.0",
+            json!({ "deadlineSeconds": 3601 }),
+            7,
+            "field deadlineSeconds: is 3601, must be 1 to 3600 (seconds)",
+        ),
         (Case::new("ADD"), "1.0.0", json!({ "name": "" }), 7, "name"),
         (Case::new("STATUS"), "1.0.0", json!({}), 1, "STATUS"),
     ];

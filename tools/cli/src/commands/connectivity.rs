@@ -2,6 +2,7 @@
 
 use super::lab::show::{line, table};
 use crate::failure::{FINDINGS, Failure, NO_DATA};
+use crate::output::tell;
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_kube::store::embedded::Client;
 use heddle_lab::LabError;
@@ -55,6 +56,8 @@ enum Output {
     Wide,
     /// JSON.
     Json,
+    /// YAML.
+    Yaml,
     /// JUnit's XML.
     Junit,
 }
@@ -74,6 +77,11 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         Output::Json => line(
             &serde_json::to_string_pretty(&report)
                 .map_err(|error| Failure::new("lab/output", error.to_string()))?,
+        )?,
+        Output::Yaml => line(
+            serde_saphyr::to_string(&report)
+                .map_err(|error| Failure::new("lab/output", error.to_string()))?
+                .trim_end(),
         )?,
         Output::Junit => line(report.junit().trim_end())?,
         Output::Table | Output::Wide => show(&report, args.output == Output::Wide)?,
@@ -110,7 +118,7 @@ async fn test(lab: &Lab, args: &TestArgs) -> Result<Report, LabError> {
         timeout: args.timeout,
         keep: args.keep,
     };
-    let progress = |what: &str| eprintln!("connectivity: {what}");
+    let progress = |what: &str| tell(&format!("connectivity: {what}"));
     connectivity::run(lab, &store, options, interrupted, &progress).await
 }
 

@@ -3,11 +3,14 @@
 mod downgrade;
 
 use crate::failure::{Failure, USAGE};
+use crate::output::is_colored;
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_agent::config::{AgentConfig, Fabric};
 use heddle_datapath::{DatapathError, KernelDatapath, Settings};
+use heddle_kube::configuration::load;
 use heddle_kube::store::Store;
 use heddle_kube::store::embedded::{self, Client};
+use heddle_model::setting::Configuration;
 use heddle_operator::OperatorConfig;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -92,14 +95,14 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             logging,
         } => {
             logging.begin()?;
-            let config = read_agent(&config)?;
+            let config: AgentConfig = read(&config)?;
             downgrade::run(&config, version, Duration::from_secs(time_limit))
         }
         Command::Agent {
             config, logging, ..
         } => {
             logging.begin()?;
-            let config = read_agent(&config)?;
+            let config: AgentConfig = read(&config)?;
             let datapath =
                 KernelDatapath::open(settings(&config)).map_err(|error| refusal(&config, error))?;
             on_runtime("agent", |shutdown| async move {
@@ -114,7 +117,7 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Operator { config, logging } => {
             logging.begin()?;
-            let config = read_operator(&config)?;
+            let config: OperatorConfig = read(&config)?;
             on_runtime("operator", |shutdown| async move {
                 let store: Arc<dyn Store> = Arc::new(Client::new(config.store.clone()));
                 heddle_operator::run(config, store, shutdown)
@@ -171,108 +174,18 @@ fn settings(config: &AgentConfig) -> Settings {
     }
 }
 
-fn read_agent(path: &Path) -> Result<AgentConfig, Failure> {
-    let config: AgentConfig = read_yaml(path)?;
-    let wrong = |field: &str, reason: String| {
-        Failure::new(
-            "config/invalid",
-            format!("{}: field {field}: {reason}", path.display()),
-        )
-        .field(field)
-        .object(path.display().to_string())
-        .exit(USAGE)
-    };
-    if config.node_name.is_empty() {
-        return Err(wrong("nodeName", "must not be empty".into())
-            .help("it is the name of this node's Node object"));
-    }
-    if config.uplink.is_empty() || config.uplink.len() > 15 {
-        return Err(wrong(
-            "uplink",
-            format!("{:?} is not an interface name", config.uplink),
-        )
-        .help("`ip link` shows the interfaces"));
-    }
-    if config.families.is_empty()
-        || config
-            .families
-            .iter()
-            .any(|family| ![4, 6].contains(family))
-    {
-        return Err(wrong(
-            "families",
-            format!("{:?} must be 4, 6 or both", config.families),
-        )
-        .help("leave it out for both"));
-    }
-    for (field, directory) in [
-        ("stateDir", &config.state_dir),
-        ("pinDir", &config.pin_dir),
-        ("store", &config.store),
-    ] {
-        if !directory.is_absolute() {
-            return Err(wrong(
-                field,
-                format!("{} must be an absolute path", directory.display()),
-            ));
-        }
-    }
-    for family in &config.families {
-        let has = config
-            .pod_cidrs
-            .iter()
-            .any(|range| range.addr().is_ipv4() == (*family == 4));
-        if !has {
-            return Err(wrong(
-                "podCidrs",
-                format!("has no IPv{family} range, and families has {family}"),
-            )
-            .help("name every range that pods of the cluster get addresses from"));
-        }
-    }
-    let flows = config.flow_capacity;
-    if !(flows + 1).is_power_of_two() || flows > 65_535 || flows == 0 {
-        return Err(wrong(
-            "flowCapacity",
-            format!("{flows} is not 2^n - 1, at most 65535"),
-        )
-        .help("4095 is the default"));
-    }
-    Ok(config)
-}
-
-fn read_operator(path: &Path) -> Result<OperatorConfig, Failure> {
-    OperatorConfig::load(path).map_err(|error| {
-        Failure::new("config/invalid", format!("configuration {error}"))
+fn read<C: Configuration>(path: &Path) -> Result<C, Failure> {
+    load(path).map_err(|error| {
+        Failure::new(error.code(), error.to_string())
             .object(path.display().to_string())
-            .help("keys are camelCase; unknown ones are refused")
+            .field(error.field())
+            .help(error.help())
             .exit(USAGE)
-    })
-}
-
-fn read_yaml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::new(
-            "config/unreadable",
-            format!("configuration {}: {error}", path.display()),
-        )
-        .object(path.display().to_string())
-        .exit(USAGE)
-    })?;
-    serde_saphyr::from_str(&text).map_err(|error| {
-        Failure::new(
-            "config/invalid",
-            format!("configuration {}: {error}", path.display()),
-        )
-        .object(path.display().to_string())
-        .help("keys are camelCase; unknown ones are refused")
-        .exit(USAGE)
     })
 }
 
 impl Logging {
     fn begin(&self) -> Result<(), Failure> {
-        use std::io::IsTerminal;
         let filter = EnvFilter::try_new(&self.log_level).map_err(|error| {
             Failure::new(
                 "config/invalid",
@@ -282,7 +195,7 @@ impl Logging {
             .help("error, warn, info, debug or trace")
             .exit(USAGE)
         })?;
-        let to_people = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let to_people = is_colored(&std::io::stderr());
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr);

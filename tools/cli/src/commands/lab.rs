@@ -205,6 +205,9 @@ pub struct LogsArgs {
     /// Only the last lines, this many.
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
+    /// Only lines of this age at most: 30s, 5m, 2h.
+    #[arg(long, value_parser = duration)]
+    since: Option<Duration>,
 }
 
 #[derive(Args)]
@@ -331,7 +334,8 @@ pub enum Command {
     /// Show what a pod wrote.
     #[command(after_help = "Examples:
   heddle lab logs -n hello client -f
-  heddle lab logs web -c side --tail 20")]
+  heddle lab logs web -c side --tail 20
+  heddle lab logs web --since 5m")]
     Logs(LogsArgs),
     /// Change labels.
     #[command(after_help = "Examples:
@@ -618,7 +622,12 @@ async fn run_delete(args: DeleteArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing()?;
     let mut targets = targets(&args, &store).await?;
     if targets.is_empty() {
-        tell("nothing has these labels");
+        // An empty list may be what `get -o json` found.
+        tell(if args.filename.is_empty() {
+            "nothing has these labels"
+        } else {
+            "the manifests hold no object"
+        });
         return Ok(ExitCode::SUCCESS);
     }
     // The last applied goes first: a namespace after what is in it.
@@ -732,8 +741,11 @@ fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
         namespace,
         pod,
         args.container.as_deref(),
-        args.follow,
-        args.tail,
+        logs::Shown {
+            follow: args.follow,
+            tail: args.tail,
+            since: args.since,
+        },
         &mut output,
     );
     match copied {

@@ -9,6 +9,7 @@ mod show;
 mod table;
 
 use crate::failure::{FINDINGS, Failure, NO_DATA};
+use crate::output::is_colored;
 use agents::{Agent, Agents, Target};
 use clap::{Args, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -31,8 +32,15 @@ const RUNTIME: &str = "/run/heddle";
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Shows flows: who talked to whom, what was decided, and by which policy.
+    #[command(after_help = "Examples:
+  heddle observe --verdict DROPPED --last 20
+  heddle observe --follow --pod hello/client --port 8080
+  heddle observe --since 5m --not --namespace kube-system -o jsonpb")]
     Observe(Box<observe::Arguments>),
     /// Shows how the node's agent is: features, endpoints, policies, maps, warnings.
+    #[command(after_help = "Examples:
+  heddle status
+  heddle status --lab second -o json")]
     Status(Ask),
     /// Shows the node's endpoints as the datapath has them.
     #[command(subcommand)]
@@ -43,10 +51,16 @@ pub(crate) enum Command {
     /// Shows the cluster's nodes as the agents know them.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Shows the nodes' pod addresses.
+    #[command(subcommand)]
+    Ipam(IpamCommand),
     /// Shows the datapath's maps, decoded.
     #[command(subcommand)]
     Bpf(BpfCommand),
     /// Compares what is wished with what the datapath has; exits with 1 when they differ.
+    #[command(after_help = "Examples:
+  heddle diff
+  heddle diff --node node-1 -o json")]
     Diff(Ask),
 }
 
@@ -110,6 +124,13 @@ pub(crate) enum NodeCommand {
     List(Ask),
 }
 
+/// `heddle ipam`.
+#[derive(Subcommand)]
+pub(crate) enum IpamCommand {
+    /// Each node's blocks: how many addresses there are, and how many are used, rest after use, and are free.
+    List(Ask),
+}
+
 /// `heddle bpf`.
 #[derive(Subcommand)]
 pub(crate) enum BpfCommand {
@@ -169,10 +190,8 @@ pub(crate) struct Environment<'a> {
 
 /// Runs a command.
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
-    use std::io::IsTerminal;
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let stdout = std::io::stdout();
-    let color = stdout.is_terminal() && !no_color;
+    let color = is_colored(&stdout);
     execute(
         command,
         &mut Environment {
@@ -206,6 +225,9 @@ pub(crate) fn execute(command: Command, around: &mut Environment<'_>) -> Result<
         }
         Command::Node(NodeCommand::List(ask)) => {
             ask.told(list(&ask, "node.list", &json!({}), around))
+        }
+        Command::Ipam(IpamCommand::List(ask)) => {
+            ask.told(list(&ask, "ipam.list", &json!({}), around))
         }
         Command::Bpf(BpfCommand::Ct(ConnectionCommand::List { endpoint, all, ask })) => {
             ask.told(connections(&ask, endpoint, all, around))

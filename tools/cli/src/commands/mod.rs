@@ -1,5 +1,6 @@
 //! One file per family of commands.
 
+pub mod completion;
 pub mod connectivity;
 pub mod daemon;
 pub mod lab;

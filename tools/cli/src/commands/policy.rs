@@ -96,17 +96,33 @@ fn usage(code: &str, message: String, help: &str) -> Failure {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Every problem of the manifests, with file, document, field and fix.
+    #[command(after_help = "Examples:
+  heddle policy check -f deploy/examples/shop
+  heddle policy check -f - -o json < policy.yaml")]
     Check(check::Check),
     /// One decision with its reasons: exit code 0 allowed, 1 denied.
+    #[command(after_help = "Examples:
+  heddle policy decide -f deploy/examples/shop --from shop/front --to shop/database --port 5432
+  heddle policy decide -f policies --from world --to shop/front --port http -o json")]
     Decide(decide::Decide),
     /// All ordered pairs of pods (and peers), for each probe.
+    #[command(after_help = "Examples:
+  heddle policy matrix -f deploy/examples/shop --probe TCP/8080 ICMP/8
+  heddle policy matrix -f policies --probe TCP/443 --peer world host:node-1 -o csv")]
     Matrix(matrix::Matrix),
     /// A pod's or a node's compiled entries with the rules they come from.
+    #[command(after_help = "Examples:
+  heddle policy entries -f deploy/examples/shop --pod shop/front")]
     Entries(entries::Entries),
     /// Which verdicts a change of the manifests changes, both ways: exit code 1 when any does.
+    #[command(after_help = "Examples:
+  heddle policy impact -f deploy/examples/shop --remove NetworkPolicy/shop/front-to-back
+  heddle policy impact -f policies --change new.yaml -o markdown")]
     Impact(impact::Impact),
     /// Why a pod can or cannot reach another in a live lab: the decision with its reasons, and what both
     /// nodes' datapaths do with such a packet now.
+    #[command(after_help = "Examples:
+  heddle policy why --from hello/client --to hello/web --port 8080")]
     Why(Why),
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Which, failure, objects, pod_name, show, unanswered};
 use crate::failure::Failure;
+use crate::output::tell;
 use clap::Args;
 use heddle_lab::describe;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ pub(super) async fn run(args: &DescribeArgs) -> Result<ExitCode, Failure> {
         }
     }
     if found.is_empty() {
-        eprintln!("nothing found");
+        tell("nothing found");
     }
     for (index, object) in found.iter().enumerate() {
         if index > 0 {

@@ -2,6 +2,7 @@
 
 use super::{Output, Which, failure, show, unanswered};
 use crate::failure::{Failure, USAGE};
+use crate::output::tell;
 use clap::Args;
 use heddle_lab::paths::Lab;
 use heddle_lab::{events, time};
@@ -57,7 +58,7 @@ pub(super) async fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
                 return Ok(ExitCode::SUCCESS);
             }
         }
-        _ if found.is_empty() && !args.watch => eprintln!("no events found"),
+        _ if found.is_empty() && !args.watch => tell("no events found"),
         _ => show::table(&head(args), found.iter().map(|event| row(args, event)))?,
     }
     if args.watch {

@@ -2,9 +2,10 @@
 
 use super::{Which, failure, objects, pod_name, show, unanswered};
 use crate::failure::Failure;
+use crate::output::tell;
 use clap::{Args, ValueEnum};
 use heddle_kube::store::{Event, Kind, Object, Scope, Store};
-use heddle_lab::{LabError, apply, mirror::Mirror};
+use heddle_lab::{LabError, apply, mirror::Mirror, paths::Lab};
 use heddle_model::NamespacedName;
 use std::process::ExitCode;
 
@@ -71,7 +72,7 @@ pub(super) async fn run(args: GetArgs) -> Result<ExitCode, Failure> {
     let (lab, store) = args.which.existing().map_err(unanswered)?;
     let kinds = objects::kinds(&args.kind).map_err(failure)?;
     if args.watch {
-        return watch(&args, &store, &kinds).await;
+        return watch(&args, &lab, &store, &kinds).await;
     }
     let structured = matches!(args.output, Output::Json | Output::Yaml);
     if let ([kind], [name]) = (kinds.as_slice(), args.names.as_slice())
@@ -144,7 +145,7 @@ fn print(args: &GetArgs, found: &[(Kind, Vec<Object>)]) -> Result<(), Failure> {
                     show::rows(*kind, objects, with_kind)?;
                 }
                 if first {
-                    eprintln!("nothing found");
+                    tell("nothing found");
                 }
                 Ok(())
             }
@@ -159,7 +160,12 @@ fn short_name(object: &Object) -> String {
 }
 
 /// Prints what is there, then every change, until whoever reads or asked has enough.
-async fn watch(args: &GetArgs, store: &dyn Store, kinds: &[Kind]) -> Result<ExitCode, Failure> {
+async fn watch(
+    args: &GetArgs,
+    lab: &Lab,
+    store: &dyn Store,
+    kinds: &[Kind],
+) -> Result<ExitCode, Failure> {
     if matches!(args.output, Output::Yaml) {
         return Err(
             Failure::new("lab/usage", "--watch prints columns, names or JSON")
@@ -168,12 +174,30 @@ async fn watch(args: &GetArgs, store: &dyn Store, kinds: &[Kind]) -> Result<Exit
         );
     }
     let labels = objects::Labels::parse(&args.selector).map_err(failure)?;
+    // As without --watch: who is named and not there is an error, not a wait for ever.
+    for name in &args.names {
+        let (namespace, name) = pod_name(&args.namespace, name);
+        let (mut is_there, mut missing) = (false, None);
+        for kind in kinds {
+            match objects::one(lab, store, *kind, namespace, name).await {
+                Ok(_) => is_there = true,
+                Err(error @ LabError::NotFound { .. }) => missing = Some(error),
+                Err(error) => return Err(failure(error)),
+            }
+        }
+        if let Some(error) = missing.filter(|_| !is_there) {
+            return Err(failure(error));
+        }
+    }
     let fits = |object: &Object| {
-        let in_namespace = args.all_namespaces
-            || !object.kind.is_namespaced()
-            || object.name.namespace == args.namespace;
-        let named = args.names.is_empty() || args.names.contains(&object.name.name);
-        in_namespace && named && labels.fit(object)
+        let of =
+            |namespace: &str| !object.kind.is_namespaced() || object.name.namespace == namespace;
+        let named = args.names.iter().any(|name| {
+            let (namespace, name) = pod_name(&args.namespace, name);
+            of(namespace) && object.name.name == name
+        });
+        let listed = args.names.is_empty() && (args.all_namespaces || of(&args.namespace));
+        (named || listed) && labels.fit(object)
     };
     let mut printer = Printer {
         args,

@@ -2,6 +2,7 @@
 
 use super::{Output, show};
 use crate::failure::Failure;
+use crate::output::tell;
 use clap::Args;
 use heddle_lab::{list, time};
 use serde_json::json;
@@ -23,7 +24,7 @@ pub(super) async fn run(args: &ListArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if labs.is_empty() {
-        eprintln!("there is no lab on this machine; `heddle lab up` makes one");
+        tell("there is no lab on this machine; `heddle lab up` makes one");
         return Ok(ExitCode::SUCCESS);
     }
     let word = |value: serde_json::Value| value.as_str().unwrap_or("?").to_owned();
@@ -53,7 +54,7 @@ pub(super) async fn run(args: &ListArgs) -> Result<ExitCode, Failure> {
     }
     show::table(&head, rows)?;
     for lab in labs.iter().filter(|lab| !lab.reason.is_empty()) {
-        eprintln!("{}: {}", lab.name, lab.reason);
+        tell(&format!("{}: {}", lab.name, lab.reason));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -25,6 +25,9 @@ fn columns(method: &str) -> &'static [&'static str] {
         ],
         "identity.list" => &["id", "endpoints", "seenBy", "labels"],
         "node.list" => &["name", "addresses", "podCIDRs", "local", "seenBy"],
+        "ipam.list" => &[
+            "node", "family", "blocks", "total", "used", "resting", "free",
+        ],
         "bpf.policy" => &[
             "node",
             "pod",

@@ -588,3 +588,33 @@ fn flags_that_mean_nothing_are_usage_errors() {
         assert_eq!(params(arguments).unwrap_err().code, "clap", "{arguments:?}");
     }
 }
+
+#[test]
+fn the_addresses_of_all_nodes_are_one_table() {
+    let stage = Stage::new();
+    for (node, used) in [("n1", 3), ("n2", 250)] {
+        stage.agent(&stage.socket("default", node), move |request| {
+            assert_eq!(request["method"], "ipam.list");
+            result(
+                json!([{"node":node,"family":"ipv4","blocks":["10.244.0.0/24"],
+                "total":253,"used":used,"resting":1,"free":252 - used}]),
+            )
+        });
+    }
+    let shown = stage.run(&["ipam", "list"]);
+    let rows: Vec<Vec<&str>> = shown
+        .out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[0],
+        [
+            "NODE", "FAMILY", "BLOCKS", "TOTAL", "USED", "RESTING", "FREE"
+        ]
+    );
+    assert_eq!(
+        rows[2],
+        ["n2", "ipv4", "10.244.0.0/24", "253", "250", "1", "2"]
+    );
+}

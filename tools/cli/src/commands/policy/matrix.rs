@@ -25,6 +25,8 @@ enum MatrixOutput {
     Table,
     /// For programs.
     Json,
+    /// JSON's content, in YAML.
+    Yaml,
     /// For spreadsheets.
     Csv,
 }
@@ -78,7 +80,8 @@ impl Matrix {
         let targets = ends(&cluster, &to, &peers);
         let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
         let written = match self.output {
-            MatrixOutput::Json => json(&cluster, &probes, &sources, &targets, &mut out),
+            MatrixOutput::Json => list(&JSON, &cluster, &probes, &sources, &targets, &mut out),
+            MatrixOutput::Yaml => list(&YAML, &cluster, &probes, &sources, &targets, &mut out),
             MatrixOutput::Csv => csv(&cluster, &probes, &sources, &targets, &mut out),
             MatrixOutput::Table => table(&cluster, &probes, &sources, &targets, &mut out),
         };
@@ -87,7 +90,28 @@ impl Matrix {
     }
 }
 
-fn json(
+/// How a list is written whose items are JSON, of which YAML is a superset.
+struct Syntax {
+    /// Before the names of the probes, and behind them.
+    head: (&'static str, &'static str),
+    /// Before the first item, and before each other.
+    item: (&'static str, &'static str),
+    tail: &'static str,
+}
+
+const JSON: Syntax = Syntax {
+    head: ("{\"probes\":", ",\"cells\":["),
+    item: ("\n", ",\n"),
+    tail: "\n]}",
+};
+const YAML: Syntax = Syntax {
+    head: ("probes: ", "\ncells:"),
+    item: ("\n- ", "\n- "),
+    tail: "",
+};
+
+fn list(
+    syntax: &Syntax,
     cluster: &Cluster,
     probes: &[Probe],
     sources: &[Named],
@@ -95,11 +119,8 @@ fn json(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let names: Vec<&str> = probes.iter().map(|probe| probe.given.as_str()).collect();
-    write!(
-        out,
-        "{{\"probes\":{},\"cells\":[",
-        serde_json::to_string(&names)?
-    )?;
+    let given = serde_json::to_string(&names)?;
+    write!(out, "{}{given}{}", syntax.head.0, syntax.head.1)?;
     // Names are quoted once, not once per cell.
     let mut quoted: BTreeMap<&str, String> = BTreeMap::new();
     let ends = sources.iter().chain(targets).map(|end| end.given.as_str());
@@ -109,7 +130,7 @@ fn json(
     let quote = |name: &str| quoted.get(name).map(String::as_str).unwrap_or("null");
     let mut first = true;
     cells(cluster, probes, sources, targets, |cell| {
-        let comma = if first { "\n" } else { ",\n" };
+        let comma = if first { syntax.item.0 } else { syntax.item.1 };
         first = false;
         write!(
             out,
@@ -122,7 +143,13 @@ fn json(
             word(cell.ingress),
         )
     })?;
-    writeln!(out, "\n]}}")
+    // A key without items would be null.
+    let none = if first && syntax.tail.is_empty() {
+        " []"
+    } else {
+        ""
+    };
+    writeln!(out, "{none}{}", syntax.tail)
 }
 
 fn csv(

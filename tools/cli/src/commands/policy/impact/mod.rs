@@ -22,6 +22,8 @@ enum ImpactOutput {
     Table,
     /// For programs.
     Json,
+    /// JSON's content, in YAML.
+    Yaml,
     /// For a merge request.
     Markdown,
 }
@@ -99,6 +101,7 @@ impl Impact {
         match self.output {
             ImpactOutput::Table => report.table()?,
             ImpactOutput::Json => report.json()?,
+            ImpactOutput::Yaml => report.yaml()?,
             ImpactOutput::Markdown => report.markdown()?,
         }
         Ok(ExitCode::from(if report.outcome.changes.is_empty() {

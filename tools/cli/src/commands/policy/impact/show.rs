@@ -182,14 +182,44 @@ impl Report<'_> {
         output::written(self.write_json(&mut out).and_then(|()| out.flush()))
     }
 
+    /// The same, a change on each line.
+    pub(super) fn yaml(&self) -> Result<(), Failure> {
+        let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        output::written(self.write_yaml(&mut out).and_then(|()| out.flush()))
+    }
+
     fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        let head = self.head().to_string();
+        write!(out, "{},\"changes\":[", head.trim_end_matches('}'))?;
+        let mut comma = "\n";
+        self.each_change(|change| {
+            write!(out, "{comma}{change}")?;
+            comma = ",\n";
+            Ok(())
+        })?;
+        writeln!(out, "\n]}}")
+    }
+
+    /// Every line's value is JSON, of which YAML is a superset.
+    fn write_yaml(&self, out: &mut impl Write) -> io::Result<()> {
+        for (key, value) in self.head().as_object().into_iter().flatten() {
+            writeln!(out, "{key}: {value}")?;
+        }
+        if self.outcome.changes.is_empty() {
+            return writeln!(out, "changes: []");
+        }
+        writeln!(out, "changes:")?;
+        self.each_change(|change| writeln!(out, "- {change}"))
+    }
+
+    fn head(&self) -> Value {
         let (opened, closed) = self.counts();
         let probes: Vec<&str> = self
             .probes
             .iter()
             .map(|probe| probe.given.as_str())
             .collect();
-        let head = json!({
+        json!({
             "probes": probes,
             "compared": self.outcome.compared,
             "opened": opened,
@@ -197,10 +227,10 @@ impl Report<'_> {
             "added": self.outcome.added,
             "removed": self.outcome.removed,
             "notes": self.notes(),
-        });
-        let head = head.to_string();
-        write!(out, "{},\"changes\":[", head.trim_end_matches('}'))?;
-        let mut comma = "\n";
+        })
+    }
+
+    fn each_change(&self, mut write: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
         for change in &self.outcome.changes {
             let mut tail = json!({
                 "probe": self.probes[change.probe].given,
@@ -214,11 +244,10 @@ impl Report<'_> {
             let tail = tail.to_string();
             for (from, to) in change.pairs() {
                 let (from, to) = (serde_json::to_string(from)?, serde_json::to_string(to)?);
-                write!(out, "{comma}{{\"from\":{from},\"to\":{to},{}", &tail[1..])?;
-                comma = ",\n";
+                write(&format!("{{\"from\":{from},\"to\":{to},{}", &tail[1..]))?;
             }
         }
-        writeln!(out, "\n]}}")
+        Ok(())
     }
 }
 

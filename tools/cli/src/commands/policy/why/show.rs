@@ -1,6 +1,7 @@
 //! What a datapath does with a packet, in lines for people.
 
 use super::{super::decide, InFamily, ask::Reply};
+use crate::output::is_colored;
 use heddle_model::Identity;
 use heddle_policy::{Direction, RuleRef};
 use heddle_verify::{
@@ -9,7 +10,6 @@ use heddle_verify::{
     word,
 };
 use serde_json::Value;
-use std::io::IsTerminal;
 
 /// Colours, where a terminal shows them.
 #[derive(Clone, Copy)]
@@ -20,9 +20,8 @@ pub(super) struct Paint {
 impl Paint {
     /// Colours when standard output is a terminal and NO_COLOR does not forbid them.
     pub(super) fn of_terminal() -> Self {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
-            on: !no_color && std::io::stdout().is_terminal(),
+            on: is_colored(&std::io::stdout()),
         }
     }
 
