@@ -5,6 +5,7 @@
 )]
 
 mod commands;
+mod dump;
 mod failure;
 mod output;
 
@@ -36,6 +37,9 @@ enum Command {
     Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
+    /// Puts everything that tells how a lab or an agent is into one archive, from which every command that reads can
+    /// answer later with --from: exit code 3 when something is missing.
+    Sysdump(commands::sysdump::Sysdump),
     /// Shows the version of this command.
     Version(commands::version::VersionArgs),
     #[command(flatten)]
@@ -48,7 +52,11 @@ fn main() -> ExitCode {
         Ok(Heddle { command }) => command,
         // Help and version are no failures; a command alone is answered with its help.
         Err(error) if !error.use_stderr() || (!json && is_help(&error)) => error.exit(),
-        Err(error) => return Failure::usage(&error).json(json).report(),
+        Err(error) => {
+            let refused = commands::sysdump::refusal(&error, std::env::args_os().skip(1));
+            let failure = refused.unwrap_or_else(|| Failure::usage(&error));
+            return failure.json(json).report();
+        }
     };
     let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
@@ -56,6 +64,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => commands::policy::run(command),
         Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
+        Command::Sysdump(command) => command.run(),
         Command::Version(args) => commands::version::run(&args),
         Command::Daemon(command) => commands::daemon::run(command),
     };

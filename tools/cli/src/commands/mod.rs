@@ -5,4 +5,5 @@ pub mod daemon;
 pub mod lab;
 pub mod live;
 pub mod policy;
+pub mod sysdump;
 pub mod version;
