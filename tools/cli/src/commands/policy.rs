@@ -57,14 +57,22 @@ pub(crate) struct FromDump {
 #[derive(Args)]
 pub(crate) struct FromDumpBesidePeers {
     /// Objects of a dump that `heddle sysdump` made, instead of files. (What other commands call --from.)
-    #[arg(id = "from_dump", long, value_name = "FILE", conflicts_with = "paths")]
+    #[arg(
+        id = "from_dump",
+        long = "from-dump",
+        value_name = "FILE",
+        conflicts_with = "paths"
+    )]
     path: Option<PathBuf>,
 }
 
-/// The objects that bear on verdicts, of a dump.
+/// The objects that questions from files are about, of a dump: what agents and the operator made of them is not asked.
 fn manifests_of(path: &Path) -> Result<Vec<Manifest>, Failure> {
     let dump = Dump::open(path)?;
-    let objects = dump.objects(&Kind::OF_VERDICTS)?.into_iter().enumerate();
+    let is_made = |kind: &Kind| matches!(kind, Kind::CiliumIdentity | Kind::CiliumEndpoint);
+    let mut kinds = Kind::OF_VERDICTS.to_vec();
+    kinds.retain(|kind| !is_made(kind));
+    let objects = dump.objects(&kinds)?.into_iter().enumerate();
     Ok(objects
         .map(|(at, object)| Manifest {
             file: dump.path().to_owned(),

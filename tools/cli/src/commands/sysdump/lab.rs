@@ -43,7 +43,8 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
     };
     let until = tokio::time::Instant::from_std(until);
     let store = Client::new(lab.store_socket());
-    let snapshot = runtime.block_on(tokio::time::timeout_at(until, snapshot(&store)));
+    let snapshot =
+        runtime.block_on(async { tokio::time::timeout_at(until, snapshot(&store)).await });
     let revision = match snapshot {
         Ok(Some((revision, mirror))) => {
             add_objects(mirror, draft);
@@ -63,7 +64,8 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
             None
         }
     };
-    match runtime.block_on(tokio::time::timeout_at(until, status::look(lab, &store))) {
+    let look = async { tokio::time::timeout_at(until, status::look(lab, &store)).await };
+    match runtime.block_on(look) {
         Ok(Ok(report)) => draft.add_json(LAB_STATUS, &json!(report)),
         Ok(Err(error)) => draft.lacks(LAB_STATUS, error.to_string()),
         Err(_) => draft.lacks(LAB_STATUS, "it was not known within --timeout"),

@@ -51,3 +51,87 @@ pub(crate) fn refusal(
         .exit(USAGE),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commands that read nothing of a lab or an agent.
+    const NO_READERS: [&str; 12] = [
+        "lab up",
+        "lab down",
+        "lab apply",
+        "lab delete",
+        "lab label",
+        "lab agent",
+        "lab daemon",
+        "lab pause",
+        "lab echo",
+        "lab idle",
+        "agent",
+        "operator",
+    ];
+
+    /// The commands without subcommands, and whether they answer from a dump.
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, bool)>) {
+        let mut children = command
+            .get_subcommands()
+            .filter(|it| it.get_name() != "help")
+            .peekable();
+        if children.peek().is_none() {
+            let reads = command.get_arguments().any(|argument| {
+                let aliases = argument.get_all_aliases().unwrap_or_default();
+                argument.get_long() == Some("from-dump") || aliases.contains(&"from-dump")
+            });
+            found.push((path.to_owned(), reads));
+        }
+        for child in children {
+            let path = format!("{path} {}", child.get_name());
+            leaves(child, path.trim(), found);
+        }
+    }
+
+    #[test]
+    fn every_command_that_reads_answers_from_a_dump_or_says_why_not() {
+        let mut found = Vec::new();
+        leaves(
+            &<crate::Heddle as clap::CommandFactory>::command(),
+            "",
+            &mut found,
+        );
+        assert!(found.len() > 30, "{found:?}");
+        for (command, reads) in found {
+            let is_refused = REFUSED
+                .iter()
+                .any(|(words, _)| command.starts_with(&words.join(" ")));
+            let is_known = reads
+                || is_refused
+                || NO_READERS.contains(&command.as_str())
+                || command.starts_with("store");
+            assert!(
+                is_known,
+                "{command}: give it --from, or say in REFUSED why it cannot have it"
+            );
+            assert!(!(reads && is_refused), "{command} does both");
+        }
+    }
+
+    #[test]
+    fn a_command_that_cannot_says_why() {
+        use clap::Parser;
+        let refused = |line: &str| {
+            let words = || line.split(' ').map(OsString::from);
+            let error = crate::Heddle::try_parse_from(words()).err()?;
+            refusal(&error, words().skip(1))
+        };
+        let failure = refused("heddle lab logs web --from d.tar").unwrap();
+        assert_eq!(
+            (failure.code.as_str(), failure.exit),
+            ("sysdump/not-offline", USAGE)
+        );
+        assert!(failure.message.contains("`heddle lab logs`"), "{failure:?}");
+        assert!(refused("heddle connectivity test --from-dump=d.tar").is_some());
+        assert!(refused("heddle lab up --from d.tar").is_none());
+        assert!(refused("heddle lab logs web --nonsense").is_none());
+    }
+}

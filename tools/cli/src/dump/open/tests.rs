@@ -54,7 +54,7 @@ fn what_is_no_dump_is_refused_with_the_reason() {
     let newer = other.to_string();
     other["format"] = json!("zip");
     let other = other.to_string();
-    let deep = "[".repeat(100_000);
+    let deep = format!(r#"{{"x":{}"#, "[".repeat(100_000));
     let bare = format!(r#"{{"format":"{FORMAT}","formatVersion":1}}"#);
     for (bytes, code, part) in [
         (Vec::new(), "sysdump/malformed", "cut short"),
