@@ -446,6 +446,37 @@ fn a_partial_dump_says_so_everywhere() {
         }
     }
 
+    // Without its store a lab still has agents; and a dump of one agent has no objects.
+    let socket = PathBuf::from(format!("/run/heddle/labs/{}/store.sock", lab.name));
+    let aside = socket.with_extension("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    let said = lab.run(&["sysdump", &file, "--timeout", "9s"]);
+    std::fs::rename(&aside, &socket).unwrap();
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("partial dump: 2 of 2"), "{said:?}");
+    let said = lab.run(&["status", "--from", &file, "-o", "json"]).ok();
+    assert_eq!(said.json()["nodes"].as_array().unwrap().len(), 2);
+    for arguments in [
+        &["lab", "get", "pods", "--from", &file][..],
+        &["policy", "check", "--from", &file],
+    ] {
+        let said = lab.run(arguments);
+        assert_eq!(said.code, 3, "{said:?}");
+        assert!(said.err.contains("the store of lab"), "{said:?}");
+    }
+    let agent = format!("/run/heddle/labs/{}/nodes/node-1/agent.sock", lab.name);
+    let said = lab.run(&["sysdump", &file, "--socket", &agent]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(said.err.contains("warning: objects is missing"), "{said:?}");
+    for arguments in [
+        &["status", "-o", "json"][..],
+        &["endpoint", "list", "-o", "json"],
+    ] {
+        let live = lab.run(&[arguments, &["--socket", &agent]].concat());
+        let offline = lab.run(&[arguments, &["--from", &file]].concat());
+        compare(arguments, &live, &offline);
+    }
+
     // No time at all: nothing was heard, and that is said.
     let said = lab.run(&["sysdump", &file, "--timeout", "0s"]);
     assert_eq!(said.code, 3, "{said:?}");

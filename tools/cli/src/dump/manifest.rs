@@ -45,7 +45,7 @@ pub(crate) struct Manifest {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DumpedNode {
-    /// Its name; null where the agent was named by a socket and did not answer.
+    /// Its name; null where the agent was named by its socket: answers do not name it then, either.
     pub(crate) name: Option<String>,
     /// The folder of its files.
     pub(crate) folder: String,
@@ -55,6 +55,13 @@ pub(crate) struct DumpedNode {
     pub(crate) reason: Option<String>,
     /// The agent's version.
     pub(crate) version: Option<String>,
+}
+
+impl DumpedNode {
+    /// Its name, or what stands for it.
+    pub(crate) fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.folder)
+    }
 }
 
 /// Something that could not be had.

@@ -1,9 +1,12 @@
 //! Opening a dump: whoever sent it may have sent anything.
 
 use super::tar::{Reader, TarError};
-use super::{FORMAT, FORMAT_VERSION, LAB_EVENTS, LAB_RECORD, LAB_STATUS, MANIFEST, Manifest};
+use super::{
+    DumpedNode, FORMAT, FORMAT_VERSION, LAB_EVENTS, LAB_RECORD, LAB_STATUS, MANIFEST, Manifest,
+};
 use super::{MAX_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, objects_file, values_of};
 use crate::failure::{Failure, NO_DATA, USAGE};
+use crate::output::tell;
 use heddle_kube::store::{Kind, Object, Version, memory::MemoryStore};
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::NamespacedName;
@@ -13,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Why a file is not opened as a dump.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +129,29 @@ impl Dump {
             return Err(unreadable("it is no regular file".to_owned()).into());
         }
         let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
-        Ok(Arc::new(Self::read(shown, BufReader::new(file))?))
+        let dump = Self::read(shown, BufReader::new(file))?;
+        dump.warn_when_partial();
+        Ok(Arc::new(dump))
+    }
+
+    /// Says once that something is not in the dump: which answers that touches, they say themselves.
+    fn warn_when_partial(&self) {
+        static SAID: Once = Once::new();
+        if self.manifest.complete {
+            return;
+        }
+        SAID.call_once(|| {
+            let unheard = self.manifest.nodes.iter().filter(|node| !node.heard);
+            let names: Vec<&str> = unheard.map(DumpedNode::shown).collect();
+            let nodes = match names.as_slice() {
+                [] => String::new(),
+                names => format!("; not heard: {}", names.join(", ")),
+            };
+            tell(&format!(
+                "warning: the dump {} of {} is partial{nodes}; its {MANIFEST} says what it lacks",
+                self.path, self.manifest.time
+            ));
+        });
     }
 
     /// Reads an archive.

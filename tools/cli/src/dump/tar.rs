@@ -265,6 +265,31 @@ mod tests {
         assert!(read(&[b'{'; 4096]).is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..4096)) {
+            let _ = read(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_is_an_error_or_another_plain_archive(at in 0_usize..2560, with: u8) {
+            let mut bytes = archive(&[("a/b", b"some content"), ("c", b"more")]);
+            bytes[at] = with;
+            for (name, _) in read(&bytes).into_iter().flatten() {
+                proptest::prop_assert!(is_plain(&name));
+            }
+        }
+
+        #[test]
+        fn names_and_contents_come_back(
+            name in "[a-z0-9][a-z0-9.-]{0,60}(/[a-z0-9][a-z0-9.-]{0,60}){0,2}",
+            content in proptest::collection::vec(proptest::num::u8::ANY, 0..1500),
+        ) {
+            let files = read(&archive(&[(&name, &content)])).unwrap();
+            proptest::prop_assert_eq!(files, vec![(name, content)]);
+        }
+    }
+
     /// The first header changed, its sum made right again.
     fn forged(at: usize, with: &[u8]) -> Vec<u8> {
         let mut bytes = archive(&[("name", b"content")]);

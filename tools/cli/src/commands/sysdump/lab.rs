@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+/// How long the store may take to tell all it has.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Processes of a lab beside its agents, by the names of their logs.
 const PROCESSES: [&str; 3] = ["store", "operator", "daemon"];
 
@@ -41,7 +43,10 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
             return None;
         }
     };
-    let until = tokio::time::Instant::from_std(until);
+    // A store that does not answer must leave the agents their time.
+    let now = Instant::now();
+    let most = STORE_TIMEOUT.min(until.saturating_duration_since(now) / 3);
+    let until = tokio::time::Instant::from_std(now + most);
     let store = Client::new(lab.store_socket());
     let snapshot =
         runtime.block_on(async { tokio::time::timeout_at(until, snapshot(&store)).await });
@@ -53,9 +58,7 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
         other => {
             let why = match other {
                 Ok(_) => "ended its list",
-                Err(_) => {
-                    "did not tell what it has within the time that the dump may take (--timeout)"
-                }
+                Err(_) => "did not tell what it has in time (a third of --timeout, 10 s at most)",
             };
             let reason = format!("the store of lab {} {why}", lab.name());
             for kind in Kind::ALL {
@@ -68,7 +71,10 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
     match runtime.block_on(look) {
         Ok(Ok(report)) => draft.add_json(LAB_STATUS, &json!(report)),
         Ok(Err(error)) => draft.lacks(LAB_STATUS, error.to_string()),
-        Err(_) => draft.lacks(LAB_STATUS, "it was not known within --timeout"),
+        Err(_) => draft.lacks(
+            LAB_STATUS,
+            "it was not known in time (a third of --timeout, 10 s at most)",
+        ),
     }
     revision
 }

@@ -227,15 +227,11 @@ fn tell_of(manifest: &Manifest, bytes: u64) {
         .nodes
         .iter()
         .filter(|node| !node.heard)
-        .map(name_of)
+        .map(DumpedNode::shown)
         .collect();
     if !unheard.is_empty() {
         tell(&format!("not heard: {}", unheard.join(", ")));
     }
-}
-
-fn name_of(node: &DumpedNode) -> &str {
-    node.name.as_deref().unwrap_or(&node.folder)
 }
 
 #[cfg(test)]

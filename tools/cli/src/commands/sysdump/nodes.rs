@@ -167,9 +167,6 @@ impl Nodes {
                 Ok(status) => {
                     node.heard = true;
                     node.version = status["version"].as_str().map(str::to_owned);
-                    if node.name.is_none() {
-                        node.name = status["node"].as_str().map(str::to_owned);
-                    }
                 }
                 Err(failure) => {
                     node.reason = Some(failure.message.clone());

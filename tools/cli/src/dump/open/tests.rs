@@ -87,7 +87,7 @@ fn what_is_no_dump_is_refused_with_the_reason() {
         (
             archive(&[(MANIFEST, deep.as_bytes())]),
             "sysdump/malformed",
-            "recursion",
+            "EOF while parsing",
         ),
         (
             archive(&[(MANIFEST, bare.as_bytes())]),
@@ -121,6 +121,31 @@ fn what_is_no_dump_is_refused_with_the_reason() {
             !failure.help.is_empty() && failure.object == "d.tar",
             "{failure:?}"
         );
+    }
+}
+
+#[test]
+fn an_answer_that_is_damaged_is_an_error_of_the_dump() {
+    let manifest = manifest().to_string();
+    let deep = "[".repeat(100_000);
+    for (content, part) in [
+        ("", "EOF"),
+        ("{\"result\": ", "EOF"),
+        (deep.as_str(), "nodes/node-1/status.json: "),
+        ("\u{0}", "expected value"),
+    ] {
+        let content = format!("{{\"result\": {content}");
+        let files: [(&str, &[u8]); 2] = [
+            (MANIFEST, manifest.as_bytes()),
+            ("nodes/node-1/status.json", content.as_bytes()),
+        ];
+        let dump = Dump::read("d.tar".to_owned(), archive(&files).as_slice()).unwrap();
+        let failure = dump.answer(0, "status", &json!({})).unwrap_err();
+        assert_eq!(
+            (failure.code.as_str(), failure.exit),
+            ("sysdump/malformed", USAGE)
+        );
+        assert!(failure.message.contains(part), "{content:.20}: {failure:?}");
     }
 }
 
