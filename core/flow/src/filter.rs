@@ -4,7 +4,7 @@
 //! `whitelist` matches (or there is none) and no clause of `blacklist` does.
 
 use crate::record::{
-    Direction, Endpoint, Flow, Layer4, TcpFlags, Verdict, event_kind, observation_number,
+    Direction, Endpoint, Flow, Layer4, Response, TcpFlags, Verdict, event_kind, observation_number,
 };
 use crate::{LabelSelector, Timestamp};
 use heddle_abi::DropReason;
@@ -12,6 +12,7 @@ use heddle_model::Identity;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::ops::Deref;
 
 /// Conditions on one flow; names are those of `FlowFilter`. Unknown fields are refused: a filter that
 /// was only half understood would show the wrong flows.
@@ -117,6 +118,38 @@ impl ObserveRequest {
     pub fn matcher(&self) -> Result<Matcher, FilterError> {
         Matcher::from_clauses(&self.whitelist, &self.blacklist)
     }
+
+    /// Whether a record is of the time that is asked for.
+    pub fn is_within(&self, record: &Response) -> bool {
+        self.since.is_none_or(|since| record.time >= since)
+            && self.until.is_none_or(|until| record.time <= until)
+    }
+
+    /// The part of the past that is asked for, oldest first, of records in the order of their times.
+    pub fn past<R: Deref<Target = Response>>(&self, records: Vec<R>, matcher: &Matcher) -> Vec<R> {
+        // Following without a word about the past starts now.
+        let number = match (self.number, self.follow, self.since) {
+            (Some(number), _, _) => number,
+            (None, true, None) => 0,
+            _ => u64::MAX,
+        };
+        let mut flows = 0;
+        let mut take = |record: &R| {
+            let is_meant = flows < number && self.is_within(record) && matcher.shows(record);
+            flows += u64::from(is_meant && record.flow().is_some());
+            is_meant
+        };
+        if self.first {
+            return records.into_iter().filter(|record| take(record)).collect();
+        }
+        let mut chosen: Vec<R> = records
+            .into_iter()
+            .rev()
+            .filter(|record| take(record))
+            .collect();
+        chosen.reverse();
+        chosen
+    }
 }
 
 /// A value that a filter cannot understand.
@@ -175,6 +208,11 @@ impl Matcher {
             whitelist: read(whitelist)?,
             blacklist: read(blacklist)?,
         })
+    }
+
+    /// True when a record is to be shown: what was lost always is.
+    pub fn shows(&self, record: &Response) -> bool {
+        record.flow().is_none_or(|flow| self.matches(flow))
     }
 
     /// True when the flow is to be shown.

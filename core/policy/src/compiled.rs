@@ -37,7 +37,7 @@ pub enum EntryVerdict {
 ///
 /// Ports are a prefix: `port_prefix` leading bits of `port` are fixed (16: one port, 0: all ports). For
 /// ICMP the port is the message type. `protocol` 0 means every protocol, and then `port_prefix` is 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct EntryKey {
     /// Direction.
     pub direction: Direction,
@@ -52,7 +52,7 @@ pub struct EntryKey {
 }
 
 /// One row of an endpoint's policy map.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// What it matches.
     pub key: EntryKey,
@@ -79,7 +79,7 @@ pub fn size(entries: &[Entry]) -> usize {
 ///
 /// Whether a policy has few entries must not depend on how many identities there are, nor on how finely other
 /// policies divide addresses: the entries of a rule stand once, however many peers it selects.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Alias {
     /// Direction.
     pub direction: Direction,

@@ -1,7 +1,7 @@
 //! A store in memory: for tests, and for everything that must not touch a disk.
 
 use super::hub::{Batch, Hub, Tables, WATCH_QUEUE};
-use super::objects::{Write, revision_of};
+use super::objects::{Stored, Write, revision_of};
 use super::{Event, Kind, Object, Scope, Store, StoreError, Version, Watch};
 use async_trait::async_trait;
 use heddle_model::NamespacedName;
@@ -27,8 +27,22 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
+        Self::with(Tables::default())
+    }
+
+    /// A store that was written elsewhere: these objects as they are, versions included, and the revision of its
+    /// last write.
+    pub fn holding(objects: impl IntoIterator<Item = Object>, revision: u64) -> Self {
+        let stored = objects.into_iter().map(|object| Stored {
+            object: Arc::new(object),
+            owners: Arc::default(),
+        });
+        Self::with(Tables::new(stored, revision))
+    }
+
+    fn with(tables: Tables) -> Self {
         Self {
-            hub: Arc::new(Hub::new(Tables::default())),
+            hub: Arc::new(Hub::new(tables)),
             writer: Arc::default(),
             life: Arc::new(watch::Sender::new(())),
         }

@@ -26,7 +26,9 @@ mod testing;
 mod tests;
 mod watch;
 
-pub use api::{AskedPeer, FlowSource, FoundPeer, Held, Question, Standing, look_up};
+pub use api::{
+    AskedPeer, FlowSource, FoundPeer, Held, Known, PolicyState, Question, Standing, look_up,
+};
 
 use agent::Agent;
 use anyhow::{Context, bail};

@@ -4,6 +4,7 @@ use heddle_abi::{ConnectionEntry, ConnectionKey, Event, MetricSlot};
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -89,7 +90,8 @@ pub struct PodLink {
 }
 
 /// Facts about an endpoint that its programs use.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Facts {
     /// Endpoint id.
     pub endpoint: u16,
@@ -112,7 +114,8 @@ pub struct Facts {
 }
 
 /// One row of the ipcache: who an address range is, and where it lives. The longest prefix counts.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PeerRow {
     /// The addresses.
     pub prefix: IpNet,
@@ -149,7 +152,8 @@ pub struct RealisedEndpoint {
 }
 
 /// A policy as the kernel holds it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RealisedPolicy {
     /// Generation that the programs compare with.
     pub generation: u32,

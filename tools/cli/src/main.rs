@@ -5,6 +5,7 @@
 )]
 
 mod commands;
+mod dump;
 mod failure;
 mod output;
 
@@ -39,6 +40,9 @@ enum Command {
     Why(commands::policy::Why),
     #[command(flatten)]
     Live(commands::live::Command),
+    /// Puts everything that tells how a lab or an agent is into one archive, from which every command that reads can
+    /// answer later with --from: exit code 3 when something is missing.
+    Sysdump(commands::sysdump::Sysdump),
     /// Shows the version of this command.
     Version(commands::version::VersionArgs),
     /// Prints what a shell reads to complete commands, options and their values.
@@ -53,7 +57,11 @@ fn main() -> ExitCode {
         Ok(Heddle { command }) => command,
         // Help and version are no failures; a command alone is answered with its help.
         Err(error) if !error.use_stderr() || (!json && is_help(&error)) => error.exit(),
-        Err(error) => return Failure::usage(&error).json(json).report(),
+        Err(error) => {
+            let refused = commands::sysdump::refusal(&error, std::env::args_os().skip(1));
+            let failure = refused.unwrap_or_else(|| Failure::usage(&error));
+            return failure.json(json).report();
+        }
     };
     let outcome = match command {
         Command::Lab(command) => commands::lab::run(command),
@@ -61,6 +69,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => commands::policy::run(command),
         Command::Why(command) => command.run(),
         Command::Live(command) => commands::live::run(command),
+        Command::Sysdump(command) => command.run(),
         Command::Version(args) => commands::version::run(&args),
         Command::Completion(args) => commands::completion::run(&args, Heddle::command()),
         Command::Daemon(command) => commands::daemon::run(command),

@@ -2,7 +2,6 @@
 
 use crate::LabError;
 use crate::events;
-use crate::paths::Lab;
 use crate::time;
 use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
 use heddle_model::NamespacedName;
@@ -21,12 +20,16 @@ const POLICIES: [Kind; 4] = [
     Kind::ClusterNetworkPolicy,
 ];
 
-/// All about an object.
+/// All about an object; `events` are those of its lab.
 ///
 /// # Errors
 ///
 /// When the store does not answer.
-pub async fn describe(lab: &Lab, store: &dyn Store, object: &Object) -> Result<String, LabError> {
+pub async fn describe(
+    store: &dyn Store,
+    events: &[Value],
+    object: &Object,
+) -> Result<String, LabError> {
     let mut text = Text::default();
     text.head(object);
     match object.kind {
@@ -49,7 +52,7 @@ pub async fn describe(lab: &Lab, store: &dyn Store, object: &Object) -> Result<S
             text.yaml("Status", &object.value["status"]);
         }
     }
-    text.events(&events::read(lab), object);
+    text.events(events, object);
     Ok(text.0)
 }
 

@@ -7,7 +7,7 @@ use crate::paths::{Lab, namespace_path};
 use crate::topology;
 use heddle_agent::config::Fabric;
 use heddle_kube::store::{Kind, Scope, Store};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 const STORE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A node's agent.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Agent {
     /// Its process id while it runs.
     pub pid: Option<i32>,
@@ -24,7 +24,7 @@ pub struct Agent {
 }
 
 /// A node.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Node {
     /// Its name.
     pub name: String,
@@ -46,7 +46,7 @@ pub struct Node {
 }
 
 /// The host outside.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct World {
     /// Its addresses.
     pub addresses: Vec<String>,
@@ -55,7 +55,7 @@ pub struct World {
 }
 
 /// A lab at a glance (contract, "Lab").
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Its name.

@@ -340,3 +340,12 @@ pub(super) async fn nodes(agent: &Arc<Agent>) -> Value {
         })
         .await
 }
+
+/// The agent's metrics, as a scrape gives them.
+pub(super) async fn metrics(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+    let metrics = Arc::clone(&agent.metrics);
+    blocking(move || metrics.render())
+        .await
+        .map(|text| json!({ "text": text }))
+        .map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+}

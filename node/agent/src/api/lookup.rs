@@ -1,6 +1,7 @@
 //! What the datapath does with one packet: the row that decides, whom it takes the peer for, and the
 //! connection it belongs to.
 
+use super::state::{Known, NODE};
 use super::tables::{connection, port_range, protocol_name};
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
@@ -12,12 +13,12 @@ use heddle_policy::compiled::{CompiledPolicy, Direction, Entry, EntryVerdict};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Connections that are looked through at most.
-const MOST_CONNECTIONS: usize = 131_072;
+pub(super) const MOST_CONNECTIONS: usize = 131_072;
 /// Connections that are told at most.
 const TOLD: usize = 5;
 
@@ -229,10 +230,29 @@ fn peer_of(asked: AskedPeer, held: &Held<'_>) -> Option<FoundPeer> {
 
 fn is_about(row: &ConnectionRow, question: &Question) -> bool {
     let key = &row.key;
-    let (low, high) = (
+    let sides = [
         (IpAddr::from(key.low), u16::from_be(key.low_port)),
         (IpAddr::from(key.high), u16::from_be(key.high_port)),
-    );
+    ];
+    row.remaining_seconds > 0 && key.protocol == question.protocol && is_between(sides, question)
+}
+
+/// The same of a connection as [`connection`] prints it.
+fn is_printed_about(row: &Value, question: &Question) -> bool {
+    let side = |key: &str| {
+        let side: SocketAddr = row[key].as_str()?.parse().ok()?;
+        Some((side.ip(), side.port()))
+    };
+    let (Some(source), Some(destination)) = (side("source"), side("destination")) else {
+        return false;
+    };
+    row["remainingSeconds"].as_u64() > Some(0)
+        && row["protocol"] == protocol_name(question.protocol)
+        && is_between([source, destination], question)
+}
+
+/// Whether a connection with these two sides, in either order, is one of the question's pair and port.
+fn is_between([one, two]: [(IpAddr, u16); 2], question: &Question) -> bool {
     let AskedPeer::Range(range) = question.peer else {
         return false;
     };
@@ -241,15 +261,24 @@ fn is_about(row: &ConnectionRow, question: &Question) -> bool {
     // For ICMP the key's ports are not the message type.
     let is_icmp = matches!(question.protocol, 1 | 58);
     let port_fits = |destination: (IpAddr, u16)| is_icmp || destination.1 == question.port;
-    row.remaining_seconds > 0
-        && key.protocol == question.protocol
-        && [(low, high), (high, low)].into_iter().any(|(own, other)| {
-            is_pair(own.0, other.0)
-                && match question.direction {
-                    Direction::Egress => port_fits(other),
-                    Direction::Ingress => port_fits(own),
-                }
-        })
+    [(one, two), (two, one)].into_iter().any(|(own, other)| {
+        is_pair(own.0, other.0)
+            && match question.direction {
+                Direction::Egress => port_fits(other),
+                Direction::Ingress => port_fits(own),
+            }
+    })
+}
+
+/// Connections as [`connection`] prints them, that a question is about, as many as [`look_up`] tells.
+pub(super) fn connections_about<'a>(
+    rows: impl Iterator<Item = &'a Value>,
+    question: &Question,
+) -> Vec<Value> {
+    rows.filter(|row| is_printed_about(row, question))
+        .take(TOLD)
+        .cloned()
+        .collect()
 }
 
 /// `policy.lookup`: a [`Question`], answered by this node's datapath, with what the agent knows about it.
@@ -272,39 +301,29 @@ pub(super) async fn lookup(agent: &Arc<Agent>, params: Value) -> Result<Value, A
     })
     .await
     .map_err(|error| kernel_failure(&error))?;
-    // In the directory the node is endpoint 0.
+    let rules = standing.row.map(|row| agent.directory.rules_of(row.cookie));
     let known = match question.address {
-        None => Some(0),
+        None => Some(NODE),
         Some(address) => agent.directory.endpoint_at(address),
     };
-    let is_node = question.address.is_none();
-    let (state, failure, revision) = agent
-        .on_ledger(move |ledger| {
-            let endpoint = known.and_then(|id| ledger.endpoints.get(id));
-            (
-                endpoint.map(crate::endpoint::table::LocalEndpoint::state),
-                match ledger.host.lock_outs().first() {
-                    Some(one) if is_node => Some(format!("it would cut {}", one.what)),
-                    _ => endpoint.and_then(|it| it.failure.clone()),
-                },
-                endpoint.map(|it| it.policy_revision),
-            )
-        })
-        .await;
-    let rules = standing.row.map(|row| agent.directory.rules_of(row.cookie));
-    let isolated = known.map(|id| agent.directory.isolating(id, question.direction));
-    let mut answer = serde_json::to_value(&standing)
-        .map_err(|error| ApiError::new("api/bad-answer", error.to_string()))?;
-    if let Some(fields) = answer.as_object_mut() {
-        fields.insert("rules".into(), json!(rules.unwrap_or_default()));
-        fields.insert("isolatedBy".into(), json!(isolated.unwrap_or_default()));
-        fields.insert("state".into(), json!(state));
-        fields.insert("failure".into(), json!(failure));
-        fields.insert("policyRevision".into(), json!(revision));
-        let realised = agent.realised_revision.load(Ordering::SeqCst);
-        fields.insert("realisedRevision".into(), json!(realised));
-    }
-    Ok(answer)
+    let known = match known {
+        None => Known::default(),
+        Some(id) => {
+            let directory = Arc::clone(&agent.directory);
+            agent
+                .on_ledger(move |ledger| Known::of(id, ledger, &directory))
+                .await
+        }
+    };
+    let revision = agent.realised_revision.load(Ordering::SeqCst);
+    known
+        .answer(
+            &standing,
+            question.direction,
+            rules.unwrap_or_default(),
+            Some(revision),
+        )
+        .map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
 }
 
 #[cfg(test)]
@@ -533,6 +552,10 @@ mod tests {
         ] {
             let told = [sending, receiving, backwards].map(|question| is_about(&row, &question));
             assert_eq!(told, expected, "{row:?}");
+            let printed = connection(&row);
+            let told = [sending, receiving, backwards]
+                .map(|question| is_printed_about(&printed, &question));
+            assert_eq!(told, expected, "{printed}");
         }
     }
 }

@@ -3,9 +3,11 @@
 mod answers;
 mod differences;
 mod lookup;
+mod state;
 mod tables;
 
 pub use lookup::{AskedPeer, FoundPeer, Held, Question, Standing, look_up};
+pub use state::{Known, PolicyState};
 
 #[cfg(test)]
 pub(crate) use differences::differences;
@@ -227,6 +229,8 @@ async fn answer(
         "bpf.ct" => tables::connections(agent, params).await,
         "bpf.ipcache" => tables::ipcache(agent).await,
         "policy.lookup" => lookup::lookup(agent, params).await,
+        "policy.state" => state::state(agent).await,
+        "metrics" => answers::metrics(agent).await,
         "diff" => differences::differences(agent).await,
         _ => Err(ApiError::new(
             "api/unknown-method",

@@ -195,14 +195,12 @@ impl FlowHub {
             return Err(ObserveError::TooMany);
         }
         let (records, cursor) = lock(&self.shared.ring).snapshot();
-        let ready = history(records, &request, &matcher);
+        let ready = request.past(records, &matcher).into();
         Ok(Observation {
             shared: Arc::clone(&self.shared),
             progress,
             matcher,
-            follow: request.follow,
-            since: request.since,
-            until: request.until,
+            request,
             cursor,
             ready,
         })
@@ -436,59 +434,12 @@ fn wall_clock() -> Timestamp {
     Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// True when a record passes an observer's conditions; what was lost always does.
-fn shows(record: &Response, matcher: &Matcher) -> bool {
-    record.flow().is_none_or(|flow| matcher.matches(flow))
-}
-
-fn within(record: &Response, since: Option<Timestamp>, until: Option<Timestamp>) -> bool {
-    since.is_none_or(|since| record.time >= since) && until.is_none_or(|until| record.time <= until)
-}
-
-/// The part of the past that a request asks for, oldest first.
-fn history(
-    records: Vec<Arc<Response>>,
-    request: &ObserveRequest,
-    matcher: &Matcher,
-) -> VecDeque<Arc<Response>> {
-    // Following without a word about the past starts now.
-    let number = match (request.number, request.follow, request.since) {
-        (Some(number), _, _) => number,
-        (None, true, None) => 0,
-        _ => u64::MAX,
-    };
-    let mut chosen = VecDeque::new();
-    let mut flows = 0;
-    let ordered: Box<dyn Iterator<Item = Arc<Response>>> = if request.first {
-        Box::new(records.into_iter())
-    } else {
-        Box::new(records.into_iter().rev())
-    };
-    for record in ordered {
-        if flows == number {
-            break;
-        }
-        if !within(&record, request.since, request.until) || !shows(&record, matcher) {
-            continue;
-        }
-        flows += u64::from(record.flow().is_some());
-        if request.first {
-            chosen.push_back(record);
-        } else {
-            chosen.push_front(record);
-        }
-    }
-    chosen
-}
-
 /// One observer's stream.
 pub struct Observation {
     shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
     matcher: Matcher,
-    follow: bool,
-    since: Option<Timestamp>,
-    until: Option<Timestamp>,
+    request: ObserveRequest,
     cursor: u64,
     ready: VecDeque<Arc<Response>>,
 }
@@ -501,7 +452,7 @@ impl Observation {
             if let Some(record) = self.ready.pop_front() {
                 return Some(record);
             }
-            if !self.follow {
+            if !self.request.follow {
                 return None;
             }
             let progress = *self.progress.borrow_and_update();
@@ -514,7 +465,7 @@ impl Observation {
             if progress.stopped {
                 return None;
             }
-            let changed = match self.until {
+            let changed = match self.request.until {
                 None => self.progress.changed().await.is_ok(),
                 Some(until) => {
                     let left = Duration::from_nanos(until.0.saturating_sub(wall_clock().0));
@@ -526,7 +477,7 @@ impl Observation {
                         .is_ok_and(|changed| changed.is_ok())
                 }
             };
-            if !changed && self.until.is_none() {
+            if !changed && self.request.until.is_none() {
                 return None;
             }
         }
@@ -546,11 +497,11 @@ impl Observation {
                 wall_clock(),
             ));
         }
-        let (since, until) = (self.since, self.until);
+        let (request, matcher) = (&self.request, &self.matcher);
         let shown = batch
             .records
             .into_iter()
-            .filter(|record| within(record, since, until) && shows(record, &self.matcher));
+            .filter(|record| request.is_within(record) && matcher.shows(record));
         self.ready.extend(shown);
     }
 }

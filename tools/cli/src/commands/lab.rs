@@ -4,6 +4,7 @@ mod describe;
 mod events;
 mod get;
 mod list;
+mod read;
 pub(super) mod show;
 
 use crate::{
@@ -22,6 +23,7 @@ use heddle_lab::{
     LabError, apply, control, delete, down, exec, get as objects, label, logs, manifests, status,
     up, wait,
 };
+use read::ReadFrom;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -258,7 +260,7 @@ pub struct AgentArgs {
 #[derive(Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    which: Which,
+    from: ReadFrom,
     /// How to show it.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -723,11 +725,7 @@ async fn run_label(args: LabelArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn run_status(args: StatusArgs) -> Result<ExitCode, Failure> {
-    let lab = args.which.name()?;
-    let store = Client::new(lab.store_socket());
-    let report = status::look(&lab, &store)
-        .await
-        .map_err(|error| unanswered(failure(error)))?;
+    let report = args.from.open()?.status().await?;
     show::status(&report, args.output)?;
     Ok(ExitCode::SUCCESS)
 }

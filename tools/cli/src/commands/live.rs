@@ -1,7 +1,7 @@
 //! Commands that ask running agents: flows, status, endpoints, identities, nodes, maps, differences.
 
-mod agents;
-mod client;
+pub(super) mod agents;
+pub(super) mod client;
 mod flags;
 pub(super) mod node;
 mod observe;
@@ -26,7 +26,7 @@ const UNKNOWN_ENDPOINT: &str = "endpoint/unknown";
 const LINE: usize = 120;
 
 /// Where agents and labs keep their sockets.
-const RUNTIME: &str = "/run/heddle";
+pub(super) const RUNTIME: &str = "/run/heddle";
 
 /// Commands that ask running agents.
 #[derive(Subcommand)]

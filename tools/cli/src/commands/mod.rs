@@ -6,4 +6,5 @@ pub mod daemon;
 pub mod lab;
 pub mod live;
 pub mod policy;
+pub mod sysdump;
 pub mod version;

@@ -11,6 +11,7 @@ mod why;
 pub(crate) use why::Why;
 
 use crate::{
+    dump::Dump,
     failure::{Failure, USAGE},
     output::say,
 };
@@ -19,24 +20,74 @@ use heddle_kube::{
     cluster,
     manifest::{self, Manifest},
     schema::Strictness,
+    store::Kind,
 };
 use heddle_verify::{Cluster, Placement};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// Which manifests are asked.
 #[derive(Args)]
 pub(crate) struct Files {
     /// Manifests: files, folders (recursive), or `-` for standard input.
-    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true, num_args = 1..)]
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required_unless_present = "from_dump", num_args = 1..)]
     paths: Vec<PathBuf>,
     /// Fields and kinds that are not known are warnings: objects of a newer version of their API.
     #[arg(long)]
     lenient: bool,
 }
 
+/// The objects of a dump as manifests, where `--from` means nothing else.
+#[derive(Args)]
+pub(crate) struct FromDump {
+    /// Objects of a dump that `heddle sysdump` made, instead of files.
+    #[arg(
+        id = "from_dump",
+        long = "from",
+        visible_alias = "from-dump",
+        value_name = "FILE",
+        conflicts_with = "paths"
+    )]
+    path: Option<PathBuf>,
+}
+
+/// The same where `--from` is who connects.
+#[derive(Args)]
+pub(crate) struct FromDumpBesidePeers {
+    /// Objects of a dump that `heddle sysdump` made, instead of files. (What other commands call --from.)
+    #[arg(
+        id = "from_dump",
+        long = "from-dump",
+        value_name = "FILE",
+        conflicts_with = "paths"
+    )]
+    path: Option<PathBuf>,
+}
+
+/// The objects that questions from files are about, of a dump: what agents and the operator made of them is not asked.
+fn manifests_of(path: &Path) -> Result<Vec<Manifest>, Failure> {
+    let dump = Dump::open(path)?;
+    let is_made = |kind: &Kind| matches!(kind, Kind::CiliumIdentity | Kind::CiliumEndpoint);
+    let mut kinds = Kind::OF_VERDICTS.to_vec();
+    kinds.retain(|kind| !is_made(kind));
+    let objects = dump.objects(&kinds)?.into_iter().enumerate();
+    Ok(objects
+        .map(|(at, object)| Manifest {
+            file: dump.path().to_owned(),
+            document: at + 1,
+            value: object.value,
+        })
+        .collect())
+}
+
 impl Files {
-    fn read(&self) -> Result<Vec<Manifest>, Failure> {
-        Ok(manifest::read(&self.paths)?)
+    fn read(&self, dump: Option<&Path>) -> Result<Vec<Manifest>, Failure> {
+        match dump {
+            Some(path) => manifests_of(path),
+            None => Ok(manifest::read(&self.paths)?),
+        }
     }
 
     fn strictness(&self) -> Strictness {
@@ -48,8 +99,8 @@ impl Files {
     }
 
     /// The cluster that they describe.
-    fn cluster(&self) -> Result<Cluster, Failure> {
-        let inventory = cluster::read(&self.read()?, self.strictness())?;
+    fn cluster(&self, dump: Option<&Path>) -> Result<Cluster, Failure> {
+        let inventory = cluster::read(&self.read(dump)?, self.strictness())?;
         Ok(Cluster::build(inventory, &Placement::default())?)
     }
 }

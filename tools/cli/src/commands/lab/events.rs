@@ -1,6 +1,6 @@
 //! `heddle lab events`: what happened to pods, nodes and policies.
 
-use super::{Output, Which, failure, show, unanswered};
+use super::{Output, ReadFrom, show};
 use crate::failure::{Failure, USAGE};
 use crate::output::tell;
 use clap::Args;
@@ -21,7 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
   heddle lab events -A -o json")]
 pub struct EventsArgs {
     #[command(flatten)]
-    which: Which,
+    from: ReadFrom,
     /// Namespace. Events of nodes are in `default`.
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -38,14 +38,16 @@ pub struct EventsArgs {
 
 /// Runs it.
 pub(super) async fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
-    let lab = args.which.name()?;
-    heddle_lab::config::record(&lab).map_err(|error| unanswered(failure(error)))?;
+    let reading = args.from.open()?;
+    if args.watch {
+        reading.must_change()?;
+    }
     if args.watch && args.output == Output::Yaml {
         return Err(Failure::new("lab/usage", "--watch prints columns or JSON")
             .help("leave -o out, or use -o json")
             .exit(USAGE));
     }
-    let found = chosen(args, &lab);
+    let found = chosen(args, reading.events()?);
     match args.output {
         Output::Json | Output::Yaml if !args.watch => {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": found});
@@ -62,7 +64,7 @@ pub(super) async fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
         _ => show::table(&head(args), found.iter().map(|event| row(args, event)))?,
     }
     if args.watch {
-        watch(args, &lab, found).await?;
+        watch(args, &reading.lab, found).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -71,7 +73,7 @@ async fn watch(args: &EventsArgs, lab: &Lab, mut known: Vec<Value>) -> Result<()
     // A lab that is gone has nothing more to tell.
     while lab.exists() {
         tokio::time::sleep(CHECK_INTERVAL).await;
-        let now = chosen(args, lab);
+        let now = chosen(args, events::read(lab));
         let news = now.iter().filter(|event| !known.contains(event));
         let lines: Vec<String> = news
             .map(|event| {
@@ -90,8 +92,7 @@ async fn watch(args: &EventsArgs, lab: &Lab, mut known: Vec<Value>) -> Result<()
     Ok(())
 }
 
-fn chosen(args: &EventsArgs, lab: &Lab) -> Vec<Value> {
-    let mut found = events::read(lab);
+fn chosen(args: &EventsArgs, mut found: Vec<Value>) -> Vec<Value> {
     found.retain(|event| args.all_namespaces || event["metadata"]["namespace"] == *args.namespace);
     found
 }

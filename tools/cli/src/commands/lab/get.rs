@@ -1,6 +1,6 @@
 //! `heddle lab get`: objects as a table, as manifests, by name, and as they change.
 
-use super::{Which, failure, objects, pod_name, show, unanswered};
+use super::{ReadFrom, failure, objects, pod_name, show};
 use crate::failure::Failure;
 use crate::output::tell;
 use clap::{Args, ValueEnum};
@@ -19,7 +19,7 @@ use std::process::ExitCode;
   heddle lab get netpol -o name")]
 pub struct GetArgs {
     #[command(flatten)]
-    which: Which,
+    from: ReadFrom,
     /// Kind of the objects, or several: `pods,cnp`.
     kind: String,
     /// Names of some.
@@ -69,17 +69,23 @@ impl Output {
 
 /// Runs it.
 pub(super) async fn run(args: GetArgs) -> Result<ExitCode, Failure> {
-    let (lab, store) = args.which.existing().map_err(unanswered)?;
+    let reading = args.from.open()?;
     let kinds = objects::kinds(&args.kind).map_err(failure)?;
     if args.watch {
-        return watch(&args, &lab, &store, &kinds).await;
+        reading.must_change()?;
+    }
+    let lab = &reading.lab;
+    let store = reading.store(&kinds)?;
+    let store = store.as_ref();
+    if args.watch {
+        return watch(&args, lab, store, &kinds).await;
     }
     let structured = matches!(args.output, Output::Json | Output::Yaml);
     if let ([kind], [name]) = (kinds.as_slice(), args.names.as_slice())
         && structured
     {
         let (namespace, name) = pod_name(&args.namespace, name);
-        let object = objects::one(&lab, &store, *kind, namespace, name)
+        let object = objects::one(lab, store, *kind, namespace, name)
             .await
             .map_err(failure)?;
         show::one(&object, args.output.shown())?;
@@ -91,14 +97,14 @@ pub(super) async fn run(args: GetArgs) -> Result<ExitCode, Failure> {
     let mut missing: Option<LabError> = None;
     for kind in kinds {
         if args.names.is_empty() {
-            let many = objects::many(&store, kind, namespace, &labels).await;
+            let many = objects::many(store, kind, namespace, &labels).await;
             found.push((kind, many.map_err(failure)?));
             continue;
         }
         let mut named = Vec::new();
         for name in &args.names {
             let (namespace, name) = pod_name(&args.namespace, name);
-            match objects::one(&lab, &store, kind, namespace, name).await {
+            match objects::one(lab, store, kind, namespace, name).await {
                 Ok(object) => named.push(object),
                 Err(error @ LabError::NotFound { .. }) => missing = missing.or(Some(error)),
                 Err(error) => return Err(failure(error)),

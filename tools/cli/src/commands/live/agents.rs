@@ -1,46 +1,74 @@
 //! Finding the agents that a command is meant for.
 
+use crate::dump::Dump;
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::Args;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Which agents to ask. Without any of these: all nodes of the lab `default`, or this machine's agent.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Target {
+pub(in crate::commands) struct Target {
     /// The agent's socket.
     #[arg(long, value_name = "PATH")]
-    pub(super) socket: Option<PathBuf>,
+    pub(in crate::commands) socket: Option<PathBuf>,
     /// The lab's node whose agent to ask.
     #[arg(long, value_name = "NAME")]
-    pub(super) node: Option<String>,
+    pub(in crate::commands) node: Option<String>,
     /// The lab [default: default].
     #[arg(long, value_name = "NAME", env = "HEDDLE_LAB")]
-    pub(super) lab: Option<String>,
+    pub(in crate::commands) lab: Option<String>,
+    /// Answers from a dump that `heddle sysdump` made, instead of from running agents; --lab does not count then.
+    #[arg(
+        long,
+        visible_alias = "from-dump",
+        value_name = "FILE",
+        conflicts_with = "socket"
+    )]
+    pub(in crate::commands) from: Option<PathBuf>,
 }
 
-/// An agent and its socket.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Agent {
+/// An agent, or what a dump has of one.
+#[derive(Clone)]
+pub(in crate::commands) struct Agent {
     /// Its node, where the command knows it.
-    pub(super) node: Option<String>,
-    /// Its socket.
-    pub(super) socket: PathBuf,
+    pub(in crate::commands) node: Option<String>,
+    /// Where its answers come from.
+    pub(super) source: Source,
+}
+
+/// Where an agent's answers come from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// A running agent's socket.
+    Socket(PathBuf),
+    /// A node of a dump, by its place there.
+    Dump(Arc<Dump>, usize),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(socket) => write!(f, "{}", socket.display()),
+            Self::Dump(dump, _) => f.write_str(dump.path()),
+        }
+    }
 }
 
 impl fmt::Display for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.node {
-            Some(node) => write!(f, "the agent of node {node} ({})", self.socket.display()),
-            None => write!(f, "the agent at {}", self.socket.display()),
+            Some(node) => write!(f, "the agent of node {node} ({})", self.source),
+            None => write!(f, "the agent at {}", self.source),
         }
     }
 }
 
 /// One agent that was named, or all of a lab.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Agents {
+#[derive(Clone)]
+pub(in crate::commands) enum Agents {
     /// One that was named, or the machine's only one.
     One(Agent),
     /// Those of a whole lab, sorted by node.
@@ -49,7 +77,7 @@ pub(super) enum Agents {
 
 impl Agents {
     /// All of them.
-    pub(super) fn into_vec(self) -> Vec<Agent> {
+    pub(in crate::commands) fn into_vec(self) -> Vec<Agent> {
         match self {
             Self::One(agent) => vec![agent],
             Self::Lab(agents) => agents,
@@ -59,16 +87,19 @@ impl Agents {
 
 impl Target {
     /// The lab that was named; an empty HEDDLE_LAB names none.
-    fn named_lab(&self) -> Option<&str> {
+    pub(in crate::commands) fn named_lab(&self) -> Option<&str> {
         self.lab.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Finds the agents under the runtime directory.
-    pub(super) fn find(&self, runtime: &Path) -> Result<Agents, Failure> {
+    pub(in crate::commands) fn find(&self, runtime: &Path) -> Result<Agents, Failure> {
+        if let Some(path) = &self.from {
+            return self.in_dump(&Dump::open(path)?);
+        }
         if let Some(socket) = &self.socket {
             return Ok(Agents::One(Agent {
                 node: None,
-                socket: socket.clone(),
+                source: Source::Socket(socket.clone()),
             }));
         }
         let name = self.named_lab().unwrap_or("default");
@@ -104,20 +135,31 @@ impl Target {
             }
             return Ok(Agents::Lab(agents));
         };
-        let known: Vec<String> = agents
-            .iter()
-            .filter_map(|agent| agent.node.clone())
-            .collect();
-        agents
-            .into_iter()
-            .find(|agent| agent.node.as_ref() == Some(node))
-            .map(Agents::One)
-            .ok_or_else(|| {
-                Failure::new("node/unknown", format!("lab {name} has no node {node}"))
-                    .object(node.as_str())
-                    .field("--node")
-                    .help(format!("its nodes are {}", known.join(", ")))
+        one_of(agents, node, &format!("lab {name}"))
+    }
+
+    /// The agents that a dump has answers of.
+    pub(super) fn in_dump(&self, dump: &Arc<Dump>) -> Result<Agents, Failure> {
+        let nodes = dump.nodes().iter().enumerate();
+        let agents: Vec<Agent> = nodes
+            .map(|(at, node)| Agent {
+                node: node.name.clone(),
+                source: Source::Dump(Arc::clone(dump), at),
             })
+            .collect();
+        let is_lab = dump.manifest().lab.is_some();
+        match (&self.node, agents.as_slice()) {
+            (Some(node), _) => one_of(agents, node, &format!("the dump {}", dump.path())),
+            (None, [only]) if !is_lab => Ok(Agents::One(only.clone())),
+            (None, []) => Err(Failure::new(
+                "lab/no-nodes",
+                format!("the dump {} has no nodes", dump.path()),
+            )
+            .object(dump.path())
+            .help("its manifest.json says what is missing")
+            .exit(NO_DATA)),
+            (None, _) => Ok(Agents::Lab(agents)),
+        }
     }
 
     fn without_lab(&self, runtime: &Path, name: &str, lab: &Path) -> Result<Agents, Failure> {
@@ -128,7 +170,10 @@ impl Target {
             return Err(root_only(runtime));
         }
         if self.named_lab().is_none() && self.node.is_none() && socket.exists() {
-            return Ok(Agents::One(Agent { node: None, socket }));
+            return Ok(Agents::One(Agent {
+                node: None,
+                source: Source::Socket(socket),
+            }));
         }
         if self.named_lab().is_none() && self.node.is_none() {
             return Err(Failure::new(
@@ -150,6 +195,22 @@ impl Target {
         .help(format!("`heddle lab up --lab {name}` starts it"))
         .exit(NO_DATA))
     }
+}
+
+/// The agent of one node.
+fn one_of(agents: Vec<Agent>, node: &str, of: &str) -> Result<Agents, Failure> {
+    let names = agents.iter().filter_map(|agent| agent.node.clone());
+    let known: Vec<String> = names.collect();
+    agents
+        .into_iter()
+        .find(|agent| agent.node.as_deref() == Some(node))
+        .map(Agents::One)
+        .ok_or_else(|| {
+            Failure::new("node/unknown", format!("{of} has no node {node}"))
+                .object(node)
+                .field("--node")
+                .help(format!("its nodes are {}", known.join(", ")))
+        })
 }
 
 /// Labs and agents belong to root, and who asks is not root: that is not the same as there being none.
@@ -190,7 +251,7 @@ fn nodes_of(lab: &Path) -> Result<Vec<Agent>, Failure> {
         .filter_map(|entry| {
             Some(Agent {
                 node: Some(entry.file_name().to_str()?.to_owned()),
-                socket: entry.path().join("agent.sock"),
+                source: Source::Socket(entry.path().join("agent.sock")),
             })
         })
         .collect();

@@ -1,10 +1,11 @@
-//! The agent's socket: a request line out, result lines in.
+//! Asking an agent: a request line out of its socket, result lines in; or what a dump has of its answers.
 
-use super::agents::Agent;
+use super::agents::{Agent, Source};
 use crate::failure::{Failure, NO_DATA};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// Time an agent has to answer.
@@ -13,9 +14,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_LINE: u64 = 256 << 20;
 
 /// A request that is being answered.
-pub(super) struct Answer {
+pub(in crate::commands) struct Answer {
     agent: Agent,
-    reader: BufReader<UnixStream>,
+    lines: Lines,
+}
+
+enum Lines {
+    /// From a running agent.
+    Socket(BufReader<UnixStream>),
+    /// From a dump.
+    Recorded(std::vec::IntoIter<Value>),
 }
 
 fn unreachable(agent: &Agent, error: &std::io::Error) -> Failure {
@@ -34,7 +42,7 @@ fn unreachable(agent: &Agent, error: &std::io::Error) -> Failure {
     .exit(NO_DATA);
     match &agent.node {
         Some(node) => failure.object(node.as_str()),
-        None => failure.object(agent.socket.display().to_string()),
+        None => failure.object(agent.source.to_string()),
     }
 }
 
@@ -48,7 +56,11 @@ fn broken(agent: &Agent, why: &str) -> Failure {
 }
 
 /// Asks for one result.
-pub(super) fn call(agent: &Agent, method: &str, params: &Value) -> Result<Value, Failure> {
+pub(in crate::commands) fn call(
+    agent: &Agent,
+    method: &str,
+    params: &Value,
+) -> Result<Value, Failure> {
     Answer::begin(agent, method, params)?
         .next()?
         .ok_or_else(|| broken(agent, "it ended without a result"))
@@ -56,49 +68,66 @@ pub(super) fn call(agent: &Agent, method: &str, params: &Value) -> Result<Value,
 
 impl Answer {
     /// Sends a request.
-    pub(super) fn begin(agent: &Agent, method: &str, params: &Value) -> Result<Self, Failure> {
-        let connect = || -> std::io::Result<UnixStream> {
-            let mut stream = UnixStream::connect(&agent.socket)?;
-            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-            stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-            let request = json!({"method": method, "params": params});
-            stream.write_all(format!("{request}\n").as_bytes())?;
-            Ok(stream)
+    pub(in crate::commands) fn begin(
+        agent: &Agent,
+        method: &str,
+        params: &Value,
+    ) -> Result<Self, Failure> {
+        let lines = match &agent.source {
+            Source::Dump(dump, node) => Lines::Recorded(
+                match method {
+                    "observe" => dump.flows(*node, params)?,
+                    _ => vec![dump.answer(*node, method, params)?],
+                }
+                .into_iter(),
+            ),
+            Source::Socket(socket) => {
+                let stream = connect(socket, method, params);
+                let stream = stream.map_err(|error| unreachable(agent, &error))?;
+                Lines::Socket(BufReader::new(stream))
+            }
         };
-        let stream = connect().map_err(|error| unreachable(agent, &error))?;
         Ok(Self {
             agent: agent.clone(),
-            reader: BufReader::new(stream),
+            lines,
         })
     }
 
     /// From now on the next result may take as long as it wants.
     pub(super) fn without_deadline(&self) -> Result<(), Failure> {
-        self.reader
-            .get_ref()
-            .set_read_timeout(None)
-            .map_err(|error| unreachable(&self.agent, &error))
+        match &self.lines {
+            Lines::Recorded(_) => Ok(()),
+            Lines::Socket(reader) => reader
+                .get_ref()
+                .set_read_timeout(None)
+                .map_err(|error| unreachable(&self.agent, &error)),
+        }
     }
 
     /// The next result; `None` at the end of a stream.
-    pub(super) fn next(&mut self) -> Result<Option<Value>, Failure> {
+    pub(in crate::commands) fn next(&mut self) -> Result<Option<Value>, Failure> {
+        let reader = match &mut self.lines {
+            Lines::Recorded(lines) => return Ok(lines.next()),
+            Lines::Socket(reader) => reader,
+        };
         let mut line = Vec::new();
-        let read = (&mut self.reader)
-            .take(MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::new(
-                    "agent/unreachable",
-                    format!(
-                        "{} did not answer within {} seconds",
-                        self.agent,
-                        ANSWER_TIMEOUT.as_secs()
-                    ),
-                )
-                .help("the agent's log says what it is busy with")
-                .exit(NO_DATA),
-                _ => unreachable(&self.agent, &error),
-            })?;
+        let read =
+            reader
+                .take(MAX_LINE)
+                .read_until(b'\n', &mut line)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::new(
+                        "agent/unreachable",
+                        format!(
+                            "{} did not answer within {} seconds",
+                            self.agent,
+                            ANSWER_TIMEOUT.as_secs()
+                        ),
+                    )
+                    .help("the agent's log says what it is busy with")
+                    .exit(NO_DATA),
+                    _ => unreachable(&self.agent, &error),
+                })?;
         if read == 0 {
             return Err(Failure::new(
                 "agent/unreachable",
@@ -123,6 +152,15 @@ impl Answer {
             None => Err(broken(&self.agent, "there is neither result nor error")),
         }
     }
+}
+
+fn connect(socket: &Path, method: &str, params: &Value) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    let request = json!({"method": method, "params": params});
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    Ok(stream)
 }
 
 /// What the agent itself said is wrong.

@@ -1,11 +1,13 @@
-//! One node of a lab, for commands that ask its agent more than one thing.
+//! One node of a lab or of a dump, for commands that ask its agent more than one thing.
 
 use super::agents::{Agent, Agents, Target};
 use super::client::{Answer, call};
+use crate::dump::Dump;
 use crate::failure::Failure;
 use heddle_flow::{ObserveRequest, Response};
 use serde_json::Value;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A node's agent.
 pub(in crate::commands) struct NodeAgent(Agent);
@@ -17,12 +19,26 @@ impl NodeAgent {
             socket: None,
             node: Some(node.to_owned()),
             lab: Some(lab.to_owned()),
+            from: None,
         };
-        match target.find(Path::new(super::RUNTIME))? {
+        Self::only(target.find(Path::new(super::RUNTIME))?, node)
+    }
+
+    /// What a dump has of a node's agent.
+    pub(in crate::commands) fn in_dump(dump: &Arc<Dump>, node: &str) -> Result<Self, Failure> {
+        let target = Target {
+            node: Some(node.to_owned()),
+            ..Target::default()
+        };
+        Self::only(target.in_dump(dump)?, node)
+    }
+
+    fn only(agents: Agents, node: &str) -> Result<Self, Failure> {
+        match agents {
             Agents::One(agent) => Ok(Self(agent)),
             Agents::Lab(_) => Err(Failure::new(
                 "node/unknown",
-                format!("lab {lab} has no node {node}"),
+                format!("there is no node {node}"),
             )),
         }
     }

@@ -1,6 +1,6 @@
 //! `heddle policy check`: every problem, with file, document, field and fix.
 
-use super::{Files, Output};
+use super::{Files, FromDump, Output, manifests_of};
 use crate::{
     failure::{FINDINGS, Failure},
     output::say,
@@ -18,6 +18,8 @@ use std::process::ExitCode;
 pub(crate) struct Check {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    dump: FromDump,
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -64,6 +66,9 @@ impl Check {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let mut problems = Vec::new();
         let mut manifests = Vec::new();
+        if let Some(path) = &self.dump.path {
+            manifests = manifests_of(path)?;
+        }
         for path in &self.files.paths {
             match manifest::read(std::slice::from_ref(path)) {
                 Ok(found) => manifests.extend(found),

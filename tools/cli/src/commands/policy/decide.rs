@@ -1,6 +1,6 @@
 //! `heddle policy decide`: one decision with its reasons.
 
-use super::{Files, Output};
+use super::{Files, FromDumpBesidePeers, Output};
 use crate::{
     failure::{FINDINGS, Failure},
     output::say,
@@ -39,6 +39,8 @@ impl Protocol {
 pub(crate) struct Decide {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    dump: FromDumpBesidePeers,
     /// Who connects: namespace/pod, an address, host:NODE, or an entity.
     #[arg(long, value_name = "PEER")]
     from: String,
@@ -72,7 +74,7 @@ impl Decide {
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
-        let cluster = self.files.cluster()?;
+        let cluster = self.files.cluster(self.dump.path.as_deref())?;
         let from = Named::parse(&cluster, &self.from)?;
         let to = Named::parse(&cluster, &self.to)?;
         let mut family = common_family(&cluster, &from, &to);

@@ -1,6 +1,6 @@
 //! `heddle policy entries`: a pod's or a node's compiled entries with the rules they come from.
 
-use super::{Files, Output};
+use super::{Files, FromDump, Output};
 use crate::{failure::Failure, output::say};
 use clap::Args;
 use comfy_table::{Table, presets};
@@ -12,6 +12,8 @@ use std::process::ExitCode;
 pub(crate) struct Entries {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    dump: FromDump,
     /// The pod, as namespace/name.
     #[arg(long, value_name = "POD", required_unless_present = "node")]
     pod: Option<String>,
@@ -31,7 +33,7 @@ impl Entries {
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
-        let mut cluster = self.files.cluster()?;
+        let mut cluster = self.files.cluster(self.dump.path.as_deref())?;
         let answer = match &self.node {
             Some(node) => entries_of_node(&mut cluster, node)?,
             None => entries_of_pod(&mut cluster, self.pod.as_deref().unwrap_or_default())?,

@@ -1,6 +1,6 @@
 //! `heddle policy matrix`: all ordered pairs, all probes.
 
-use super::{Files, labels};
+use super::{Files, FromDumpBesidePeers, labels};
 use crate::{failure::Failure, output};
 use clap::{Args, ValueEnum};
 use heddle_model::Selector;
@@ -35,6 +35,8 @@ enum MatrixOutput {
 pub(crate) struct Matrix {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    dump: FromDumpBesidePeers,
     /// What to try: TCP/80, UDP/53, SCTP/9, TCP/http (a named port), ICMP/8, ICMPv6/128.
     #[arg(long, value_name = "PROBE", required = true, num_args = 1..)]
     probe: Vec<String>,
@@ -70,7 +72,7 @@ impl Matrix {
             None => Ok(Selector::everything()),
         };
         let (from, to) = (select(&self.from)?, select(&self.to)?);
-        let cluster = self.files.cluster()?;
+        let cluster = self.files.cluster(self.dump.path.as_deref())?;
         let peers = self
             .peer
             .iter()

@@ -2,7 +2,7 @@
 
 mod show;
 
-use super::Files;
+use super::{Files, FromDump};
 use crate::failure::{FINDINGS, Failure};
 use clap::{Args, ValueEnum};
 use heddle_kube::{
@@ -32,6 +32,8 @@ enum ImpactOutput {
 pub(crate) struct Impact {
     #[command(flatten)]
     files: Files,
+    #[command(flatten)]
+    dump: FromDump,
     /// Manifests that are added, or take the place of those with their kind, namespace and name.
     #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "remove")]
     change: Vec<PathBuf>,
@@ -58,7 +60,7 @@ impl Impact {
     }
 
     fn answer(self) -> Result<ExitCode, Failure> {
-        let current = self.files.read()?;
+        let current = self.files.read(self.dump.path.as_deref())?;
         let change = Change {
             add: manifest::read(&self.change)?,
             remove: self.remove.clone(),

@@ -1,8 +1,8 @@
 //! What the nodes of both ends say: their agents, or where one does not run the maps that it left pinned.
 
 use super::store::{Live, Wished};
-use crate::{commands::live::node::NodeAgent, failure::Failure};
-use heddle_agent::{Held, Question, look_up};
+use crate::failure::Failure;
+use heddle_agent::{Held, Question, Standing, look_up};
 use heddle_datapath::{DatapathError, Pinned};
 use heddle_flow::{FilterFlag, ObserveRequest, Response};
 use heddle_model::Identity;
@@ -89,7 +89,8 @@ fn realised(answer: &Value) -> Realised {
 /// What a node's datapath does with the packet.
 pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Question) -> Reply {
     let params = serde_json::to_value(question).unwrap_or_default();
-    let asked = NodeAgent::of(live.lab.name(), &end.node)
+    let asked = live
+        .agent(&end.node)
         .and_then(|agent| agent.ask("policy.lookup", &params));
     let failure = match asked {
         Ok(answer) => return Reply::of(answer, None),
@@ -112,6 +113,19 @@ fn from_maps(
     end: &End,
     question: &Question,
 ) -> Result<Value, Failure> {
+    let standing = match &live.dump {
+        Some(dump) => dump.maps(&end.node)?.standing(question, &[]),
+        None => standing_in_maps(live, end, question)?,
+    };
+    let mut answer = serde_json::to_value(&standing).unwrap_or_default();
+    if let Some(row) = standing.row {
+        let rules = rules_of(wished, end.identity, row.cookie);
+        answer["rules"] = json!(rules);
+    }
+    Ok(answer)
+}
+
+fn standing_in_maps(live: &Live, end: &End, question: &Question) -> Result<Standing, Failure> {
     let config = live.agent_config(&end.node)?;
     let unreadable = |error: DatapathError| {
         Failure::new("datapath/unreadable", error.to_string()).object(end.node.as_str())
@@ -123,13 +137,7 @@ fn from_maps(
         peers: &maps.peers().map_err(unreadable)?,
         connections: &maps.connections(MOST_CONNECTIONS).map_err(unreadable)?,
     };
-    let standing = look_up(question, &held, |id| maps.policy(id)).map_err(unreadable)?;
-    let mut answer = serde_json::to_value(&standing).unwrap_or_default();
-    if let Some(row) = standing.row {
-        let rules = rules_of(wished, end.identity, row.cookie);
-        answer["rules"] = json!(rules);
-    }
-    Ok(answer)
+    look_up(question, &held, |id| maps.policy(id)).map_err(unreadable)
 }
 
 /// The rules behind a cookie, which is the same for the same rules on every node.
@@ -177,7 +185,7 @@ pub(super) fn flows(
     nodes
         .into_iter()
         .filter_map(|node| {
-            let agent = NodeAgent::of(live.lab.name(), &node).ok()?;
+            let agent = live.agent(&node).ok()?;
             Some((node, agent.flows(&request).ok()?))
         })
         .collect()

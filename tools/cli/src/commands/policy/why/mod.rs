@@ -28,6 +28,7 @@ use show::Paint;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -69,6 +70,10 @@ pub(crate) struct Why {
         default_value = "default"
     )]
     lab: String,
+    /// Answers from a dump that `heddle sysdump` made, instead of from a lab that runs; --lab does not count then.
+    /// (What other commands call --from: here that is who connects.)
+    #[arg(long, value_name = "FILE")]
+    from_dump: Option<PathBuf>,
 }
 
 /// The answer for one address family.
@@ -105,7 +110,10 @@ impl Why {
     }
 
     fn answer(&self) -> Result<ExitCode, Failure> {
-        let live = Live::open(&self.lab)?;
+        let live = match &self.from_dump {
+            Some(path) => Live::in_dump(path)?,
+            None => Live::open(&self.lab)?,
+        };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -122,7 +130,7 @@ impl Why {
                 !it.differences.is_empty()
                     && ends.any(|(_, reply)| matches!(reply.told, Reported::Agent(_)))
             });
-            if !may_settle || Instant::now() >= until {
+            if !may_settle || live.dump.is_some() || Instant::now() >= until {
                 break findings;
             }
             std::thread::sleep(CHECK_INTERVAL);

@@ -1,6 +1,8 @@
-//! A lab's store as it is at one moment, as the cluster that policy is decided for.
+//! The store of a lab, or of a dump, as it is at one moment, as the cluster that policy is decided for.
 
 use super::super::usage;
+use crate::commands::live::node::NodeAgent;
+use crate::dump::Dump;
 use crate::failure::{Failure, NO_DATA};
 use heddle_agent::config::{AgentConfig, AllowLocalhost};
 use heddle_kube::{
@@ -14,16 +16,16 @@ use heddle_kube::{
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::{LabelFilter, NamespacedName};
 use heddle_verify::{Cluster, Placement};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 /// How long the store may take to tell all it has.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The lab that is asked.
+/// The lab that is asked, or a dump of one.
 pub(super) struct Live {
     pub(super) lab: Lab,
     pub(super) record: LabRecord,
-    store: Client,
+    pub(super) dump: Option<Arc<Dump>>,
 }
 
 /// The store at one revision.
@@ -52,8 +54,32 @@ impl Live {
         let lab = Lab::named(name)
             .map_err(|error| usage(&error.code(), error.to_string(), &error.help()))?;
         let record = heddle_lab::config::record(&lab).map_err(|error| lab_failure(&error))?;
-        let store = Client::new(lab.store_socket());
-        Ok(Self { lab, record, store })
+        let dump = None;
+        Ok(Self { lab, record, dump })
+    }
+
+    pub(super) fn in_dump(path: &Path) -> Result<Self, Failure> {
+        let dump = Dump::open(path)?;
+        Ok(Self {
+            lab: dump.lab()?,
+            record: dump.record()?,
+            dump: Some(dump),
+        })
+    }
+
+    /// A node's agent.
+    pub(super) fn agent(&self, node: &str) -> Result<NodeAgent, Failure> {
+        match &self.dump {
+            Some(dump) => NodeAgent::in_dump(dump, node),
+            None => NodeAgent::of(self.lab.name(), node),
+        }
+    }
+
+    fn store(&self) -> Result<Box<dyn Store>, Failure> {
+        Ok(match &self.dump {
+            Some(dump) => Box::new(dump.store(&Kind::OF_VERDICTS)?),
+            None => Box::new(Client::new(self.lab.store_socket())),
+        })
     }
 
     /// The configuration that a node's agent has.
@@ -65,7 +91,8 @@ impl Live {
 
     /// All that the store has, at one revision.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, Failure> {
-        let mut watch = self.store.watch(&Scope::each(&Kind::OF_VERDICTS));
+        let store = self.store()?;
+        let mut watch = store.watch(&Scope::each(&Kind::OF_VERDICTS));
         let mut objects = BTreeMap::new();
         let heard = tokio::time::timeout(STORE_TIMEOUT, async {
             while let Some(event) = watch.recv().await {
@@ -90,7 +117,7 @@ impl Live {
                 format!(
                     "the store of lab {} ({}) did not tell what it has within {} seconds",
                     self.lab.name(),
-                    self.store.socket().display(),
+                    self.lab.store_socket().display(),
                     STORE_TIMEOUT.as_secs()
                 ),
             )

@@ -1,0 +1,222 @@
+//! `policy.state`: what a node's datapath holds and its agent knows that bears on any question about policy, so that
+//! questions can be answered later, and elsewhere.
+
+use super::lookup::{Held, MOST_CONNECTIONS, Question, Standing, connections_about, look_up};
+use super::tables::connection;
+use crate::agent::{Agent, blocking};
+use crate::directory::Directory;
+use crate::endpoint::kernel_failure;
+use crate::ledger::Ledger;
+use heddle_abi::HOST_ENDPOINT;
+use heddle_cni::protocol::ApiError;
+use heddle_datapath::{DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
+use heddle_policy::{Direction, PolicyId, RuleRef};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// The node among its endpoints, as the directory numbers them.
+pub(super) const NODE: u16 = 0;
+
+/// What the agent knows of an endpoint, or of its node, beside what the datapath holds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Known {
+    /// The endpoint's addresses.
+    addresses: Vec<IpAddr>,
+    /// How it is.
+    state: Option<String>,
+    /// Why its policy could not be brought into force.
+    failure: Option<String>,
+    /// Store revision up to which its policy is in force.
+    policy_revision: Option<u64>,
+    /// The policies that isolate it.
+    isolated_by: BTreeMap<Direction, Vec<PolicyId>>,
+}
+
+impl Known {
+    pub(super) fn of(id: u16, ledger: &Ledger, directory: &Directory) -> Self {
+        let endpoint = ledger.endpoints.get(id);
+        let failure = match ledger.host.lock_outs().first() {
+            Some(one) if id == NODE => Some(format!("it would cut {}", one.what)),
+            _ => endpoint.and_then(|it| it.failure.clone()),
+        };
+        Self {
+            addresses: endpoint
+                .map(|it| it.record.addresses().collect())
+                .unwrap_or_default(),
+            state: endpoint.map(|it| it.state().to_owned()),
+            failure,
+            policy_revision: endpoint.map(|it| it.policy_revision),
+            isolated_by: [Direction::Ingress, Direction::Egress]
+                .into_iter()
+                .map(|direction| (direction, directory.isolating(id, direction)))
+                .collect(),
+        }
+    }
+
+    /// The answer to `policy.lookup`.
+    pub(super) fn answer(
+        &self,
+        standing: &Standing,
+        direction: Direction,
+        rules: Vec<RuleRef>,
+        realised_revision: Option<u64>,
+    ) -> Result<Value, serde_json::Error> {
+        let mut answer = serde_json::to_value(standing)?;
+        let isolated = self.isolated_by.get(&direction);
+        answer["rules"] = json!(rules);
+        answer["isolatedBy"] = json!(isolated.map(Vec::as_slice).unwrap_or_default());
+        answer["state"] = json!(self.state);
+        answer["failure"] = json!(self.failure);
+        answer["policyRevision"] = json!(self.policy_revision);
+        answer["realisedRevision"] = json!(realised_revision);
+        Ok(answer)
+    }
+}
+
+/// Everything that answers a [`Question`].
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyState {
+    /// Facts of the node's endpoints.
+    endpoints: Vec<Facts>,
+    /// The ipcache.
+    peers: Vec<PeerRow>,
+    /// Policies by endpoint; the node's own under [`HOST_ENDPOINT`].
+    policies: BTreeMap<u16, RealisedPolicy>,
+    /// Tracked connections as `bpf.ct` prints them, where that does not tell them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    connections: Vec<Value>,
+    /// The rules behind the cookies of the policies' rows.
+    rules: BTreeMap<u32, Vec<RuleRef>>,
+    /// What the agent knows of endpoints, and of its node as endpoint 0.
+    known: BTreeMap<u16, Known>,
+    /// Store revision that is in force; `None` without an agent.
+    realised_revision: Option<u64>,
+}
+
+impl PolicyState {
+    /// What a node's pinned maps say, without its agent.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn of_maps(maps: &Pinned) -> Result<Self, DatapathError> {
+        let endpoints = maps.endpoints()?;
+        let connections = maps.connections(MOST_CONNECTIONS)?;
+        Ok(Self {
+            policies: policies(&endpoints, |id| maps.policy(id))?,
+            peers: maps.peers()?,
+            connections: connections.iter().map(connection).collect(),
+            endpoints,
+            ..Self::default()
+        })
+    }
+
+    /// What the datapath does with a packet; `connections` are those that `bpf.ct` told.
+    pub fn standing(&self, question: &Question, connections: &[Value]) -> Standing {
+        let held = Held {
+            endpoints: &self.endpoints,
+            peers: &self.peers,
+            connections: &[],
+        };
+        let without = RealisedPolicy {
+            generation: 0,
+            audit: false,
+            entries: None,
+            aliases: Vec::new(),
+        };
+        let policy = |id| Ok(self.policies.get(&id).unwrap_or(&without).clone());
+        let mut standing = match look_up::<Infallible>(question, &held, policy) {
+            Ok(standing) => standing,
+            Err(never) => match never {},
+        };
+        let rows = self.connections.iter().chain(connections);
+        standing.connections = connections_about(rows, question);
+        standing
+    }
+
+    /// The answer to `policy.lookup` as the agent would have given it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written as JSON.
+    pub fn answer(
+        &self,
+        question: &Question,
+        connections: &[Value],
+    ) -> Result<Value, serde_json::Error> {
+        let standing = self.standing(question, connections);
+        let known = match question.address {
+            None => self.known.get(&NODE),
+            Some(address) => {
+                let mut known = self.known.values();
+                known.find(|one| one.addresses.contains(&address))
+            }
+        };
+        let rules = standing
+            .row
+            .and_then(|row| self.rules.get(&row.cookie).cloned());
+        known.unwrap_or(&Known::default()).answer(
+            &standing,
+            question.direction,
+            rules.unwrap_or_default(),
+            self.realised_revision,
+        )
+    }
+}
+
+/// The policies of these endpoints and of the node.
+fn policies<E>(
+    endpoints: &[Facts],
+    policy: impl Fn(u16) -> Result<RealisedPolicy, E>,
+) -> Result<BTreeMap<u16, RealisedPolicy>, E> {
+    let ids = endpoints.iter().map(|facts| facts.endpoint);
+    ids.chain([HOST_ENDPOINT as u16])
+        .map(|id| Ok((id, policy(id)?)))
+        .collect()
+}
+
+/// `policy.state`.
+pub(super) async fn state(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+    let datapath = Arc::clone(&agent.datapath);
+    let read = blocking(move || {
+        let endpoints: Vec<Facts> = datapath
+            .endpoints()?
+            .into_iter()
+            .map(|it| it.facts)
+            .collect();
+        Ok::<_, DatapathError>(PolicyState {
+            policies: policies(&endpoints, |id| datapath.policy(id))?,
+            peers: datapath.peers()?,
+            endpoints,
+            ..PolicyState::default()
+        })
+    });
+    let mut state = read.await.map_err(|error| kernel_failure(&error))?;
+    let cookies: BTreeSet<u32> = state
+        .policies
+        .values()
+        .flat_map(|policy| policy.entries.iter().flatten())
+        .map(|entry| entry.cookie)
+        .collect();
+    state.rules = cookies
+        .into_iter()
+        .map(|cookie| (cookie, agent.directory.rules_of(cookie)))
+        .collect();
+    let directory = Arc::clone(&agent.directory);
+    state.known = agent
+        .on_ledger(move |ledger| {
+            let ids = ledger.endpoints.iter().map(|(id, _)| id).chain([NODE]);
+            ids.map(|id| (id, Known::of(id, ledger, &directory)))
+                .collect()
+        })
+        .await;
+    state.realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
+    serde_json::to_value(&state).map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+}

@@ -1,0 +1,243 @@
+//! What the agents of a dump answer, asked side by side and no longer than the time allows.
+
+use super::draft::Draft;
+use crate::commands::live::agents::Agent;
+use crate::commands::live::client::{Answer, call};
+use crate::dump::{
+    DumpedNode, METHODS, answer_file, error_file, flows_file, recorded, strip::Stripper,
+};
+use crate::failure::{Failure, NO_DATA};
+use heddle_flow::ObserveRequest;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Agents that are asked at once.
+const AT_ONCE: usize = 8;
+/// What an agent is that cannot be asked.
+const UNREACHABLE: &str = "agent/unreachable";
+
+/// What a thread tells of a node, by its place.
+enum Heard {
+    Answer(usize, &'static str, Result<Value, Failure>),
+    Flows(usize, Result<Vec<Value>, Failure>),
+    /// Nothing more comes of it.
+    End(usize),
+}
+
+/// The nodes of a dump as long as it is made.
+pub(super) struct Nodes {
+    /// As the manifest tells them.
+    pub(super) told: Vec<DumpedNode>,
+    /// What has come of each.
+    answered: Vec<BTreeMap<&'static str, bool>>,
+    ended: Vec<bool>,
+}
+
+/// Asks these agents, and adds what they answer.
+pub(super) fn ask(agents: &[Agent], flows: u64, until: Instant, draft: &mut Draft) -> Nodes {
+    let mut nodes = Nodes {
+        told: agents
+            .iter()
+            .enumerate()
+            .map(|(at, agent)| of_agent(agent, at))
+            .collect(),
+        answered: vec![BTreeMap::new(); agents.len()],
+        ended: vec![false; agents.len()],
+    };
+    let (sender, heard) = sync_channel(2 * AT_ONCE);
+    let queue: VecDeque<(usize, Agent)> = agents.iter().cloned().enumerate().collect();
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..agents.len().min(AT_ONCE) {
+        let (queue, sender) = (Arc::clone(&queue), sender.clone());
+        // Ends with the queue, or with the process: an agent that does not answer must not hold up the others.
+        std::thread::spawn(move || {
+            loop {
+                let next = queue
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .pop_front();
+                let Some((at, agent)) = next else { return };
+                if hear(at, &agent, flows, until, &sender).is_none() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(sender);
+    while nodes.ended.contains(&false) {
+        let left = until.saturating_duration_since(Instant::now());
+        match heard.recv_timeout(left) {
+            Ok(one) => nodes.take(one, flows, draft),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    nodes.finish(draft);
+    nodes
+}
+
+/// A node as it is before anything was heard of it. Names that are no name of a file get a number.
+fn of_agent(agent: &Agent, at: usize) -> DumpedNode {
+    let is_plain = |name: &&str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        name.len() <= 63 && !name.starts_with('.') && name.chars().all(fits)
+    };
+    let name = agent.node.as_deref();
+    let folder = name
+        .filter(is_plain)
+        .map_or_else(|| format!("agent-{at}"), str::to_owned);
+    DumpedNode {
+        name: name.map(str::to_owned),
+        folder: format!("nodes/{folder}"),
+        heard: false,
+        reason: None,
+        version: None,
+    }
+}
+
+/// Asks one agent everything; `None` when nobody listens any more.
+fn hear(
+    at: usize,
+    agent: &Agent,
+    flows: u64,
+    until: Instant,
+    to: &SyncSender<Heard>,
+) -> Option<()> {
+    for method in METHODS {
+        if Instant::now() >= until {
+            return None;
+        }
+        let answer = call(agent, method, &json!({}));
+        let is_gone = answer
+            .as_ref()
+            .is_err_and(|failure| failure.code == UNREACHABLE);
+        to.send(Heard::Answer(at, method, answer)).ok()?;
+        if is_gone {
+            return to.send(Heard::End(at)).ok();
+        }
+    }
+    to.send(Heard::Flows(at, remembered(agent, flows))).ok()?;
+    to.send(Heard::End(at)).ok()
+}
+
+/// The last flows that an agent remembers.
+fn remembered(agent: &Agent, flows: u64) -> Result<Vec<Value>, Failure> {
+    let request = ObserveRequest {
+        number: Some(flows),
+        ..ObserveRequest::default()
+    };
+    let params = serde_json::to_value(request).unwrap_or_default();
+    let mut answer = Answer::begin(agent, "observe", &params)?;
+    let mut lines = Vec::new();
+    while let Some(line) = answer.next()? {
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+impl Nodes {
+    fn take(&mut self, heard: Heard, flows: u64, draft: &mut Draft) {
+        match heard {
+            Heard::Answer(at, method, answer) => self.answer(at, method, answer, draft),
+            Heard::Flows(at, answer) => {
+                self.answered[at].insert("observe", answer.is_ok());
+                let folder = &self.told[at].folder;
+                match answer {
+                    Ok(lines) => add_flows(folder, lines, flows, draft),
+                    Err(failure) => lacks(folder, "observe", &failure, draft),
+                }
+            }
+            Heard::End(at) => self.ended[at] = true,
+        }
+    }
+
+    fn answer(
+        &mut self,
+        at: usize,
+        method: &'static str,
+        answer: Result<Value, Failure>,
+        draft: &mut Draft,
+    ) {
+        let node = &mut self.told[at];
+        self.answered[at].insert(method, answer.is_ok());
+        if method == "status" {
+            match &answer {
+                Ok(status) => {
+                    node.heard = true;
+                    node.version = status["version"].as_str().map(str::to_owned);
+                }
+                Err(failure) => {
+                    node.reason = Some(failure.message.clone());
+                    draft.add_json(error_file(&node.folder), &recorded(failure));
+                    return;
+                }
+            }
+        }
+        match answer {
+            Ok(answer) if method == "metrics" => {
+                let text = answer["text"].as_str().unwrap_or_default();
+                draft.add(format!("{}/metrics.txt", node.folder), text.into());
+            }
+            Ok(answer) => {
+                let file = answer_file(&node.folder, method);
+                draft.add_json(file, &json!({ "result": answer }));
+            }
+            // That the whole agent was not heard is said once.
+            Err(_) if !node.heard => {}
+            Err(failure) => lacks(&node.folder, method, &failure, draft),
+        }
+    }
+
+    /// Says what has not come of nodes that were heard, and of those that were not.
+    fn finish(&mut self, draft: &mut Draft) {
+        for (at, node) in self.told.iter_mut().enumerate() {
+            let late = Failure::new(
+                "sysdump/time-limit",
+                "the time that the dump may take was over before it was answered (--timeout)",
+            )
+            .help("make another dump with a longer --timeout")
+            .exit(NO_DATA);
+            if !node.heard {
+                if node.reason.is_none() {
+                    node.reason = Some(late.message.clone());
+                    draft.add_json(error_file(&node.folder), &recorded(&late));
+                }
+                let reason = node.reason.clone().unwrap_or_default();
+                draft.lacks(&node.folder, reason);
+                continue;
+            }
+            for method in METHODS.into_iter().chain(["observe"]) {
+                if !self.answered[at].contains_key(method) {
+                    lacks(&node.folder, method, &late, draft);
+                }
+            }
+        }
+    }
+}
+
+/// An answer that was not given: in the place of the answer the reason.
+fn lacks(folder: &str, method: &str, failure: &Failure, draft: &mut Draft) {
+    let file = answer_file(folder, method);
+    draft.lacks(&file, &failure.message);
+    draft.add_json(file, &recorded(failure));
+}
+
+fn add_flows(folder: &str, lines: Vec<Value>, most: u64, draft: &mut Draft) {
+    let mut stripper = Stripper::default();
+    let mut text = String::new();
+    let mut flows = 0;
+    for mut line in lines {
+        flows += u64::from(line.get("flow").is_some());
+        stripper.flow(&mut line);
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    let file = flows_file(folder);
+    if flows >= most {
+        draft.only_the_end(&file, "--flows", format!("only the last {most} flows"));
+    }
+    draft.stripper.add(stripper);
+    draft.add(file, text.into_bytes());
+}

@@ -1,0 +1,80 @@
+//! Dumps that `heddle sysdump` makes: one archive of answers, read back as another source of the same answers.
+
+mod answers;
+mod manifest;
+mod open;
+pub(crate) mod strip;
+pub(crate) mod tar;
+
+pub(crate) use answers::error_file;
+pub(crate) use manifest::{
+    Cut, DumpedNode, FORMAT, FORMAT_VERSION, Limits, Manifest, Missing, Stripped,
+};
+pub(crate) use open::Dump;
+
+use serde_json::{Value, json};
+
+/// Bytes of a dump at most, written or read.
+pub(crate) const MAX_BYTES: u64 = 256 << 20;
+/// Bytes of one file of a dump at most.
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Files of a dump at most.
+pub(crate) const MAX_FILES: usize = 20_000;
+/// Values of all JSON files of a dump at most: what they take of memory does not follow from their bytes.
+pub(crate) const MAX_VALUES: u64 = 10_000_000;
+
+/// The manifest's file, the first of the archive.
+pub(crate) const MANIFEST: &str = "manifest.json";
+/// What the lab was made as.
+pub(crate) const LAB_RECORD: &str = "lab/lab.json";
+/// The lab's status, as `lab status -o json` prints it.
+pub(crate) const LAB_STATUS: &str = "lab/status.json";
+/// The lab's events.
+pub(crate) const LAB_EVENTS: &str = "lab/events.json";
+
+/// What each agent is asked without parameters, what matters most first; each answer is a file of the node.
+pub(crate) const METHODS: [&str; 10] = [
+    "status",
+    "endpoint.list",
+    "identity.list",
+    "node.list",
+    "policy.state",
+    "diff",
+    "bpf.policy",
+    "bpf.ipcache",
+    "metrics",
+    "bpf.ct",
+];
+
+/// The file of a kind's objects.
+pub(crate) fn objects_file(kind: heddle_kube::store::Kind) -> String {
+    format!("objects/{}.json", kind.plural())
+}
+
+/// The file of an answer of a node.
+pub(crate) fn answer_file(folder: &str, method: &str) -> String {
+    format!("{folder}/{method}.json")
+}
+
+/// The file of a node's flows, a line each as `observe -o jsonpb` prints it.
+pub(crate) fn flows_file(folder: &str) -> String {
+    format!("{folder}/flows.jsonl")
+}
+
+/// The file of what the pinned maps of a node without an agent say.
+pub(crate) fn maps_file(folder: &str) -> String {
+    format!("{folder}/maps.json")
+}
+
+/// An upper bound of the values that a JSON text holds.
+pub(crate) fn values_of(text: &[u8]) -> u64 {
+    let starts = text
+        .iter()
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{'));
+    1 + starts.count() as u64
+}
+
+/// A failure as files hold it.
+pub(crate) fn recorded(failure: &crate::failure::Failure) -> Value {
+    json!({ "error": failure, "exit": failure.exit })
+}
