@@ -220,3 +220,145 @@ pub(super) async fn state(agent: &Arc<Agent>) -> Result<Value, ApiError> {
     state.realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
     serde_json::to_value(&state).map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::AskedPeer;
+    use heddle_model::Identity;
+    use heddle_policy::{Entry, EntryKey, EntryVerdict};
+
+    fn state() -> PolicyState {
+        let facts = Facts {
+            endpoint: 7,
+            ifindex: 17,
+            ipv4: Some([10, 244, 0, 5].into()),
+            ipv6: None,
+            identity: Identity(300),
+            cidr_ipv4: Identity::UNKNOWN,
+            cidr_ipv6: Identity::UNKNOWN,
+            mac: [0; 6],
+            host_mac: [0; 6],
+        };
+        let entry = Entry {
+            key: EntryKey {
+                direction: Direction::Egress,
+                identity: Identity::WORLD,
+                protocol: 6,
+                port: 80,
+                port_prefix: 16,
+            },
+            verdict: EntryVerdict::Allow,
+            precedence: 1,
+            cookie: 9,
+        };
+        let policy = |entries| RealisedPolicy {
+            generation: 3,
+            audit: false,
+            entries,
+            aliases: Vec::new(),
+        };
+        let rule = json!({"kind": "NetworkPolicy", "namespace": "n", "name": "p", "section": "egress", "index": 0, "action": "allow"});
+        let isolating = json!({"kind": "NetworkPolicy", "namespace": "n", "name": "p"});
+        PolicyState {
+            endpoints: vec![facts],
+            peers: vec![PeerRow {
+                prefix: "0.0.0.0/0".parse().unwrap(),
+                identity: Identity::WORLD,
+                cidr: Identity::UNKNOWN,
+                node: None,
+                in_cluster: false,
+                is_node: false,
+            }],
+            policies: [
+                (7, policy(Some(vec![entry]))),
+                (HOST_ENDPOINT as u16, policy(None)),
+            ]
+            .into(),
+            connections: Vec::new(),
+            rules: [(9, vec![serde_json::from_value(rule).unwrap()])].into(),
+            known: [
+                (
+                    NODE,
+                    Known {
+                        failure: Some("it would cut SSH".to_owned()),
+                        ..Known::default()
+                    },
+                ),
+                (
+                    7,
+                    Known {
+                        addresses: vec!["10.244.0.5".parse().unwrap()],
+                        state: Some("ready".to_owned()),
+                        failure: None,
+                        policy_revision: Some(40),
+                        isolated_by: [(
+                            Direction::Egress,
+                            vec![serde_json::from_value(isolating).unwrap()],
+                        )]
+                        .into(),
+                    },
+                ),
+            ]
+            .into(),
+            realised_revision: Some(42),
+        }
+    }
+
+    fn ask(address: Option<&str>, port: u16) -> Question {
+        Question {
+            address: address.map(|text| text.parse().unwrap()),
+            direction: Direction::Egress,
+            peer: AskedPeer::Range("203.0.113.1/32".parse().unwrap()),
+            protocol: 6,
+            port,
+        }
+    }
+
+    #[test]
+    fn a_state_that_was_written_and_read_gives_the_same_answers() {
+        let state = state();
+        let text = serde_json::to_string(&state).unwrap();
+        let read: PolicyState = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, state);
+        let connection = |source: &str| json!({"protocol": "TCP", "source": source, "destination": "203.0.113.1:80", "remainingSeconds": 5});
+        let connections = [connection("10.244.0.5:4000"), connection("10.244.0.6:4000")];
+        let answer = read
+            .answer(&ask(Some("10.244.0.5"), 80), &connections)
+            .unwrap();
+        assert_eq!(answer["verdict"], "allow");
+        assert_eq!(answer["rules"][0]["name"], "p");
+        assert_eq!(answer["isolatedBy"][0]["name"], "p");
+        assert_eq!(
+            (&answer["state"], &answer["failure"]),
+            (&json!("ready"), &Value::Null)
+        );
+        assert_eq!(
+            (&answer["policyRevision"], &answer["realisedRevision"]),
+            (&json!(40), &json!(42))
+        );
+        assert_eq!(answer["connections"], json!([connections[0]]));
+    }
+
+    #[test]
+    fn what_a_state_does_not_have_is_as_in_a_datapath_without_it() {
+        let state = state();
+        let other_port = state.answer(&ask(Some("10.244.0.5"), 81), &[]).unwrap();
+        assert_eq!(
+            (&other_port["verdict"], &other_port["rules"]),
+            (&json!("deny"), &json!([]))
+        );
+        let stranger = state.answer(&ask(Some("10.244.0.9"), 80), &[]).unwrap();
+        assert_eq!(
+            (&stranger["endpoint"], &stranger["state"]),
+            (&Value::Null, &Value::Null)
+        );
+        let node = state.answer(&ask(None, 80), &[]).unwrap();
+        assert_eq!(
+            (&node["verdict"], &node["failure"]),
+            (&json!("allow"), &json!("it would cut SSH"))
+        );
+        let empty = PolicyState::default().answer(&ask(None, 80), &[]).unwrap();
+        assert_eq!(empty["hasPolicy"], false);
+    }
+}

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     /// Commands that read nothing of a lab or an agent.
-    const NO_READERS: [&str; 12] = [
+    const NO_READERS: [&str; 13] = [
         "lab up",
         "lab down",
         "lab apply",
@@ -70,6 +70,7 @@ mod tests {
         "lab idle",
         "agent",
         "operator",
+        "completion",
     ];
 
     /// The commands without subcommands, and whether they answer from a dump.
