@@ -26,7 +26,10 @@ mod testing;
 mod tests;
 mod watch;
 
-pub use api::{AskedPeer, FlowSource, FoundPeer, Held, Question, Standing, look_up};
+pub use api::{
+    AskedPath, AskedPeer, FlowSource, FoundPeer, Held, Question, RecentConnections, Standing,
+    look_up,
+};
 
 use agent::Agent;
 use anyhow::{Context, bail};

@@ -3,9 +3,11 @@
 mod answers;
 mod differences;
 mod lookup;
+mod path;
 mod tables;
 
-pub use lookup::{AskedPeer, FoundPeer, Held, Question, Standing, look_up};
+pub use lookup::{AskedPeer, FoundPeer, Held, Question, RecentConnections, Standing, look_up};
+pub use path::AskedPath;
 
 #[cfg(test)]
 pub(crate) use differences::differences;
@@ -226,6 +228,7 @@ async fn answer(
         "bpf.ct" => tables::connections(agent, params).await,
         "bpf.ipcache" => tables::ipcache(agent).await,
         "policy.lookup" => lookup::lookup(agent, params).await,
+        "path.look" => path::look(agent, params).await,
         "diff" => differences::differences(agent).await,
         _ => Err(ApiError::new(
             "api/unknown-method",
