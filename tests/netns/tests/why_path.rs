@@ -351,15 +351,22 @@ fn in_a_routed_fabric_what_is_broken_on_the_path_is_named() {
             "node-1",
             &format!("ip {family} route replace default via {gateway}"),
         );
-        // Another device.
+        // Another device: of the node's own packets alone, the programs take the routes by the uplink.
         on(
             &lab,
             "node-1",
             &format!("ip {family} route add {address} dev lo"),
         );
+        answered(&lab);
+        let said = why(&lab, "default/client", "default/far", "8080");
+        assert_eq!(
+            (said.code, findings(&said.json())),
+            (0, Vec::new()),
+            "{said:?}"
+        );
         finds(
             &lab,
-            CLIENT_FAR,
+            ("host:node-1", "default/far"),
             "path/wrong-device",
             "node-1",
             &[name],

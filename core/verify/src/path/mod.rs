@@ -5,10 +5,14 @@
 
 mod checks;
 mod connections;
+mod listeners;
+mod mtu;
+mod routes;
 mod seen;
 
-pub use checks::{Side, checks, differing_mtu};
+pub use checks::{Side, checks};
 pub use connections::{Connections, Tracked, one_way};
+pub use mtu::differing_mtu;
 pub use seen::{
     Device, DeviceState, Inside, Listener, Neighbour, NoRoute, Observed, Place, Route, Seen,
 };

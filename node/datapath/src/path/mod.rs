@@ -65,7 +65,14 @@ pub(crate) fn look(netlink: &Netlink, node: &NodeDevices<'_>, question: &PathQue
             Some((namespace, interface)) => visit(namespace, interface, question),
             None => Observed::Failed("the agent does not know it".to_owned()),
         }),
-        to_peer: question.peer.map(route),
+        to_peer: question.peer.map(|peer| match question.place {
+            Place::RemotePod { .. } | Place::RemoteNode { .. } | Place::Outside
+                if pod.is_some() && node.host_routing =>
+            {
+                netlink.route_by(peer, node.uplink).into()
+            }
+            _ => route(peer),
+        }),
         to_node: to_node.map(route),
         to_own: question.own.filter(|_| pod.is_some()).map(route),
         listeners: match question.listens {

@@ -64,6 +64,28 @@ impl Netlink {
 
     /// Where the kernel would send a packet of this namespace to an address.
     pub(crate) fn route_to(&self, address: IpAddr) -> Result<Route, DatapathError> {
+        self.look_up_route(address, None)
+    }
+
+    /// Where a redirect to a device would send a packet to an address: only routes by that device count.
+    pub(crate) fn route_by(&self, address: IpAddr, device: &str) -> Result<Route, DatapathError> {
+        let plain = || self.look_up_route(address, None);
+        let Some(link) = self.link(device)? else {
+            return plain();
+        };
+        match self.look_up_route(address, Some(link.index)) {
+            Ok(
+                route @ Route::Leads {
+                    gateway: Some(_), ..
+                },
+            ) => Ok(route),
+            // Where it has no route by the device, the kernel takes any IPv4 address for one on its link. Whether it is,
+            // the look-up among all routes tells.
+            _ => plain(),
+        }
+    }
+
+    fn look_up_route(&self, address: IpAddr, by: Option<u32>) -> Result<Route, DatapathError> {
         let length = if address.is_ipv4() { 32 } else { 128 };
         let doing = "look up the route to";
         let question = RouteMessageBuilder::<IpAddr>::new()
@@ -72,8 +94,11 @@ impl Netlink {
                 doing,
                 object: address.to_string(),
                 reason: error.to_string(),
-            })?
-            .build();
+            })?;
+        let question = match by {
+            Some(index) => question.output_interface(index).build(),
+            None => question.build(),
+        };
         let answer = self
             .run(|handle| async move { handle.route().get(question).execute().try_next().await });
         let route = match answer {

@@ -96,7 +96,36 @@ fn routes_devices_and_next_hops_are_told_as_the_kernel_has_them() {
         ] {
             assert_eq!(route(peer), Route::Refused(reason), "{peer}");
         }
-        run("ip route del default; ip -6 route del default");
+        // A redirect to the device takes its routes alone; the address of a link needs none.
+        run(
+            "ip link add up1 type veth peer name other1; ip link set other1 up; ip link set up1 up; \
+             ip route add 203.0.113.0/24 dev up1; ip -6 route add 2001:db8:9::/48 dev up1",
+        );
+        for (peer, by, hop) in [
+            ("203.0.113.9", "up0", Some("192.0.2.1")),
+            ("2001:db8:9::1", "up0", Some("2001:db8::1")),
+            ("203.0.113.9", "up1", None),
+            ("192.0.2.77", "up0", None),
+        ] {
+            let route = netlink.route_by(peer.parse().unwrap(), by).unwrap();
+            let Route::Leads {
+                device, gateway, ..
+            } = route
+            else {
+                panic!("{peer} {by}: {route:?}")
+            };
+            assert_eq!(device.name, by, "{peer}");
+            assert_eq!(gateway, hop.map(|hop| hop.parse().unwrap()), "{peer} {by}");
+        }
+        let blackhole = netlink
+            .route_by("198.51.100.1".parse().unwrap(), "up0")
+            .unwrap();
+        assert_eq!(blackhole, Route::Refused(NoRoute::Blackhole));
+        run("ip link del up1; ip route del default; ip -6 route del default");
+        let missing = netlink
+            .route_by("203.0.113.9".parse().unwrap(), "up0")
+            .unwrap();
+        assert_eq!(missing, Route::Refused(NoRoute::Missing));
         for peer in ["203.0.113.9", "2001:db8:9::1"] {
             assert_eq!(route(peer), Route::Refused(NoRoute::Missing), "{peer}");
         }
