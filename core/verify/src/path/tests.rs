@@ -182,7 +182,8 @@ fn a_whole_path_has_no_finding_wherever_the_peer_is() {
 #[test]
 fn each_thing_that_is_broken_is_found_and_nothing_else() {
     type Change = fn(&mut Seen);
-    let cases: &[(&str, fn() -> Seen, Change, &[(Code, bool)])] = &[
+    type Case = (&'static str, fn() -> Seen, Change, &'static [(Code, bool)]);
+    let cases: &[Case] = &[
         (
             "no route",
             routed,
@@ -560,7 +561,13 @@ fn tracked(port: u16, packets: [u64; 2], idle_seconds: u32) -> Tracked {
 #[test]
 fn a_connection_without_answer_is_followed_as_far_as_it_came() {
     let waiting = tracked(40_000, [3, 0], 4);
-    let cases: &[(&[Tracked], Option<(&[Tracked], bool)>, Option<(&str, &str)>)] = &[
+    /// What the sending node tracks, what the receiving one does and whether that is all, and who is found with what.
+    type Case<'a> = (
+        &'a [Tracked],
+        Option<(&'a [Tracked], bool)>,
+        Option<(&'a str, &'a str)>,
+    );
+    let cases: &[Case<'_>] = &[
         (
             &[waiting],
             Some((&[], true)),

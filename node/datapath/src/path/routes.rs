@@ -67,9 +67,13 @@ impl Netlink {
         self.look_up_route(address, None)
     }
 
-    /// Where a redirect to a device would send a packet to an address: only routes by that device count.
+    /// Where a redirect to a device would send a packet to an address. Of IPv4, only routes by that device count; of IPv6
+    /// the longest prefix does, and its next hop is looked for on the device whatever the route's is.
     pub(crate) fn route_by(&self, address: IpAddr, device: &str) -> Result<Route, DatapathError> {
         let plain = || self.look_up_route(address, None);
+        if address.is_ipv6() {
+            return plain();
+        }
         let Some(link) = self.link(device)? else {
             return plain();
         };

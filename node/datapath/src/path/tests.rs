@@ -96,18 +96,21 @@ fn routes_devices_and_next_hops_are_told_as_the_kernel_has_them() {
         ] {
             assert_eq!(route(peer), Route::Refused(reason), "{peer}");
         }
-        // A redirect to the device takes its routes alone; the address of a link needs none.
+        // An IPv4 redirect to the device takes its routes alone; the address of a link needs none.
         run(
             "ip link add up1 type veth peer name other1; ip link set other1 up; ip link set up1 up; \
              ip route add 203.0.113.0/24 dev up1; ip -6 route add 2001:db8:9::/48 dev up1",
         );
         for (peer, by, hop) in [
             ("203.0.113.9", "up0", Some("192.0.2.1")),
-            ("2001:db8:9::1", "up0", Some("2001:db8::1")),
             ("203.0.113.9", "up1", None),
             ("192.0.2.77", "up0", None),
+            ("2001:db8:8::1", "up0", Some("2001:db8::1")),
+            // The longest prefix, whichever device was asked for.
+            ("2001:db8:9::1", "up1", None),
         ] {
-            let route = netlink.route_by(peer.parse().unwrap(), by).unwrap();
+            let asked = if peer.contains(':') { "up0" } else { by };
+            let route = netlink.route_by(peer.parse().unwrap(), asked).unwrap();
             let Route::Leads {
                 device, gateway, ..
             } = route
