@@ -15,6 +15,18 @@ pub const CT_BY_STACK: u8 = 8;
 /// acknowledged it: see [`ConnectionEntry::set_answer`].
 pub const CT_ANSWERED: u8 = 16;
 
+/// Seconds that an established TCP connection lives after a packet (reference 3.3).
+pub const LIFETIME_TCP: u32 = 8000;
+/// Seconds that one lives which is not established yet.
+pub const LIFETIME_SYN: u32 = 60;
+/// Seconds that one lives which both ends have closed.
+pub const LIFETIME_CLOSING: u32 = 10;
+/// Seconds that one lives after an RST while it was established: nobody here knows whether its receiver accepts that, so
+/// the connection gets the time that RFC 6146, 3.5.2.2, gives it for the same reason, and RFC 5382, 5, demands at least.
+pub const LIFETIME_RESET: u32 = 240;
+/// Seconds that what is no TCP lives after a packet.
+pub const LIFETIME_OTHER: u32 = 60;
+
 /// A connection, the same key for both directions: the side with the smaller (address, port) is `low`.
 ///
 /// One entry serves a connection on a node, also when both ends are pods of that node, so a packet costs

@@ -21,7 +21,8 @@ pub use address::Address;
 pub use connection::{
     CT_ANSWERED, CT_BY_STACK, CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionEntry,
     ConnectionKey, ConnectionVerdict, FRAGMENT_SLOTS, FragmentEntry, FragmentKey, ICMP_BY_HIGH,
-    ICMP_BY_LOW, Redirect, SHARES, Translation, share_index,
+    ICMP_BY_LOW, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET, LIFETIME_SYN, LIFETIME_TCP,
+    Redirect, SHARES, Translation, share_index,
 };
 pub use drop_reason::DropReason;
 pub use endpoint::{

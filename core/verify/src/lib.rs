@@ -1,6 +1,6 @@
 //! Questions about a whole cluster's policy, answered without asking the cluster: who reaches whom (matrix), what a
 //! change of policies changes (impact), which traps a policy has (lint), and whether what a datapath does is what
-//! policies say (why).
+//! policies say (why), with the path that carries the packets.
 //!
 //! Everything here is computed from values: an [`Inventory`] of parsed objects becomes a [`Cluster`], and each question
 //! has a typed answer that serialises. Reading files, asking nodes and printing are the caller's.
@@ -14,6 +14,7 @@ pub mod impact;
 mod inventory;
 pub mod lint;
 pub mod matrix;
+pub mod path;
 mod peer;
 mod probe;
 mod summary;

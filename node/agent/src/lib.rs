@@ -27,7 +27,8 @@ mod tests;
 mod watch;
 
 pub use api::{
-    AskedPeer, FlowSource, FoundPeer, Held, Known, PolicyState, Question, Standing, look_up,
+    AskedPath, AskedPeer, FlowSource, FoundPeer, Held, Known, PolicyState, Question,
+    RecentConnections, Standing, look_up,
 };
 
 use agent::Agent;

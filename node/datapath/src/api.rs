@@ -1,8 +1,10 @@
 //! The datapath as the agent sees it.
 
+use crate::PathQuestion;
 use heddle_abi::{ConnectionEntry, ConnectionKey, Event, MetricSlot};
 use heddle_model::Identity;
 use heddle_policy::compiled::CompiledPolicy;
+use heddle_verify::path::Seen;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -250,6 +252,10 @@ pub trait Datapath: Send + Sync + 'static {
         &self,
         timeout: std::time::Duration,
     ) -> Result<std::collections::BTreeSet<IpNet>, DatapathError>;
+
+    /// What the kernel says of the way between one of this node's ends and its peer. Nothing is sent; what cannot be
+    /// asked has the reason in its place.
+    fn path(&self, question: &PathQuestion) -> Result<Seen, DatapathError>;
 
     /// Waits up to `timeout` for events and appends them; returns the number of events lost since the
     /// last call as (ring full, sampled).

@@ -11,6 +11,7 @@ use crate::{
     netlink::{self, Link, Netlink, set_sysctl},
     node_addresses::NodeAddresses,
     object::{self, Pins},
+    path::{self, NodeDevices, PathQuestion},
     pod_hooks::PodHooks,
     policy::Policies,
     takeover::{OpenStep, Takeover},
@@ -24,6 +25,7 @@ use heddle_abi::{
     NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
 use heddle_policy::compiled::CompiledPolicy;
+use heddle_verify::path::Seen;
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use std::{
@@ -72,7 +74,7 @@ pub struct KernelDatapath {
 }
 
 /// Name of the host side of an endpoint's link.
-fn link_name(endpoint: u16) -> String {
+pub(crate) fn link_name(endpoint: u16) -> String {
     format!("hd{endpoint}")
 }
 
@@ -599,6 +601,18 @@ impl Datapath for KernelDatapath {
 
     fn node_addresses(&self, timeout: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {
         self.addresses.wait(timeout)
+    }
+
+    fn path(&self, question: &PathQuestion) -> Result<Seen, DatapathError> {
+        Ok(path::look(
+            &self.netlink,
+            &NodeDevices {
+                host_routing: self.settings.host_routing,
+                uplink: &self.settings.uplink,
+                overlay: self.overlay.is_some().then_some(OVERLAY),
+            },
+            question,
+        ))
     }
 
     fn poll_events(

@@ -19,6 +19,7 @@ mod maps;
 mod netlink;
 mod node_addresses;
 mod object;
+mod path;
 mod pinned;
 mod pinned_link;
 mod pod_hooks;
@@ -33,6 +34,7 @@ pub use api::{
 pub use cost::ProgramSize;
 pub use kernel::KernelDatapath;
 pub use object::{OBJECT, PROGRAMS};
+pub use path::{PathPod, PathQuestion};
 pub use pinned::{Bindings, Pinned};
 pub use settings::Settings;
 #[doc(hidden)]

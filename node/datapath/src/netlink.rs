@@ -41,7 +41,7 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
 }
 
-fn failed(
+pub(crate) fn failed(
     doing: &'static str,
     object: impl Into<String>,
 ) -> impl FnOnce(rtnetlink::Error) -> DatapathError {
@@ -53,7 +53,7 @@ fn failed(
     }
 }
 
-fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
+pub(crate) fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
 }
 
@@ -61,7 +61,7 @@ fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
 const SECOND_DEFAULT_METRIC: u32 = 2048;
 
 const EEXIST: i32 = 17;
-const ENODEV: i32 = 19;
+pub(crate) const ENODEV: i32 = 19;
 const ESRCH: i32 = 3;
 
 impl Netlink {
@@ -86,7 +86,7 @@ impl Netlink {
         })
     }
 
-    fn run<T, F: Future<Output = T>>(&self, work: impl FnOnce(Handle) -> F) -> T {
+    pub(crate) fn run<T, F: Future<Output = T>>(&self, work: impl FnOnce(Handle) -> F) -> T {
         let inner = self
             .inner
             .lock()

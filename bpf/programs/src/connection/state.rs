@@ -6,16 +6,10 @@ use crate::{
     packet::{IS_ECHO_REQUEST, IS_LATER_FRAGMENT, Packet, TCP, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN},
 };
 use aya_ebpf::bindings::__sk_buff;
-use heddle_abi::{CT_ANSWERED, CT_CLOSING, CT_SEEN_REPLY, ConnectionEntry, NodeConfig};
-
-/// Lifetimes in seconds (reference 3.3).
-const LIFETIME_TCP: u32 = 8000;
-const LIFETIME_SYN: u32 = 60;
-const LIFETIME_CLOSING: u32 = 10;
-/// After an RST on an established connection: nobody here knows whether its receiver accepts it, so the connection
-/// gets the time that RFC 6146, 3.5.2.2, gives it for the same reason, and RFC 5382, 5, demands at least.
-const LIFETIME_RESET: u32 = 240;
-const LIFETIME_OTHER: u32 = 60;
+use heddle_abi::{
+    CT_ANSWERED, CT_CLOSING, CT_SEEN_REPLY, ConnectionEntry, LIFETIME_CLOSING, LIFETIME_OTHER,
+    LIFETIME_RESET, LIFETIME_SYN, LIFETIME_TCP, NodeConfig,
+};
 
 /// Whether a packet that travels against its connection's direction opens a connection of its own on the same
 /// addresses and ports, which policy has to allow: a SYN without ACK, and an echo request. On a closing

@@ -2,14 +2,18 @@
 //! connection it belongs to.
 
 use super::state::{Known, NODE};
-use super::tables::{connection, port_range, protocol_name};
+use super::tables::{TCP_RST, connection, ends_of, port_range, protocol_name};
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
-use heddle_abi::HOST_ENDPOINT;
+use heddle_abi::{
+    CT_CLOSING, CT_SEEN_REPLY, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET,
+    LIFETIME_SYN, LIFETIME_TCP,
+};
 use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::{ConnectionRow, Facts, PeerRow, RealisedPolicy};
 use heddle_model::Identity;
 use heddle_policy::compiled::{CompiledPolicy, Direction, Entry, EntryVerdict};
+use heddle_verify::path::Tracked;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,6 +25,10 @@ use std::sync::atomic::Ordering;
 pub(super) const MOST_CONNECTIONS: usize = 131_072;
 /// Connections that are told at most.
 const TOLD: usize = 5;
+/// Connections whose answers are told of at most.
+const MOST_RECENT: usize = 64;
+const TCP: u8 = 6;
+const TCP_ACK: u8 = 0x10;
 
 /// The other end of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -85,6 +93,28 @@ pub struct Standing {
     pub verdict: EntryVerdict,
     /// Tracked connections of the two ends by this protocol and port.
     pub connections: Vec<Value>,
+    /// The same connections, those with the latest packets, each with whether it was answered.
+    pub recent_connections: RecentConnections,
+}
+
+/// Tracked connections of the two ends that had a packet lately.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentConnections {
+    /// The latest first.
+    pub latest: Vec<Tracked>,
+    /// Whether those are all.
+    pub complete: bool,
+}
+
+impl RecentConnections {
+    fn of<'a>(rows: impl Iterator<Item = &'a ConnectionRow>) -> Self {
+        let mut latest: Vec<Tracked> = rows.map(tracked).collect();
+        latest.sort_by_key(|it| it.idle_seconds);
+        let complete = latest.len() <= MOST_RECENT;
+        latest.truncate(MOST_RECENT);
+        Self { latest, complete }
+    }
 }
 
 fn printed_row<S: serde::Serializer>(row: &Option<Entry>, to: S) -> Result<S::Ok, S::Error> {
@@ -122,6 +152,10 @@ pub fn look_up<E>(
     policy: impl FnOnce(u16) -> Result<RealisedPolicy, E>,
 ) -> Result<Standing, E> {
     let peer = peer_of(question.peer, held);
+    let connections = || {
+        let all = held.connections.iter();
+        all.filter(|row| is_about(row, question))
+    };
     let mut standing = Standing {
         endpoint: None,
         identity: None,
@@ -131,13 +165,8 @@ pub fn look_up<E>(
         peer,
         row: None,
         verdict: EntryVerdict::Deny,
-        connections: held
-            .connections
-            .iter()
-            .filter(|row| is_about(row, question))
-            .take(TOLD)
-            .map(connection)
-            .collect(),
+        connections: connections().take(TOLD).map(connection).collect(),
+        recent_connections: RecentConnections::of(connections()),
     };
     let (endpoint, identity) = match question.address {
         None => (HOST_ENDPOINT as u16, Identity::HOST),
@@ -182,7 +211,7 @@ pub fn look_up<E>(
     Ok(standing)
 }
 
-fn has_address(facts: &Facts, address: IpAddr) -> bool {
+pub(super) fn has_address(facts: &Facts, address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => facts.ipv4 == Some(v4),
         IpAddr::V6(v6) => facts.ipv6 == Some(v6),
@@ -279,6 +308,28 @@ pub(super) fn connections_about<'a>(
         .take(TOLD)
         .cloned()
         .collect()
+}
+
+fn tracked(row: &ConnectionRow) -> Tracked {
+    let entry = &row.entry;
+    let (source, destination) = ends_of(row);
+    let answered = entry.flags & CT_SEEN_REPLY != 0;
+    let closing = entry.flags & CT_CLOSING != 0;
+    let is_reset = (entry.tcp_flags[0] | entry.tcp_flags[1]) & TCP_RST != 0;
+    let lifetime = match row.key.protocol {
+        TCP if closing => LIFETIME_CLOSING,
+        TCP if is_reset => LIFETIME_RESET,
+        TCP if answered && entry.tcp_flags[0] & TCP_ACK != 0 => LIFETIME_TCP,
+        TCP => LIFETIME_SYN,
+        _ => LIFETIME_OTHER,
+    };
+    Tracked {
+        source,
+        destination,
+        packets: entry.packets,
+        answered,
+        idle_seconds: lifetime.saturating_sub(row.remaining_seconds),
+    }
 }
 
 /// `policy.lookup`: a [`Question`], answered by this node's datapath, with what the agent knows about it.
@@ -515,6 +566,71 @@ mod tests {
             Err::<RealisedPolicy, _>("nothing to be read")
         });
         assert_eq!(found.map(|found| found.endpoint), Ok(None));
+    }
+
+    #[test]
+    fn recent_connections_are_told_with_who_opened_them_and_when_their_last_packet_was() {
+        use heddle_abi::{Address, CT_INITIATOR_IS_LOW, ConnectionEntry, ConnectionKey};
+        let (low, high): (IpAddr, IpAddr) =
+            ("10.244.0.5".parse().unwrap(), "10.244.0.6".parse().unwrap());
+        let row = |protocol: u8, flags: u8, tcp_flags: [u8; 2], remaining_seconds| ConnectionRow {
+            key: ConnectionKey {
+                low: Address::from(low),
+                high: Address::from(high),
+                low_port: 80_u16.to_be(),
+                high_port: 40_000_u16.to_be(),
+                protocol,
+                ..ConnectionKey::default()
+            },
+            entry: ConnectionEntry {
+                flags,
+                tcp_flags,
+                packets: [3, 0],
+                ..ConnectionEntry::default()
+            },
+            remaining_seconds,
+        };
+        let (syn, ack) = (2, 0x10);
+        for (row, answered, idle) in [
+            (row(6, 0, [syn, 0], 55), false, 5),
+            (row(6, CT_SEEN_REPLY, [syn, syn | ack], 58), true, 2),
+            (
+                row(6, CT_SEEN_REPLY, [syn | ack, syn | ack], 7_990),
+                true,
+                10,
+            ),
+            (
+                row(6, CT_SEEN_REPLY, [syn | ack, syn | ack | TCP_RST], 239),
+                true,
+                1,
+            ),
+            (
+                row(6, CT_SEEN_REPLY | CT_CLOSING, [syn | ack, ack], 9),
+                true,
+                1,
+            ),
+            (row(17, 0, [0, 0], 20), false, 40),
+        ] {
+            let found = tracked(&row);
+            assert_eq!(
+                (found.answered, found.idle_seconds),
+                (answered, idle),
+                "{row:?}"
+            );
+            assert_eq!(found.source.to_string(), "10.244.0.6:40000");
+            assert_eq!(found.destination.to_string(), "10.244.0.5:80");
+        }
+        let opened_by_low = row(17, CT_INITIATOR_IS_LOW, [0, 0], 20);
+        assert_eq!(tracked(&opened_by_low).source.to_string(), "10.244.0.5:80");
+        let many: Vec<ConnectionRow> = (1..=60)
+            .cycle()
+            .take(70)
+            .map(|left| row(17, 0, [0, 0], left))
+            .collect();
+        let recent = RecentConnections::of(many.iter());
+        assert_eq!((recent.latest.len(), recent.complete), (MOST_RECENT, false));
+        assert_eq!(recent.latest[0].idle_seconds, 0);
+        assert!(RecentConnections::of(many[..3].iter()).complete);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 mod answers;
 mod differences;
 mod lookup;
+mod path;
 mod state;
 mod tables;
 
-pub use lookup::{AskedPeer, FoundPeer, Held, Question, Standing, look_up};
+pub use lookup::{AskedPeer, FoundPeer, Held, Question, RecentConnections, Standing, look_up};
+pub use path::AskedPath;
 pub use state::{Known, PolicyState};
 
 #[cfg(test)]
@@ -231,6 +233,7 @@ async fn answer(
         "policy.lookup" => lookup::lookup(agent, params).await,
         "policy.state" => state::state(agent).await,
         "metrics" => answers::metrics(agent).await,
+        "path.look" => path::look(agent, params).await,
         "diff" => differences::differences(agent).await,
         _ => Err(ApiError::new(
             "api/unknown-method",

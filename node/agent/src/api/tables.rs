@@ -9,11 +9,13 @@ use heddle_cni::protocol::ApiError;
 use heddle_datapath::ConnectionRow;
 use heddle_policy::protocol::describe;
 use serde_json::{Value, json};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Connections shown at most.
 const MOST_CONNECTIONS: usize = 131_072;
+/// The RST bit of TCP's flags.
+pub(super) const TCP_RST: u8 = 4;
 
 /// The policy maps of all endpoints, or of one.
 pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
@@ -121,16 +123,22 @@ pub(super) async fn connections(agent: &Arc<Agent>, params: Value) -> Result<Val
     Ok(rows.iter().filter(concerns).map(connection).collect())
 }
 
-/// A tracked connection, its initiator as the source.
-pub(super) fn connection(row: &ConnectionRow) -> Value {
-    let (key, entry) = (&row.key, &row.entry);
-    let low = (IpAddr::from(key.low), u16::from_be(key.low_port));
-    let high = (IpAddr::from(key.high), u16::from_be(key.high_port));
-    let (from, to) = if entry.flags & CT_INITIATOR_IS_LOW != 0 {
+/// Who opened a tracked connection, and to whom.
+pub(super) fn ends_of(row: &ConnectionRow) -> (SocketAddr, SocketAddr) {
+    let key = &row.key;
+    let low = (IpAddr::from(key.low), u16::from_be(key.low_port)).into();
+    let high = (IpAddr::from(key.high), u16::from_be(key.high_port)).into();
+    if row.entry.flags & CT_INITIATOR_IS_LOW != 0 {
         (low, high)
     } else {
         (high, low)
-    };
+    }
+}
+
+/// A tracked connection, its initiator as the source.
+pub(super) fn connection(row: &ConnectionRow) -> Value {
+    let (key, entry) = (&row.key, &row.entry);
+    let (from, to) = ends_of(row);
     let verdict = |verdict: &heddle_abi::ConnectionVerdict| {
         (verdict.generation != 0).then(|| {
             json!({
@@ -139,7 +147,6 @@ pub(super) fn connection(row: &ConnectionRow) -> Value {
             })
         })
     };
-    const TCP_RST: u8 = 4;
     let is_reset = (entry.tcp_flags[0] | entry.tcp_flags[1]) & TCP_RST != 0;
     let state = match (
         entry.flags & CT_CLOSING != 0 || is_reset,
@@ -151,8 +158,8 @@ pub(super) fn connection(row: &ConnectionRow) -> Value {
     };
     json!({
         "protocol": protocol_name(key.protocol),
-        "source": std::net::SocketAddr::from(from).to_string(),
-        "destination": std::net::SocketAddr::from(to).to_string(),
+        "source": from.to_string(),
+        "destination": to.to_string(),
         "state": state,
         "sourceIdentity": entry.source_identity,
         "destinationIdentity": entry.destination_identity,

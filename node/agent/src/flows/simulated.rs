@@ -2,10 +2,11 @@
 
 use heddle_abi::{Address, CAPTURE_LENGTH, DIRECTION_EGRESS, EVENT_DROP, Event, MetricSlot};
 use heddle_datapath::{
-    ConnectionRow, Datapath, DatapathError, Facts, Feature, LinkSpec, MapUse, PeerRow, PodLink,
-    RealisedEndpoint, RealisedPolicy,
+    ConnectionRow, Datapath, DatapathError, Facts, Feature, LinkSpec, MapUse, PathQuestion,
+    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
 use heddle_policy::compiled::CompiledPolicy;
+use heddle_verify::path::Seen;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -161,6 +162,9 @@ impl Datapath for SimulatedKernel {
         unused()
     }
     fn set_routes(&self, _: &[(IpNet, IpAddr)]) -> Result<(), DatapathError> {
+        unused()
+    }
+    fn path(&self, _: &PathQuestion) -> Result<Seen, DatapathError> {
         unused()
     }
     fn collect_connections(&self) -> Result<(u64, u64), DatapathError> {

@@ -3,9 +3,10 @@
 use heddle_abi::{Event, MetricSlot};
 use heddle_datapath::{
     ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
-    PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
+    PathQuestion, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
 use heddle_policy::CompiledPolicy;
+use heddle_verify::path::Seen;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -233,6 +234,10 @@ impl Datapath for FakeDatapath {
             state.kernel.routes = routes.to_vec();
             Ok(())
         })
+    }
+
+    fn path(&self, _: &PathQuestion) -> Result<Seen, DatapathError> {
+        Ok(Seen::default())
     }
 
     fn node_addresses(&self, timeout: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {

@@ -1,7 +1,9 @@
 //! `heddle why`, and `heddle policy why`: why one can or cannot reach another in a live lab. The decision as `decide` gives it, from
-//! the live store; what the datapaths of both nodes do with such a packet now; and loudly where the two differ.
+//! the live store; what the datapaths of both nodes do with such a packet now; loudly where the two differ; and what is
+//! wrong with the path that carries the packets.
 
 mod ask;
+mod path;
 mod show;
 mod store;
 
@@ -20,6 +22,7 @@ use heddle_flow::{
 use heddle_policy::{EntryVerdict, Traffic};
 use heddle_verify::{
     Answer, Cluster, Family, Named, Peer, Summary, common_family, decide as decide_pair, icmp,
+    path::{self as packet_path, Check},
     transport,
     why::{self, AskedEnd, Difference, End, Reported},
 };
@@ -83,6 +86,8 @@ struct InFamily {
     answer: Answer,
     ends: Vec<(End, Reply)>,
     differences: Vec<Difference>,
+    /// What the kernels of both nodes have of the path.
+    path: Vec<Check>,
 }
 
 impl InFamily {
@@ -127,8 +132,9 @@ impl Why {
             // A node without an agent does not catch up.
             let may_settle = findings.families.iter().any(|it| {
                 let mut ends = it.ends.iter();
-                !it.differences.is_empty()
-                    && ends.any(|(_, reply)| matches!(reply.told, Reported::Agent(_)))
+                it.path.iter().any(Check::is_transient)
+                    || !it.differences.is_empty()
+                        && ends.any(|(_, reply)| matches!(reply.told, Reported::Agent(_)))
             });
             if !may_settle || live.dump.is_some() || Instant::now() >= until {
                 break findings;
@@ -142,11 +148,12 @@ impl Why {
             .collect();
         let [from, to] = [&findings.from, &findings.to].map(|end| flow_end(&findings, end));
         let flows = ask::flows(&live, nodes, &from, &to);
-        let value = findings.value(&flows);
+        let path = path::all(&findings.families, &findings.from, &findings.to, &flows);
+        let value = findings.value(&flows, &path);
         if !self.output.print(&value)? {
-            findings.print(&flows)?;
+            findings.print(&flows, &path)?;
         }
-        Ok(ExitCode::from(findings.exit()))
+        Ok(ExitCode::from(findings.exit(&path)))
     }
 
     fn find(&self, live: &Live, snapshot: &store::Snapshot) -> Result<Findings, Failure> {
@@ -165,6 +172,12 @@ impl Why {
                 let answer = decide_pair(cluster, &from, &to, traffic, family);
                 let decision = answer.decision();
                 let ends = why::ends(cluster, wished.revision, &from, &to, &decision, family);
+                let named = path::Ends {
+                    cluster,
+                    from: &from,
+                    to: &to,
+                };
+                let path = path::checks(live, named, &ends, traffic, family);
                 let ends: Vec<(End, Reply)> = ends
                     .into_iter()
                     .map(|asked| {
@@ -184,6 +197,7 @@ impl Why {
                     answer,
                     ends,
                     differences,
+                    path,
                 }
             })
             .collect();
@@ -296,11 +310,15 @@ fn flow_end(findings: &Findings, end: &Named) -> FlowEnd {
 }
 
 impl Findings {
-    /// Exit code: 4 where store and datapath differ, 3 where a node could not be asked, else the verdict's.
-    fn exit(&self) -> u8 {
+    /// Exit code: 4 where store and datapath differ, 3 where a node could not be asked, else the verdict's; and where
+    /// something on the path stops every packet, what is allowed does not reach either.
+    fn exit(&self, path: &[Check]) -> u8 {
         match self.agrees() {
             Some(false) => DIFFERS,
             None => NO_DATA,
+            Some(true) if packet_path::Verdict::of(path) == packet_path::Verdict::Broken => {
+                FINDINGS
+            }
             Some(true) => match self.verdict() {
                 EntryVerdict::Allow => 0,
                 EntryVerdict::Deny => FINDINGS,
@@ -323,7 +341,7 @@ impl Findings {
         verdicts.max().unwrap_or(EntryVerdict::Deny)
     }
 
-    fn value(&self, flows: &BTreeMap<String, Vec<Response>>) -> Value {
+    fn value(&self, flows: &BTreeMap<String, Vec<Response>>, path: &[Check]) -> Value {
         let families: Vec<Value> = self.families.iter().map(family_value).collect();
         // The family that has the verdict speaks for both.
         let verdict = self.verdict();
@@ -339,14 +357,20 @@ impl Findings {
         answer["agrees"] = json!(self.agrees());
         answer["differences"] = json!(differences);
         answer["families"] = json!(families);
+        answer["path"] = path::value(path);
         answer["flows"] = json!(flows);
         answer["revision"] = json!(self.wished.revision);
         answer["refused"] = json!(self.wished.refused);
         answer
     }
 
-    /// What matters most stands first: where paper and datapath differ, then the verdict with its cause and fix.
-    fn print(&self, flows: &BTreeMap<String, Vec<Response>>) -> Result<(), Failure> {
+    /// What matters most stands first: where paper and datapath differ, then the verdict with its cause and fix, then what
+    /// is wrong with the path.
+    fn print(
+        &self,
+        flows: &BTreeMap<String, Vec<Response>>,
+        path: &[Check],
+    ) -> Result<(), Failure> {
         let paint = Paint::of_terminal();
         let mut differences: Vec<Difference> = Vec::new();
         for one in self.families.iter().flat_map(|it| &it.differences) {
@@ -365,6 +389,9 @@ impl Findings {
         for line in show::summaries(&self.families, &self.from, &self.to) {
             say(&paint.line(&line))?;
         }
+        for line in path::lines(path, self.verdict(), self.families.len()) {
+            say(&paint.line(&line))?;
+        }
         for (at, families) in show::alike(&self.families, &self.from, &self.to)
             .iter()
             .enumerate()
@@ -375,6 +402,9 @@ impl Findings {
             for line in families {
                 say(line)?;
             }
+        }
+        if let Some(line) = path::summary(path) {
+            say(&line)?;
         }
         for (node, flows) in flows {
             say(&format!("last flows that {node} saw:"))?;

@@ -30,8 +30,8 @@ impl Paint {
         let color = match line.split(':').next() {
             _ if !self.on => return line.to_owned(),
             Some("ALLOW") => 32,
-            Some("DENY") => 31,
-            Some("DIFFERS" | "UNKNOWN") => 33,
+            Some("DENY" | "BUT") => 31,
+            Some("DIFFERS" | "UNKNOWN" | "ALSO" | "NOTE" | "UNCHECKED") => 33,
             _ => return line.to_owned(),
         };
         match line.split_once(':') {

@@ -55,6 +55,7 @@ fn families(text: &str, told: impl Fn(Family) -> Value) -> (Vec<InFamily>, Named
                 .map(|asked| (asked.end, reply(told(family))))
                 .collect(),
             differences: Vec::new(),
+            path: Vec::new(),
         }
     });
     (found.into(), from, to)
@@ -189,4 +190,123 @@ fn a_node_that_cannot_be_asked_is_told_before_what_the_policies_say() {
         lines[0].starts_with("UNKNOWN: what node-1 does: it does not answer"),
         "{lines:?}"
     );
+}
+
+fn check(status: packet_path::Status, families: &[Family]) -> Check {
+    let found = !matches!(
+        status,
+        packet_path::Status::Pass | packet_path::Status::NotDone
+    );
+    Check {
+        subject: packet_path::Subject::Route,
+        status,
+        code: found.then_some(packet_path::Code::NoRoute),
+        node: "node-1".to_owned(),
+        families: families.to_vec(),
+        stops: status == packet_path::Status::Fail,
+        seen: "the node's route is missing".to_owned(),
+        help: found.then(|| "add it".to_owned()),
+    }
+}
+
+#[test]
+fn u7_what_is_wrong_with_the_path_is_told_after_the_verdict_and_what_passed_is_counted() {
+    use packet_path::Status::{Fail, NotDone, Pass, Warn};
+    let both = [Family::V4, Family::V6];
+    for (status, families, verdict, expected) in [
+        (
+            Fail,
+            &both[..],
+            EntryVerdict::Allow,
+            "BUT: node-1: the node's route is missing [path/no-route]",
+        ),
+        (
+            Fail,
+            &both[1..],
+            EntryVerdict::Allow,
+            "BUT: node-1: the node's route is missing (over IPv6) [path/no-route]",
+        ),
+        (
+            Fail,
+            &both[..],
+            EntryVerdict::Deny,
+            "ALSO: node-1: the node's route is missing [path/no-route]",
+        ),
+        (
+            Warn,
+            &both[..1],
+            EntryVerdict::Allow,
+            "NOTE: node-1: the node's route is missing (over IPv4) [path/no-route]",
+        ),
+        (
+            NotDone,
+            &both[..],
+            EntryVerdict::Allow,
+            "UNCHECKED: node-1: the node's route is missing",
+        ),
+    ] {
+        let checks = [check(Pass, &both), check(status, families)];
+        let lines = path::lines(&checks, verdict, 2);
+        assert_eq!(lines[0], expected);
+        let help: Vec<&str> = lines[1..].iter().map(String::as_str).collect();
+        assert_eq!(help.is_empty(), status == NotDone, "{lines:?}");
+        let summary = path::summary(&checks).unwrap();
+        assert!(
+            summary.starts_with("path: 1 checks passed on node-1; "),
+            "{summary}"
+        );
+    }
+    assert_eq!(
+        path::lines(&[check(Pass, &both)], EntryVerdict::Allow, 2),
+        [""; 0]
+    );
+    assert_eq!(path::summary(&[]), None);
+    let value = path::value(&[check(Fail, &both)]);
+    assert_eq!(value["verdict"], "broken");
+    assert_eq!(
+        (&value["checks"][0]["code"], &value["checks"][0]["status"]),
+        (&json!("path/no-route"), &json!("fail"))
+    );
+}
+
+#[test]
+fn u7_a_connection_that_a_policy_dropped_is_not_one_that_the_path_lost() {
+    let (mut found, from, to) = families(&isolating("{}"), |family| {
+        let source = match family {
+            Family::V4 => "10.244.0.2:40000",
+            Family::V6 => "[fd10::2]:40000",
+        };
+        let mut told = standing(family);
+        told["verdict"] = json!("allow");
+        told["recentConnections"] = json!({
+            "complete": true,
+            "latest": [{"source": source, "destination": source, "packets": [3, 0], "answered": false, "idleSeconds": 2}],
+        });
+        told
+    });
+    let dropped = |verdict: &str, reason: &str| {
+        let flow = json!({
+            "flow": {
+                "time": "2026-11-30T10:00:00Z", "verdict": verdict, "drop_reason_desc": reason,
+                "IP": {"source": "10.244.0.2", "destination": "10.244.1.2", "ipVersion": "IPv4"},
+                "l4": {"TCP": {"source_port": 40_000, "destination_port": 5432}},
+            },
+            "node_name": "node-1", "time": "2026-11-30T10:00:00Z",
+        });
+        let flow: Response = serde_json::from_value(flow).unwrap();
+        BTreeMap::from([("node-1".to_owned(), vec![flow])])
+    };
+    for (flows, expected) in [
+        (BTreeMap::new(), vec![Family::V4, Family::V6]),
+        (dropped("DROPPED", "POLICY_DENIED"), vec![Family::V6]),
+        (dropped("FORWARDED", ""), vec![Family::V4, Family::V6]),
+    ] {
+        let checks = path::all(&found, &from, &to, &flows);
+        let families: Vec<Family> = checks.iter().flat_map(|it| it.families.clone()).collect();
+        assert_eq!(families, expected, "{checks:?}");
+    }
+    for it in &mut found {
+        it.answer.verdict = EntryVerdict::Deny;
+    }
+    assert_eq!(path::all(&found, &from, &to, &BTreeMap::new()), []);
 }

@@ -1,0 +1,172 @@
+//! Where routes lead, and whether the next hop answers.
+
+use super::{
+    Code, Device, Inside, Neighbour, NoRoute, Observed, Place, Route, Seen, Status, Subject,
+    checks::{Expected, Found, Way},
+};
+use std::net::IpAddr;
+
+const OVERLAY_ROUTE: &str = "restart the node's agent, which sets its routes to other nodes' pods again; then see who removed it";
+
+fn pod_route(pod: Option<IpAddr>, device: &str) -> String {
+    let pod = pod.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
+    format!(
+        "`ip route replace {pod} dev {device}` on the node sets it again; then see who removed it"
+    )
+}
+
+impl Found<'_> {
+    pub(super) fn routes(&mut self, seen: &Seen, way: &Way<'_>) {
+        let (own, peer) = (self.side.own, self.side.peer);
+        let peer = match self.side.peer_address {
+            Some(address) if address.to_string() != peer => format!("{peer} ({address})"),
+            _ => peer.to_owned(),
+        };
+        if let Some(Observed::Seen(Inside {
+            device,
+            to_peer: Some(route),
+            ..
+        })) = &seen.inside
+        {
+            let expected = Expected::Device(&device.name);
+            let help = "the pod's own routes were changed: delete the pod, so that it is made anew";
+            let what = format!("the route of {own} to {peer}");
+            self.route(&what, expected, route, true, help);
+        }
+        let network = "restore the route that the network between the nodes needs: a default route, or one to the address";
+        let to_peer = seen.to_peer.as_ref();
+        if let Some(route) = to_peer.filter(|_| !matches!(way.route, Expected::Unused)) {
+            let help = if way.overlay { OVERLAY_ROUTE } else { network };
+            let what = format!("the node's route to {peer}");
+            self.route(&what, way.route, route, true, help);
+        }
+        if seen.place == Place::Unknown {
+            self.not_done(
+                Subject::Route,
+                format!("the route to {peer}: the node's datapath knows no address of it; ask with an address"),
+            );
+        }
+        if let (true, Some(route)) = (way.overlay, &seen.to_node) {
+            let uplink = seen.uplink.as_ref().and_then(Observed::seen);
+            let expected = uplink.map_or(Expected::Any, |device| Expected::Device(&device.name));
+            let what =
+                format!("the node's route to the node of {peer}, where encapsulated packets go,");
+            self.route(&what, expected, route, true, network);
+        }
+        if let (Some(route), Some(Observed::Seen(link))) = (&seen.to_own, &seen.pod_link) {
+            // With host routing the programs put packets straight into the pod; only the node's own take this route.
+            let stops = !seen.host_routing || seen.place == Place::ThisNode;
+            let what = format!("the node's route to its pod {own}");
+            let help = pod_route(self.side.address, &link.name);
+            self.route(&what, Expected::Device(&link.name), route, stops, &help);
+        }
+    }
+
+    /// Evaluates a route and its next hop. What does not stop this connection is a warning.
+    fn route(
+        &mut self,
+        what: &str,
+        expected: Expected<'_>,
+        route: &Observed<Route>,
+        stops: bool,
+        help: &str,
+    ) {
+        let before = self.checks.len();
+        match route {
+            Observed::Failed(reason) => self.not_done(Subject::Route, format!("{what}: {reason}")),
+            Observed::Seen(Route::Refused(reason)) => {
+                let reason = match reason {
+                    NoRoute::Missing => "is missing: the kernel has none",
+                    NoRoute::Unreachable => "is of type unreachable",
+                    NoRoute::Prohibited => "is of type prohibit",
+                    NoRoute::Blackhole => "is of type blackhole",
+                };
+                self.fail(
+                    Subject::Route,
+                    Code::NoRoute,
+                    stops,
+                    format!("{what} {reason}"),
+                    help.to_owned(),
+                );
+            }
+            Observed::Seen(Route::Leads {
+                device,
+                gateway,
+                neighbour,
+                ..
+            }) => {
+                let by = match gateway {
+                    Some(gateway) => format!("{} by {gateway}", device.name),
+                    None => device.name.clone(),
+                };
+                match expected {
+                    Expected::Device(name) if name != device.name => self.fail(
+                        Subject::Route,
+                        Code::WrongDevice,
+                        stops,
+                        format!("{what} leads to {by}, and must lead to {name}"),
+                        help.to_owned(),
+                    ),
+                    Expected::Any
+                        if device
+                            .state
+                            .is_some_and(|state| !state.up || !state.carrier) =>
+                    {
+                        self.device("the device of the route", device, true, true);
+                    }
+                    _ => {
+                        self.pass(Subject::Route, format!("{what} leads to {by}"));
+                        self.next_hop(*gateway, device, *neighbour, stops);
+                    }
+                }
+            }
+        }
+        if !stops {
+            for check in &mut self.checks[before..] {
+                if check.status == Status::Fail {
+                    check.status = Status::Warn;
+                    check.seen.push_str("; this connection does not take it, the node's own to the pod do (probes, host ports)");
+                }
+            }
+        }
+    }
+
+    fn next_hop(
+        &mut self,
+        gateway: Option<IpAddr>,
+        device: &Device,
+        neighbour: Neighbour,
+        stops: bool,
+    ) {
+        let hop = match gateway {
+            Some(gateway) => format!("the next hop {gateway} on {}", device.name),
+            None => format!("the next hop on {}, the address itself,", device.name),
+        };
+        let help = || {
+            format!(
+                "see that the address of the route's next hop is right and that the host is there; `ip neigh show dev {}` shows its entry",
+                device.name
+            )
+        };
+        match neighbour {
+            Neighbour::Known => self.pass(Subject::NextHop, format!("{hop} is known")),
+            Neighbour::Absent => {
+                self.pass(Subject::NextHop, format!("{hop} was not asked for lately"));
+            }
+            Neighbour::Failed => self.fail(
+                Subject::NextHop,
+                Code::NeighbourFailed,
+                stops,
+                format!("{hop} did not answer when its link-layer address was asked for (neighbour entry FAILED)"),
+                help(),
+            ),
+            Neighbour::Incomplete => self.fail(
+                Subject::NextHop,
+                Code::NeighbourIncomplete,
+                stops,
+                format!("{hop} has not told its link-layer address yet (neighbour entry INCOMPLETE)"),
+                help(),
+            ),
+        }
+    }
+}
