@@ -1,7 +1,6 @@
 //! What carries the packets: what the kernels of both ends' nodes say of the path, and what is printed of it.
 
 use super::{InFamily, ask::Reply, store::Live};
-use crate::commands::live::node::NodeAgent;
 use heddle_agent::{AskedPath, AskedPeer, RecentConnections};
 use heddle_flow::{Response, Verdict};
 use heddle_policy::{Direction, EntryVerdict, Traffic};
@@ -85,7 +84,8 @@ pub(super) fn checks(
 
 fn look(live: &Live, node: &str, question: &AskedPath) -> Observed<Seen> {
     let params = serde_json::to_value(question).unwrap_or_default();
-    let answer = NodeAgent::of(live.lab.name(), node)
+    let answer = live
+        .agent(node)
         .and_then(|agent| agent.ask("path.look", &params))
         .map_err(|failure| failure.message);
     let seen = answer.and_then(|answer| {
