@@ -9,8 +9,10 @@ source "$(dirname "$0")/env.sh"
 runs=${1:-20}
 [[ $runs =~ ^[1-9][0-9]{0,3}$ ]] || fail setup/usage "'$runs' is no number of runs" "make test-repeat N=20"
 output=$(mktemp)
-busy=
+busy= running=
 clean_up() {
+	# Its programs end with it: see run-tests.sh.
+	[ -z "$running" ] || kill "$running" 2>/dev/null || true
 	[ -z "$busy" ] || kill "$busy" 2>/dev/null || true
 	rm -f "$output"
 }
@@ -25,7 +27,12 @@ taskset --cpu-list "$last" bash -c 'while :; do :; done' &
 busy=$!
 for ((run = 1; run <= runs; run++)); do
 	started=$SECONDS
-	if ! scripts/test.sh packets >"$output" 2>&1; then
+	# In the background: a trap waits for what runs in the foreground.
+	scripts/test.sh packets </dev/null >"$output" 2>&1 &
+	running=$! code=0
+	wait "$running" || code=$?
+	running=
+	if [ "$code" != 0 ]; then
 		cat "$output"
 		fail test/repeat "run $run of $runs failed after $((SECONDS - started)) s" "its output is above"
 	fi

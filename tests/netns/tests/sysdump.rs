@@ -66,6 +66,10 @@ fn lasting(value: &mut Value) {
             for key in CHANGING {
                 fields.remove(key);
             }
+            // What `why` looks up on the way between two ends; `path` is a text elsewhere.
+            if fields.get("path").is_some_and(Value::is_object) {
+                fields.remove("path");
+            }
             let annotations = fields.get_mut("annotations").and_then(Value::as_object_mut);
             if let Some(annotations) = annotations {
                 annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
@@ -76,13 +80,21 @@ fn lasting(value: &mut Value) {
     }
 }
 
-/// The same of a text: ages.
+/// The same of a text: ages, and what is said of the way.
 fn without_ages(text: &str) -> Vec<&str> {
+    let is_of_the_way = |line: &&str| {
+        let labels = ["BUT", "ALSO", "NOTE", "UNCHECKED"];
+        labels.iter().any(|label| line.starts_with(label))
+    };
+    let lines = text.lines().filter(|line| !is_of_the_way(line));
     let is_age = |word: &&str| {
         let ends = word.ends_with(['s', 'm', 'h', 'd']);
         !(ends && word.starts_with(|c: char| c.is_ascii_digit()))
     };
-    text.split_whitespace().filter(is_age).collect()
+    lines
+        .flat_map(str::split_whitespace)
+        .filter(is_age)
+        .collect()
 }
 
 /// The first place where two values differ, and both there.

@@ -27,7 +27,8 @@ use std::time::{Duration, Instant};
     after_help = "Examples:
   heddle sysdump
   heddle sysdump before.tar --lab second --timeout 20s
-  heddle status --from before.tar
+
+Commands that read answer from it with `--from before.tar`.
 
 What may be secret is taken out: what containers run and their environment, annotations and settings that name a
 secret, values of HTTP headers, and in logs, events and messages what looks like a password, a token or a key.
