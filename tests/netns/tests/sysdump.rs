@@ -46,7 +46,8 @@ fn pods() -> String {
 }
 
 /// Counters, what is counted down, and how far the store is.
-const CHANGING: [&str; 9] = [
+const CHANGING: [&str; 10] = [
+    "recentConnections",
     "remainingSeconds",
     "packets",
     "bytes",

@@ -108,10 +108,11 @@ pub struct RecentConnections {
 }
 
 impl RecentConnections {
-    fn of<'a>(rows: impl Iterator<Item = &'a ConnectionRow>) -> Self {
+    /// `all`: the rows are of every connection there is.
+    fn of<'a>(rows: impl Iterator<Item = &'a ConnectionRow>, all: bool) -> Self {
         let mut latest: Vec<Tracked> = rows.map(tracked).collect();
         latest.sort_by_key(|it| it.idle_seconds);
-        let complete = latest.len() <= MOST_RECENT;
+        let complete = all && latest.len() <= MOST_RECENT;
         latest.truncate(MOST_RECENT);
         Self { latest, complete }
     }
@@ -166,7 +167,10 @@ pub fn look_up<E>(
         row: None,
         verdict: EntryVerdict::Deny,
         connections: connections().take(TOLD).map(connection).collect(),
-        recent_connections: RecentConnections::of(connections()),
+        recent_connections: RecentConnections::of(
+            connections(),
+            held.connections.len() < MOST_CONNECTIONS,
+        ),
     };
     let (endpoint, identity) = match question.address {
         None => (HOST_ENDPOINT as u16, Identity::HOST),
@@ -327,7 +331,8 @@ fn tracked(row: &ConnectionRow) -> Tracked {
         source,
         destination,
         packets: entry.packets,
-        answered,
+        // A reset answers, too.
+        answered: answered || entry.packets[1] > 0,
         idle_seconds: lifetime.saturating_sub(row.remaining_seconds),
     }
 }
@@ -627,10 +632,11 @@ mod tests {
             .take(70)
             .map(|left| row(17, 0, [0, 0], left))
             .collect();
-        let recent = RecentConnections::of(many.iter());
+        let recent = RecentConnections::of(many.iter(), true);
         assert_eq!((recent.latest.len(), recent.complete), (MOST_RECENT, false));
         assert_eq!(recent.latest[0].idle_seconds, 0);
-        assert!(RecentConnections::of(many[..3].iter()).complete);
+        assert!(RecentConnections::of(many[..3].iter(), true).complete);
+        assert!(!RecentConnections::of(many[..3].iter(), false).complete);
     }
 
     #[test]

@@ -136,6 +136,8 @@ impl PolicyState {
             Ok(standing) => standing,
             Err(never) => match never {},
         };
+        // What `bpf.ct` told has no counts of packets.
+        standing.recent_connections.complete = false;
         let rows = self.connections.iter().chain(connections);
         standing.connections = connections_about(rows, question);
         standing

@@ -115,13 +115,16 @@ impl Ledger {
             .staying()
             .filter_map(|(id, endpoint)| {
                 let present = endpoint.policy.as_ref()?;
-                Some((id, with_fresh(present, &self.cidr_changes)?))
+                let extended = with_fresh(present, &self.cidr_changes).map(Arc::new);
+                // Nobody knows which rows the kernel has, if not these: they are put in force again first.
+                let in_doubt = || endpoint.policy_in_doubt.then(|| Arc::clone(present));
+                Some((id, extended.or_else(in_doubt)?))
             })
             .collect();
         let fresh = self.cidr_changes.iter().filter(|change| change.fresh);
         let fresh: BTreeSet<Identity> = fresh.map(|change| change.after).collect();
         for (id, policy) in extended {
-            self.write_policy(id, Arc::new(policy), &fresh);
+            self.write_policy(id, policy, &fresh);
         }
         let node = self.host.in_force();
         if let Some(policy) = node.and_then(|present| with_fresh(present, &self.cidr_changes)) {

@@ -90,7 +90,7 @@ fn visit(namespace: &Path, interface: &str, question: &PathQuestion) -> Observed
     };
     std::thread::scope(|scope| {
         // A thread of its own: a thread that has changed namespaces is good for nothing else.
-        let visit = scope.spawn(|| -> Observed<Inside> {
+        let visit = std::thread::Builder::new().spawn_scoped(scope, || -> Observed<Inside> {
             if let Err(error) = setns(&file, CloneFlags::CLONE_NEWNET) {
                 return Observed::Failed(format!("it cannot be entered: {error}"));
             }
@@ -105,9 +105,12 @@ fn visit(namespace: &Path, interface: &str, question: &PathQuestion) -> Observed
             });
             inside.into()
         });
-        visit
-            .join()
-            .unwrap_or_else(|_| Observed::Failed("the visit ended early".to_owned()))
+        match visit {
+            Ok(visit) => visit
+                .join()
+                .unwrap_or_else(|_| Observed::Failed("the visit ended early".to_owned())),
+            Err(error) => Observed::Failed(format!("there is no thread to enter it: {error}")),
+        }
     })
 }
 

@@ -33,11 +33,12 @@ pub(crate) const LAB_STATUS: &str = "lab/status.json";
 pub(crate) const LAB_EVENTS: &str = "lab/events.json";
 
 /// What each agent is asked without parameters, what matters most first; each answer is a file of the node.
-pub(crate) const METHODS: [&str; 10] = [
+pub(crate) const METHODS: [&str; 11] = [
     "status",
     "endpoint.list",
     "identity.list",
     "node.list",
+    "ipam.list",
     "policy.state",
     "diff",
     "bpf.policy",

@@ -175,7 +175,10 @@ impl Stripper {
         for header in items(headers, "") {
             match header {
                 Value::String(_) => self.texts(header),
-                _ if header["name"].as_str().is_some_and(is_secret_name) => {
+                _ if header["name"].as_str().is_some_and(|name| {
+                    is_secret_name(name) || name.eq_ignore_ascii_case("cookie")
+                }) =>
+                {
                     if let Some(value) = header.get_mut("value") {
                         self.replace(value, "values of HTTP headers");
                     }
@@ -288,32 +291,40 @@ fn is_secret_name(name: &str) -> bool {
     SECRET_NAMES.iter().any(|word| plain.ends_with(word))
 }
 
-/// Where the first secret of a line begins, and its length.
+/// Where the first secret of a line begins, and its length. Looks no further than that: a line may hold very many.
 fn next_secret(line: &str) -> Option<(usize, usize)> {
-    let assigned = line
-        .match_indices(['=', ':'])
-        .filter_map(|(at, _)| assigned(line, at));
-    let authorization = SCHEMES.iter().filter_map(|scheme| {
-        let at = line.find(scheme)? + scheme.len();
-        let length = token_length(&line[at..]);
-        // Shorter words are language.
-        (length >= 8).then_some((at, length))
-    });
-    let user = line.match_indices("://").filter_map(|(at, found)| {
-        let at = at + found.len();
-        let host = line[at..].split(['/', ' ', '"', '\'', '?']).next()?;
-        let end = host.rfind('@')?;
-        Some((at, end)).filter(|_| end > 0)
-    });
-    assigned
-        .chain(authorization)
-        .chain(user)
-        .min_by_key(|(at, _)| *at)
+    line.char_indices().find_map(|(at, character)| {
+        let here = &line[at..];
+        match character {
+            '=' => assigned(line, at),
+            ':' => {
+                assigned(line, at).or_else(|| user(here).map(|(from, length)| (at + from, length)))
+            }
+            'B' => {
+                let scheme = SCHEMES.iter().find(|scheme| here.starts_with(**scheme))?;
+                let at = at + scheme.len();
+                let length = token_length(&line[at..]);
+                // Shorter words are language.
+                (length >= 8).then_some((at, length))
+            }
+            _ => None,
+        }
+    })
+}
+
+/// The user information of a URL, from its `://` on.
+fn user(text: &str) -> Option<(usize, usize)> {
+    let begin = "://";
+    let host = text.strip_prefix(begin)?;
+    let host = host.split(['/', ' ', '"', '\'', '?']).next()?;
+    let end = host.rfind('@')?;
+    (end > 0).then_some((begin.len(), end))
 }
 
 /// The value behind an `=` or `:` at this place, if the name before it is a secret's.
 fn assigned(line: &str, at: usize) -> Option<(usize, usize)> {
-    let name = line[..at].trim_end_matches(['"', '\'', ' ']);
+    // Quotes may be escaped, in JSON inside a text.
+    let name = line[..at].trim_end_matches(['"', '\'', ' ', '\\']);
     let start = name
         .rfind(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
         .map_or(0, |it| {
@@ -323,7 +334,7 @@ fn assigned(line: &str, at: usize) -> Option<(usize, usize)> {
     if !is_secret_name(name) {
         return None;
     }
-    let value = line[at + 1..].trim_start_matches(['"', '\'', ' ']);
+    let value = line[at + 1..].trim_start_matches(['"', '\'', ' ', '\\']);
     let begin = line.len() - value.len();
     let quoted = line[at + 1..begin]
         .chars()
@@ -331,7 +342,10 @@ fn assigned(line: &str, at: usize) -> Option<(usize, usize)> {
         .find(|c| matches!(c, '"' | '\''));
     let whole = is_secret_name(name) && name.to_ascii_lowercase().ends_with("authorization");
     let length = match quoted {
-        Some(quote) => value.find(quote).unwrap_or_else(|| value.trim_end().len()),
+        Some(quote) => value.find(quote).map_or_else(
+            || value.trim_end().len(),
+            |end| value[..end].trim_end_matches('\\').len(),
+        ),
         // The scheme and what follows it.
         None if whole => value.trim_end().len(),
         None => token_length(value),
@@ -358,6 +372,10 @@ mod tests {
             (
                 r#"{"api-key":"abc","n":1}"#,
                 r#"{"api-key":"(stripped)","n":1}"#,
+            ),
+            (
+                r#"{\"password\":\"hunter2\",\"n\":1} token=\"abc\" x"#,
+                r#"{\"password\":\"(stripped)\",\"n\":1} token=\"(stripped)\" x"#,
             ),
             (
                 "Authorization: Bearer abc.def-123\nnext",

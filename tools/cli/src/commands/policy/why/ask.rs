@@ -68,8 +68,12 @@ impl Reply {
                 _ => end.peer.address(cluster, family) == Some(address),
             }
         };
-        if let Some(connections) = self.answer["connections"].as_array_mut() {
-            connections.retain(|it| is_of(from, &it["source"]) && is_of(to, &it["destination"]));
+        for place in ["/connections", "/recentConnections/latest"] {
+            let connections = self.answer.pointer_mut(place);
+            if let Some(connections) = connections.and_then(Value::as_array_mut) {
+                connections
+                    .retain(|it| is_of(from, &it["source"]) && is_of(to, &it["destination"]));
+            }
         }
     }
 }
