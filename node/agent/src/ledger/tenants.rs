@@ -467,3 +467,38 @@ async fn a_block_that_another_divides_waits_for_a_policy_whose_write_failed() {
     assert!(allowed.is_some());
     assert!(node.differences().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_policy_in_doubt_is_written_before_a_block_is_divided() {
+    let node = Node::start().await;
+    for (number, namespace) in [(1, "shop"), (2, "other")] {
+        node.pod(namespace, "web", &[("app", "web")]).await;
+        let added = node.add(&format!("c{number}"), namespace, "web").await;
+        added.unwrap();
+    }
+    let wide = ["198.51.100.0/24".to_owned()];
+    node.put(to_addresses("other", "wide", "web", &wide)).await;
+    node.settled().await;
+    // Whether the kernel has the new policy is not known; the former one says nothing of the block.
+    node.datapath.set_dead(true);
+    node.put(to_addresses("shop", "wide", "web", &wide)).await;
+    eventually("tried", || async {
+        node.agent()
+            .on_ledger(|ledger| ledger.endpoints.get(1).is_some_and(|it| it.policy_in_doubt))
+            .await
+    })
+    .await;
+    let part = ["198.51.100.128/25".to_owned()];
+    node.put(to_addresses("other", "part", "web", &part)).await;
+    node.datapath.take_calls();
+    node.datapath.set_dead(false);
+    node.settled().await;
+    let calls = node.datapath.take_calls();
+    let rows = calls.iter().rposition(|call| call.starts_with("set_peers"));
+    let before = &calls[..rows.expect("the part has a row")];
+    assert!(
+        before.iter().any(|call| call == "set_policy 1"),
+        "{calls:?}"
+    );
+    assert!(node.differences().await.is_empty());
+}
