@@ -3,13 +3,14 @@
 # interprets (nothing of this machine is virtualized), with an initial file system of the test programs and what they
 # call. Functions only; an interpreter's times say nothing.
 #
-#   scripts/kernels.sh [TEST PROGRAM...]     of node/datapath, without `upgrade`, which builds programs
+#   scripts/kernels.sh [TEST PROGRAM...]     of node/datapath, without `upgrade`, which builds programs, and `links`,
+#                                            which is about tcx (Linux 6.6)
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 use_declared_path kernels
 
 [ "$(uname -m)" = x86_64 ] || fail test/machine "kernels are booted on x86_64 only, and this is $(uname -m)" "run it on another machine"
-[ $# -gt 0 ] || set -- frames hostile links connections host host_ports node nodes wire
+[ $# -gt 0 ] || set -- frames hostile connections host host_ports node nodes wire
 
 # In seconds: a kernel that hangs must not hang who waits for it.
 longest=${HEDDLE_KERNEL_LIMIT:-2400}
