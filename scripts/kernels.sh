@@ -36,15 +36,12 @@ fetch_kernel() {
 	mv "$work/kernel" "$kernel"
 }
 
-# copy PROGRAM...: into the new root, with the libraries that it is linked to.
-copy() {
-	local program library
-	for program in "$@"; do
-		install -D -m 755 "$(readlink -f "$program")" "$new$program"
-		while read -r library; do
-			[ -e "$new$library" ] || install -D -m 755 "$(readlink -f "$library")" "$new$library"
-		done < <(ldd "$program" 2>/dev/null | grep -o '/[^ ]*')
-	done
+# copy_libraries PROGRAM: what it is linked to, into the new root.
+copy_libraries() {
+	local library
+	while read -r library; do
+		[ -e "$new$library" ] || install -D -m 755 "$(readlink -f "$library")" "$new$library"
+	done < <(ldd "$1" 2>/dev/null | grep -o '/[^ ]*')
 }
 
 fetch_kernel
@@ -68,7 +65,8 @@ ln -s ../bin/busybox "$new/sbin/modprobe"
 for program in sh bash ip tc ping mountpoint iptables ip6tables; do
 	rm -f "$new/bin/$program"
 	found=$(readlink -f "$(command -v "$program")")
-	copy "$found"
+	install -D -m 755 "$found" "$new$found"
+	copy_libraries "$found"
 	[ -e "$new/bin/$program" ] || ln -s "$found" "$new/bin/$program"
 done
 # iptables loads its matches and targets by name.
@@ -79,11 +77,8 @@ if [ -d "$extensions" ]; then
 fi
 for name in "$@"; do
 	[ -n "${programs[$name]:-}" ] || fail setup/usage "node/datapath has no test program '$name'" "choose of: ${!programs[*]}"
-	strip -o "$work/program" "${programs[$name]}"
-	cp "$work/program" "${programs[$name]}.stripped"
-	copy "${programs[$name]}.stripped"
-	mv "$new${programs[$name]}.stripped" "$new/tests/$name"
-	rm "${programs[$name]}.stripped"
+	strip -o "$new/tests/$name" "${programs[$name]}"
+	copy_libraries "${programs[$name]}"
 done
 version=$(basename "$kernel"/boot/vmlinuz-*)
 version=${version#vmlinuz-}

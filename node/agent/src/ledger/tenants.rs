@@ -439,14 +439,19 @@ async fn a_group_that_shrinks_to_a_part_of_what_it_listed_still_counts() {
     assert!(reaches(&node, 1, "20.0.0.1"));
 }
 
+/// A node with a pod `web` of each of two namespaces: endpoint 1 of `shop`, 2 of `other`.
+async fn two_tenants() -> Node {
+    let node = Node::start().await;
+    for (container, namespace) in [("c1", "shop"), ("c2", "other")] {
+        node.pod(namespace, "web", &[("app", "web")]).await;
+        node.add(container, namespace, "web").await.unwrap();
+    }
+    node
+}
+
 #[tokio::test]
 async fn a_block_that_another_divides_waits_for_a_policy_whose_write_failed() {
-    let node = Node::start().await;
-    for (number, namespace) in [(1, "shop"), (2, "other")] {
-        node.pod(namespace, "web", &[("app", "web")]).await;
-        let added = node.add(&format!("c{number}"), namespace, "web").await;
-        added.unwrap();
-    }
+    let node = two_tenants().await;
     let wide = ["198.51.100.0/24".to_owned()];
     node.put(to_addresses("shop", "wide", "web", &wide)).await;
     node.settled().await;
@@ -470,12 +475,7 @@ async fn a_block_that_another_divides_waits_for_a_policy_whose_write_failed() {
 
 #[tokio::test]
 async fn a_policy_in_doubt_is_written_before_a_block_is_divided() {
-    let node = Node::start().await;
-    for (number, namespace) in [(1, "shop"), (2, "other")] {
-        node.pod(namespace, "web", &[("app", "web")]).await;
-        let added = node.add(&format!("c{number}"), namespace, "web").await;
-        added.unwrap();
-    }
+    let node = two_tenants().await;
     let wide = ["198.51.100.0/24".to_owned()];
     node.put(to_addresses("other", "wide", "web", &wide)).await;
     node.settled().await;
