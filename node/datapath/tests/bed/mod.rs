@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 static BEDS: AtomicU32 = AtomicU32::new(0);
@@ -389,7 +389,6 @@ impl Bed {
         use std::io::{Read, Write};
         let address: IpAddr = address.parse().expect("address");
         let listener = Self::listen(to, address, port);
-        listener.set_nonblocking(true).expect("nonblocking");
         let client = in_netns(&from.netns, move || {
             std::net::TcpStream::connect_timeout(
                 &(address, port).into(),
@@ -399,7 +398,7 @@ impl Bed {
         let Ok(mut client) = client else {
             return String::new();
         };
-        let (mut server, _) = listener.accept().expect("accept");
+        let mut server = accept(&listener);
         server.write_all(b"hello").expect("write");
         drop(server);
         client
@@ -429,7 +428,7 @@ impl Bed {
             std::net::TcpStream::connect_timeout(&(address, port).into(), Duration::from_secs(3))
         })
         .expect("connects");
-        let (server, _) = listener.accept().expect("accept");
+        let server = accept(&listener);
         for end in [&client, &server] {
             end.set_read_timeout(Some(Duration::from_secs(2)))
                 .expect("timeout");
@@ -468,6 +467,25 @@ impl Bed {
             .poll_events(Duration::ZERO, &mut events)
             .expect("events");
         events
+    }
+}
+
+/// The connection of a client that has its answer: the packet that acknowledges it may still be on its way.
+fn accept(listener: &std::net::TcpListener) -> std::net::TcpStream {
+    listener.set_nonblocking(true).expect("nonblocking");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).expect("blocking");
+                return stream;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "nobody to accept in 10 s");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => panic!("accept: {error}"),
+        }
     }
 }
 
