@@ -42,7 +42,8 @@ build_tests() {
 	cargo test "${workspace[@]}" --locked --no-run --message-format=json-render-diagnostics | jq -r '
 		select(.reason == "compiler-artifact" and .profile.test and .executable)
 		| (.manifest_path | rtrimstr("/Cargo.toml")) as $folder
-		| [(if ($folder | endswith("/tests/netns")) then 0 elif ($folder | endswith("/node/datapath")) then 1 else 2 end),
+		| [(if (.target.name | IN("upgrade", "wire", "matrix")) then 0 elif ($folder | endswith("/tests/netns")) then 1
+			elif ($folder | endswith("/node/datapath")) then 2 else 3 end),
 		   $folder, .executable, "\($folder | split("/") | .[-2:] | join("/")) \(.target.kind[0]) \(.target.name)"]
 		| @tsv' | LC_ALL=C sort | cut -f 2- >"$list"
 	# The other ABI version that the upgrade test sets beside this one. With the whole workspace chosen, its dependencies

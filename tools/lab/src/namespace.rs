@@ -26,10 +26,13 @@ const QUIET: [(&str, &str); 8] = [
 /// Holds the folder of names against another lab's `up` or `down`. What is locked is the folder that it stands in: the
 /// folder itself is another one after it was mounted, and may go.
 fn lock_folder() -> Result<Flock<File>, LabError> {
-    let parent = Path::new(NAMESPACES).parent().unwrap_or(Path::new("/"));
-    let shown = parent.display();
+    lock(Path::new(NAMESPACES).parent().unwrap_or(Path::new("/")))
+}
+
+fn lock(folder: &Path) -> Result<Flock<File>, LabError> {
+    let shown = folder.display();
     let file = nix::fcntl::open(
-        parent,
+        folder,
         OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
         nix::sys::stat::Mode::empty(),
     )
@@ -44,6 +47,8 @@ fn prepare_folder() -> Result<(), LabError> {
     let folder = Path::new(NAMESPACES);
     std::fs::create_dir_all(folder)
         .map_err(|error| LabError::system(format!("make {NAMESPACES}"), error))?;
+    // `ip netns add` locks the folder itself, as long as it mounts it.
+    let _lock = lock(folder)?;
     if !cgroup::mounts()?.iter().any(|mount| mount.point == folder) {
         let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
         let mounted = if empty {
@@ -122,6 +127,9 @@ pub fn remove(name: &str) {
 }
 
 /// Unmounts the folder of names if a lab mounted it and nothing is in it.
+///
+/// The folder itself stays, as it does after `ip netns`: in another mount namespace it may be mounted, and the kernel
+/// takes a mount away everywhere when the folder that it stands on is removed in a namespace that does not see it.
 pub fn remove_folder() {
     let folder = Path::new(NAMESPACES);
     let Ok(_lock) = lock_folder() else { return };
@@ -129,19 +137,10 @@ pub fn remove_folder() {
     if !empty {
         return;
     }
-    let mounted = |source: Option<&str>| {
-        cgroup::mounts().is_ok_and(|mounts| {
-            mounts.iter().any(|mount| {
-                mount.point == folder && source.is_none_or(|source| mount.source == source)
-            })
-        })
-    };
-    if mounted(Some(OWN_SOURCE)) {
+    let is_own = |mount: &cgroup::Mount| mount.point == folder && mount.source == OWN_SOURCE;
+    if cgroup::mounts().is_ok_and(|mounts| mounts.iter().any(is_own)) {
         // Busy again: somebody else's lab has begun.
         let _ = nix::mount::umount2(folder, MntFlags::empty());
-    }
-    if !mounted(None) {
-        let _ = std::fs::remove_dir(folder);
     }
 }
 
