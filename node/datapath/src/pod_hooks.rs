@@ -101,9 +101,10 @@ impl PodHooks {
 
     /// Whether a link has a pod's programs.
     pub(crate) fn is_attached(&self, interface: &str) -> bool {
+        // In this order: an interface is pending until it is settled.
         self.shared.hook == Hook::Clsact
-            || self.shared.is_settled(interface)
             || lock(&self.shared.pending).contains(interface)
+            || self.shared.is_settled(interface)
     }
 
     /// Forgets a link that is about to be removed: nothing is attached to it afterwards.
@@ -162,23 +163,27 @@ impl Shared {
 
     /// Settles one link after the other; false when a pod came in between.
     fn settle_until_woken(&self, woken: &mpsc::Receiver<()>) -> bool {
+        // They stay pending, to be tried again when the next pod has come.
         let mut refused = BTreeSet::new();
-        let done = loop {
+        loop {
             let _settling = lock(&self.settling);
-            let Some(interface) = lock(&self.pending).pop_first() else {
-                break true;
+            let next = lock(&self.pending).difference(&refused).next().cloned();
+            let Some(interface) = next else {
+                return true;
             };
-            if let Err(error) = self.settle(&interface) {
-                tracing::warn!(%interface, %error, "the link keeps its clsact filters, which enforce the same");
-                refused.insert(interface);
+            match self.settle(&interface) {
+                Ok(()) => {
+                    lock(&self.pending).remove(&interface);
+                }
+                Err(error) => {
+                    tracing::warn!(%interface, %error, "the link keeps its clsact filters, which enforce the same");
+                    refused.insert(interface);
+                }
             }
             if woken.try_recv().is_ok() {
-                break false;
+                return false;
             }
-        };
-        // To be tried again when the next pod has come.
-        lock(&self.pending).append(&mut refused);
-        done
+        }
     }
 
     fn settle(&self, interface: &str) -> Result<(), DatapathError> {

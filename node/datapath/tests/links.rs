@@ -16,6 +16,7 @@ use aya::programs::{
 use bed::Bed;
 use heddle_datapath::Datapath;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Programs on the ingress of a pod's link.
 fn on_ingress(bed: &Bed) -> Vec<aya::programs::ProgramInfo> {
@@ -110,4 +111,33 @@ fn an_uplink_with_a_dot_in_its_name_has_links() {
     bed.reopen();
     let attached = bed.in_node(|| SchedClassifier::query_tcx("eth0.100", TcAttachType::Ingress));
     assert_eq!(attached.unwrap().1.len(), 1);
+}
+
+/// A runtime that asks for a CHECK right after an ADD asks while the link goes from clsact to tcx.
+#[test]
+fn a_pod_is_attached_at_every_moment_after_its_add() {
+    const PODS: u16 = 8;
+    let bed = Bed::new(|settings| settings.quick_attach = true);
+    let _pods: Vec<_> = (1..=PODS).map(|n| bed.pod(n, 300)).collect();
+    let version = heddle_abi::ABI_VERSION;
+    let links = bed.pin_dir().join(format!("v{version}/links"));
+    let is_settled = |n: u16| {
+        let mut hooks = ["ingress", "egress"].into_iter();
+        hooks.all(|hook| links.join(format!("hd{n}-{hook}")).exists())
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut looks = 0;
+    loop {
+        let all_settled = (1..=PODS).all(is_settled);
+        let endpoints = bed.in_node(|| bed.datapath.endpoints().unwrap());
+        let without: Vec<_> = endpoints.iter().filter(|it| !it.attached).collect();
+        assert!(without.is_empty(), "look {looks}: {without:?}");
+        assert_eq!(endpoints.len(), usize::from(PODS));
+        if all_settled {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not settled in 60 s");
+        looks += 1;
+    }
+    assert!(looks > 0, "all were settled at once: nothing was seen");
 }
