@@ -31,10 +31,9 @@ pub fn to_endpoint(skb: *mut __sk_buff, endpoint: &Endpoint) -> Result<i32, Drop
 
 /// Out of the uplink, to whatever neighbour the node's routes name.
 #[inline(always)]
-pub fn to_network(skb: *mut __sk_buff, packet: &Packet, uplink: u32) -> Result<i32, DropReason> {
-    decrement_time_to_live(skb, packet)?;
+pub fn to_network(uplink: u32) -> i32 {
     // SAFETY: no parameters: the kernel looks the neighbour up.
-    Ok(unsafe { bpf_redirect_neigh(uplink, core::ptr::null_mut(), 0, 0) } as i32)
+    unsafe { bpf_redirect_neigh(uplink, core::ptr::null_mut(), 0, 0) as i32 }
 }
 
 /// One hop less to live.

@@ -10,7 +10,8 @@
 mod bed;
 
 use bed::{Bed, allow_all, deny_all};
-use heddle_datapath::Datapath;
+use heddle_abi::{DIRECTION_EGRESS, DropReason, EVENT_AUDIT, EVENT_VERDICT, TracePoint};
+use heddle_datapath::{Datapath, PeerRow};
 use heddle_model::Identity;
 use heddle_policy::compiled::{CompiledPolicy, Direction, Entry, EntryKey, EntryVerdict};
 
@@ -34,6 +35,108 @@ fn allow_ingress(identity: u32, protocol: u8, port: u16) -> CompiledPolicy {
     });
     policy.entries.sort_unstable();
     policy
+}
+
+/// Everything goes, but for one direction, which a rule with this cookie denies.
+fn denies(direction: Direction, cookie: u32, audit: bool) -> CompiledPolicy {
+    let mut policy = allow_all();
+    policy.audit = audit;
+    for entry in &mut policy.entries {
+        if entry.key.direction == direction {
+            (entry.verdict, entry.cookie) = (EntryVerdict::Deny, cookie);
+        } else {
+            entry.cookie = 7;
+        }
+    }
+    policy
+}
+
+#[test]
+fn what_is_denied_on_audit_is_told_with_the_rule_that_denies() {
+    for (direction, host_routing) in [
+        (Direction::Ingress, true),
+        (Direction::Egress, true),
+        (Direction::Egress, false),
+    ] {
+        let bed = Bed::new(|settings| settings.host_routing = host_routing);
+        let (a, b) = (bed.pod(1, 300), bed.pod(2, 301));
+        let audited = if direction == Direction::Egress { 1 } else { 2 };
+        let mut allowing = allow_all();
+        allowing.entries.iter_mut().for_each(|it| it.cookie = 7);
+        bed.datapath.set_policy(3 - audited, &allowing).unwrap();
+        let denying = denies(direction, 9, true);
+        bed.datapath.set_policy(audited, &denying).unwrap();
+        for address in b.addresses() {
+            bed.events();
+            assert!(bed.ping(&a, &address), "{direction:?} {host_routing}");
+            let events = bed.events();
+            let told: Vec<_> = events
+                .iter()
+                .filter(|event| event.flags & EVENT_AUDIT != 0)
+                .map(|event| (event.endpoint, event.reason, event.ingress_cookie))
+                .collect();
+            assert_eq!(
+                told,
+                [(u32::from(audited), DropReason::PolicyDeny as u8, 9)],
+                "{direction:?} {host_routing}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sender_is_told_of_though_the_receiver_is_on_audit() {
+    let bed = Bed::new(|settings| settings.host_routing = false);
+    let (a, b) = (bed.pod(1, 300), bed.pod(2, 301));
+    let denying = denies(Direction::Ingress, 9, true);
+    bed.datapath.set_policy(2, &denying).unwrap();
+    for address in b.addresses() {
+        bed.events();
+        assert!(bed.ping(&a, &address));
+        let events = bed.events();
+        let sent: Vec<_> = events
+            .iter()
+            .filter(|event| {
+                event.observation == TracePoint::ToStack as u8
+                    && event.kind == EVENT_VERDICT
+                    && event.source_identity == 300
+            })
+            .map(|event| (event.endpoint, event.direction, event.ingress_cookie))
+            .collect();
+        assert_eq!(sent, [(1, DIRECTION_EGRESS, 0)], "{address}");
+    }
+}
+
+#[test]
+fn a_packet_whose_hops_are_used_up_is_counted_once() {
+    let bed = Bed::new(|settings| settings.host_routing = true);
+    let a = bed.pod(1, 300);
+    let counted = |reason: u8| {
+        let metrics = bed.datapath.metrics().unwrap();
+        let mut slots = metrics.iter();
+        slots
+            .find(|(key, _)| *key == (reason, DIRECTION_EGRESS))
+            .map_or(0, |(_, slot)| slot.packets)
+    };
+    bed.tell_router();
+    let outside = PeerRow {
+        prefix: "0.0.0.0/0".parse().unwrap(),
+        identity: Identity::WORLD,
+        cidr: Identity(0),
+        node: None,
+        in_cluster: false,
+        is_node: false,
+    };
+    bed.datapath.set_peers(&[outside]).unwrap();
+    // What a pod sends by itself, such as router solicitations, ends with its first seconds.
+    assert!(bed.ping(&a, "172.31.1.1"));
+    let before = counted(0);
+    for _ in 0..3 {
+        let options = ["-c1", "-W1", "-t1"];
+        assert!(!Bed::ping_with(&a.netns, &options, "172.31.1.1"));
+    }
+    assert_eq!(counted(DropReason::TtlExceeded as u8), 3);
+    assert_eq!(counted(0), before);
 }
 
 #[test]

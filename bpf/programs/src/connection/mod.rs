@@ -274,7 +274,10 @@ fn hold_both(
             responders_peer,
             port,
         )?;
-        flow.ingress_cookie = verdict.cookie;
+        // On audit it names who denies. Where both ends would, the one that is asked last is told.
+        if flow.flags & EVENT_AUDIT == 0 {
+            flow.ingress_cookie = verdict.cookie;
+        }
     }
     Ok(is_first)
 }
@@ -420,7 +423,9 @@ fn open(
 /// the connection that its addresses and ports have.
 #[inline(always)]
 fn hold_ahead(flow: &mut Flow, ends: &Ends) -> Result<(), DropReason> {
-    let (flags, audited) = (flow.flags, flow.audited);
+    let told = (flow.endpoint, flow.direction, flow.generation);
+    let audit = (flow.flags, flow.audited);
+    let cookies = (flow.egress_cookie, flow.ingress_cookie);
     let port = service_port(&flow.packet, false);
     let subject = Subject {
         endpoint: ends.elsewhere,
@@ -430,7 +435,10 @@ fn hold_ahead(flow: &mut Flow, ends: &Ends) -> Result<(), DropReason> {
         reserved: 0,
     };
     renew(&mut ConnectionVerdict::default(), flow, &subject)?;
-    (flow.flags, flow.audited) = (flags, audited);
+    // What is only told there is told there.
+    (flow.endpoint, flow.direction, flow.generation) = told;
+    (flow.flags, flow.audited) = audit;
+    (flow.egress_cookie, flow.ingress_cookie) = cookies;
     Ok(())
 }
 

@@ -113,15 +113,17 @@ fn pod_sends(skb: *mut __sk_buff, scratch: &mut Scratch) -> Result<i32, DropReas
         if node.is_unspecified() {
             return Err(DropReason::NoTunnelOrEncapsulationEndpoint);
         }
+        tunnel::set_key(skb, &node, source.identity)?;
         passed(skb, flow, due, TracePoint::ToOverlay);
-        return tunnel::send(skb, &node, source.identity, config.overlay_ifindex);
+        return Ok(tunnel::send(skb, config.overlay_ifindex));
     }
     if !direct {
         passed(skb, flow, due, TracePoint::ToStack);
         return Ok(TC_ACT_OK);
     }
+    deliver::decrement_time_to_live(skb, &flow.packet)?;
     passed(skb, flow, due, TracePoint::ToNetwork);
-    deliver::to_network(skb, &flow.packet, config.uplink_ifindex)
+    Ok(deliver::to_network(config.uplink_ifindex))
 }
 
 /// Same node: with host routing both policies are asked here and the packet goes straight in; else the

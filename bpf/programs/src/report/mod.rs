@@ -59,7 +59,8 @@ pub struct State {
 
 /// This run's [`State`].
 ///
-/// It is per CPU, and a program is not interrupted by another of these: all run with bottom halves off.
+/// It is per CPU, and a program is not interrupted by another of these: all run with bottom halves off. A real-time
+/// kernel may let them interrupt each other (`CONFIG_PREEMPT_RT` without `CONFIG_PREEMPT_RT_NEEDS_BH_LOCK`).
 ///
 /// A pointer rather than a reference, because a subprogram takes it anew ([`Scratch::again`]) instead of being passed
 /// it: verifiers before Linux 6.2 accept a map's value as the key of a look-up, but not memory that a global function

@@ -50,23 +50,17 @@ impl OuterHeader {
     }
 }
 
-/// To another node, encapsulated, with the sender's identity as VNI.
+/// To the node that [`set_key`] has named, encapsulated.
 #[inline(always)]
-pub fn send(
-    skb: *mut __sk_buff,
-    node: &Address,
-    identity: u32,
-    overlay: u32,
-) -> Result<i32, DropReason> {
-    set_key(skb, node, identity)?;
+pub fn send(skb: *mut __sk_buff, overlay: u32) -> i32 {
     // SAFETY: the context is the kernel's.
     unsafe {
         (*skb).mark = (*skb).mark & MARK_OTHERS | MARK_OVERLAY;
-        Ok(bpf_redirect(overlay, 0) as i32)
+        bpf_redirect(overlay, 0) as i32
     }
 }
 
-/// Writes the outer header's address and the identity beside the packet.
+/// Writes the outer header's address, and the sender's identity as VNI, beside the packet.
 #[inline(always)]
 pub fn set_key(skb: *mut __sk_buff, node: &Address, identity: u32) -> Result<(), DropReason> {
     let mut key: bpf_tunnel_key = memory::zeroed();
