@@ -9,9 +9,9 @@ use crate::{
     DatapathError,
     maps::{PolicyMap, refused},
 };
-use aya::maps::{IterableMap as _, MapData, MapError};
+use aya::maps::{ArrayOfMaps, IterableMap as _, Map, MapData, MapError};
 use aya::sys::SyscallError;
-use heddle_abi::{MAX_POLICY_SLOTS, map_names};
+use heddle_abi::{MAX_POLICY_SLOTS, POLICY_SLOT_NONE, map_names};
 use nix::libc;
 use std::{
     io,
@@ -39,7 +39,16 @@ struct Attribute {
 /// Makes the map of policy maps where there is none, and pins it. `inner` is like those that it shall hold.
 pub(crate) fn make_if_missing(pin: &Path, inner: &PolicyMap) -> Result<(), DatapathError> {
     if std::fs::exists(pin).unwrap_or(false) {
-        return Ok(());
+        if takes(pin, inner)? {
+            return Ok(());
+        }
+        // Pinned by a build that let the loader make it: as it takes no policy map, none is in it.
+        tracing::warn!(pin = %pin.display(), "the map of policy maps takes none, and is made anew");
+        std::fs::remove_file(pin).map_err(|error| DatapathError::Failed {
+            doing: "remove",
+            object: pin.display().to_string(),
+            reason: error.to_string(),
+        })?;
     }
     let failed = |io_error| {
         let call = "BPF_MAP_CREATE";
@@ -53,6 +62,26 @@ pub(crate) fn make_if_missing(pin: &Path, inner: &PolicyMap) -> Result<(), Datap
         object: pin.display().to_string(),
         reason: crate::object::chain(&error),
     })
+}
+
+/// Whether the pinned map takes maps like this one. Tried with a slot that is nobody's.
+fn takes(pin: &Path, inner: &PolicyMap) -> Result<bool, DatapathError> {
+    let read = refused("read the pinned map", pin.display().to_string());
+    let pinned = MapData::from_pin(pin).map_err(read)?;
+    let read = refused("use the pinned map", pin.display().to_string());
+    let mut pinned: ArrayOfMaps<MapData, PolicyMap> =
+        Map::ArrayOfMaps(pinned).try_into().map_err(read)?;
+    match pinned.set(POLICY_SLOT_NONE, inner, 0) {
+        Ok(()) => Ok(true),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(refused("write the pinned map", pin.display().to_string())(
+            error,
+        )),
+    }
 }
 
 #[allow(unsafe_code)]

@@ -21,6 +21,8 @@ const ENETUNREACH: i32 = 101;
 const EHOSTUNREACH: i32 = 113;
 const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
+/// Neighbour entries of a link that are looked through.
+const MOST_NEIGHBOURS: usize = 16_384;
 
 impl Netlink {
     /// A device by name.
@@ -142,23 +144,35 @@ impl Netlink {
             IpAddr::V4(_) => AddressFamily::Inet,
             IpAddr::V6(_) => AddressFamily::Inet6,
         };
-        let entries: Vec<NeighbourMessage> = self
-            .run(|handle| async move {
-                let mut question = handle.neighbours().get().set_address_family(family);
-                let attributes = &mut question.message_mut().attributes;
-                attributes.push(NeighbourAttribute::IfIndex(index));
-                question.execute().try_collect().await
-            })
-            .map_err(failed("list", "neighbours"))?;
-        let entry = entries.iter().find(|entry| {
+        let is_its = move |entry: &NeighbourMessage| {
             entry.header.ifindex == index
                 && entry.attributes.iter().any(|attribute| match attribute {
                     NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address == *v4,
                     NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address == *v6,
                     _ => false,
                 })
-        });
-        Ok(entry.map_or(Neighbour::Absent, |entry| known(entry.header.state)))
+        };
+        self.run(|handle| async move {
+            let mut question = handle.neighbours().get().set_address_family(family);
+            let attributes = &mut question.message_mut().attributes;
+            attributes.push(NeighbourAttribute::IfIndex(index));
+            let mut entries = question.execute();
+            // Permanent ones have no bound of the kernel's, and a pod may be allowed to add some.
+            for _ in 0..MOST_NEIGHBOURS {
+                match entries.try_next().await? {
+                    None => return Ok(Some(Neighbour::Absent)),
+                    Some(entry) if is_its(&entry) => return Ok(Some(known(entry.header.state))),
+                    Some(_) => {}
+                }
+            }
+            Ok(None)
+        })
+        .map_err(failed("list", "neighbours"))?
+        .ok_or_else(|| DatapathError::Failed {
+            doing: "list",
+            object: "neighbours".to_owned(),
+            reason: format!("a link has more than {MOST_NEIGHBOURS}"),
+        })
     }
 }
 

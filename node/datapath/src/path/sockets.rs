@@ -27,8 +27,10 @@ const LISTEN: u32 = 1 << 10;
 const CLOSE: u32 = 1 << 7;
 /// `INET_DIAG_SKV6ONLY`.
 const V6_ONLY: u16 = 11;
-/// Sockets that are looked at; those of one port are many only where they share it.
+/// Sockets of one port: many only where they share it.
 const MOST_SOCKETS: usize = 1024;
+/// Answers of the kernel that are read for a list, each with some 25 sockets: not every protocol's list is of one port.
+const MOST_MESSAGES: usize = 16_384;
 
 /// The sockets of the thread's network namespace that take what comes for a port.
 pub(super) fn listeners(protocol: u8, port: u16) -> Result<Vec<Listener>, DatapathError> {
@@ -61,13 +63,19 @@ fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Listener>) -> s
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-    for _ in 0..MOST_SOCKETS {
+    for _ in 0..MOST_MESSAGES {
         let (bytes, _) = socket.recv_from_full()?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let message =
                 NetlinkMessage::<Message>::deserialize(rest).map_err(|error| bad(&error))?;
             match message.payload {
+                // A protocol that the kernel cannot list is an error here, not in a message of its own.
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    return Err(std::io::Error::from_raw_os_error(
+                        done.code.saturating_neg(),
+                    ));
+                }
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 // Another socket of the same port may be dumped: not every protocol's dump asks for it.
@@ -75,6 +83,11 @@ fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Listener>) -> s
                     if of == port =>
                 {
                     found.insert(listener);
+                    if found.len() > MOST_SOCKETS {
+                        return Err(bad(&format!(
+                            "more than {MOST_SOCKETS} sockets share port {port}"
+                        )));
+                    }
                 }
                 _ => {}
             }
@@ -83,8 +96,7 @@ fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Listener>) -> s
             rest = rest.get(length..).unwrap_or_default();
         }
     }
-    // So many share the port that it has a listener.
-    Ok(())
+    Err(bad(&"the list of sockets has no end"))
 }
 
 /// A message of `sock_diag` about IP sockets.
@@ -196,6 +208,23 @@ mod tests {
         // One that is connected takes packets of its peer alone.
         datagrams.connect("[::1]:9").unwrap();
         assert_eq!(listeners(UDP, port).unwrap(), []);
+    }
+
+    #[test]
+    fn what_cannot_be_listed_is_not_taken_for_nothing() {
+        // GRE, which has no sockets that the kernel could list.
+        assert!(listeners(47, 1).is_err());
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let others: Vec<_> = (0..MOST_SOCKETS)
+            .map(|number| TcpListener::bind((Ipv4Addr::from(0x7f00_0100 + number as u32), port)))
+            .collect();
+        if others.iter().any(Result::is_err) {
+            // No descriptors left, or the port was somebody's there.
+            return;
+        }
+        let error = listeners(TCP, port).unwrap_err().to_string();
+        assert!(error.contains("1024 sockets share"), "{error}");
     }
 
     #[test]
