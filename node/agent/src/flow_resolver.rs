@@ -5,7 +5,6 @@ use crate::directory::Directory;
 use crate::flows::{Devices, Explainer, FlowHub};
 use crate::ledger::SharedLedger;
 use crate::ledger::nearest::Denial;
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_flow::{
     Asked, Denied, Direction as FlowDirection, NearestAllow, ObserveRequest, Peer, Policy,
     Resolver, Workload,
@@ -13,7 +12,9 @@ use heddle_flow::{
 use heddle_model::Identity;
 use heddle_policy::compiled::Direction;
 use heddle_policy::{Nearest, PolicyId, Term, Traffic};
-use serde_json::{Value, json};
+use heddle_rpc::node::FlowStatus;
+use heddle_rpc::{ApiError, error_codes};
+use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -195,13 +196,17 @@ impl FlowSource for Arc<FlowHub> {
         Ok(receiver)
     }
 
-    fn status(&self) -> Value {
+    fn status(&self) -> FlowStatus {
         let status = FlowHub::status(self);
-        json!({
-            "kept": status.num_flows, "max": status.max_flows, "seen": status.seen_flows,
-            "observers": status.observers, "problem": status.problem,
-            "lost": status.lost, "sampled": status.sampled,
-        })
+        FlowStatus {
+            kept: status.num_flows,
+            max: status.max_flows,
+            seen: status.seen_flows,
+            observers: status.observers as u64,
+            problem: status.problem,
+            lost: status.lost,
+            sampled: status.sampled,
+        }
     }
 
     fn warning(&self) -> Option<String> {
@@ -222,6 +227,7 @@ mod tests {
     use crate::flows::HubOptions;
     use crate::flows::simulated::{SimulatedKernel, denied};
     use crate::testing::Node;
+    use serde_json::json;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 

@@ -28,7 +28,7 @@ mod watch;
 
 pub use api::{
     AskedPath, AskedPeer, FlowSource, FoundPeer, Held, Known, PolicyState, Question,
-    RecentConnections, Standing, look_up,
+    ReadPolicyState, RecentConnections, Standing, look_up,
 };
 
 use agent::Agent;
@@ -60,7 +60,7 @@ pub async fn run(
     shutdown: signal::Receiver<bool>,
 ) -> anyhow::Result<()> {
     config.validate()?;
-    heddle_cni::pending::make_private_directory(&config.state_dir).with_context(|| {
+    heddle_rpc::durable::make_private_directory(&config.state_dir).with_context(|| {
         format!(
             "state directory {} cannot be made (field stateDir)",
             config.state_dir.display()
@@ -83,7 +83,7 @@ pub async fn run(
         ));
     }
     let socket = config.state_dir.join(SOCKET);
-    let listener = api::bind(&socket)
+    let listener = heddle_rpc::server::bind(&socket)
         .with_context(|| format!("the agent's socket {} cannot be made", socket.display()))?;
     let names = Names {
         directory: Arc::clone(&directory),
@@ -109,9 +109,12 @@ pub async fn run(
     let flows: Arc<dyn FlowSource> = Arc::new(Arc::clone(&hub));
 
     tracing::info!(node = %agent.config.node_name, socket = %socket.display(), "started");
-    tasks.spawn(api::serve(
-        Arc::clone(&agent),
-        Some(flows),
+    let api = api::Api {
+        agent: Arc::clone(&agent),
+        flows: Some(flows),
+    };
+    tasks.spawn(heddle_rpc::server::serve(
+        Arc::new(api),
         listener,
         shutdown.clone(),
     ));

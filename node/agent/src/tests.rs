@@ -50,7 +50,8 @@ impl Daemon {
     async fn ask(&self, method: &'static str, params: Value) -> Result<Value, String> {
         let socket = self.socket.clone();
         crate::agent::blocking(move || {
-            heddle_cni::ask(&socket, method, params, Duration::from_secs(10))
+            heddle_rpc::Client::new(&socket, Duration::from_secs(10))
+                .ask(method, params)
                 .map_err(|error| format!("{error:?}"))
         })
         .await
@@ -139,12 +140,7 @@ async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
     ] {
         assert_eq!(endpoint[field], value, "{endpoint}");
     }
-    let by_pod = daemon
-        .ask("endpoint.get", json!({ "id": "shop/web" }))
-        .await
-        .unwrap();
-    assert_eq!(&by_pod, endpoint);
-    let unknown = daemon.ask("endpoint.get", json!({ "id": 99 })).await;
+    let unknown = daemon.ask("bpf.ct", json!({ "endpoint": 99 })).await;
     assert!(unknown.unwrap_err().contains("endpoint/unknown"));
 
     let status = daemon.ask("status", json!({})).await.unwrap();

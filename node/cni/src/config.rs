@@ -4,6 +4,7 @@ use crate::error::{CniError, codes};
 use crate::version::Version;
 use heddle_model::closest;
 use heddle_model::setting::{Configuration, Setting, SettingError, Values, read};
+use heddle_rpc::cni::ValidAttachment;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
@@ -62,17 +63,6 @@ impl PluginSettings {
             .map(|(key, value)| (key.clone(), value.clone()));
         read(Value::Object(own.collect()))
     }
-}
-
-/// An attachment that the runtime still knows (GC).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct ValidAttachment {
-    /// Container id.
-    #[serde(rename = "containerID")]
-    pub container_id: String,
-    /// Interface name in the container.
-    #[serde(rename = "ifname")]
-    pub interface: String,
 }
 
 /// The parts of a network configuration that the plugin uses. Other keys belong to the runtime or to

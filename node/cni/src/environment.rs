@@ -1,7 +1,7 @@
 //! The `CNI_*` variables that the runtime sets.
 
 use crate::error::{CniError, codes};
-use serde::{Deserialize, Serialize};
+use heddle_rpc::cni::PodArguments;
 use std::path::{Path, PathBuf};
 
 /// What the runtime wants.
@@ -42,19 +42,6 @@ impl Command {
             Self::Version => "VERSION",
         }
     }
-}
-
-/// The pod that a Kubernetes runtime names in `CNI_ARGS`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PodArguments {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID, where the runtime says it: tells two pods of one name apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<String>,
 }
 
 /// The variables, checked.

@@ -1,15 +1,12 @@
 //! From the runtime's question to what is printed.
 
-use crate::client::{AskError, ask};
 use crate::config::NetworkConfig;
 use crate::environment::{Command, Environment};
 use crate::error::{CniError, codes};
-use crate::protocol::{
-    AddParams, ApiError, Attachment, CheckParams, DelParams, GcParams, error_codes,
-};
+use crate::result;
 use crate::version::Version;
-use crate::{pending, result};
-use serde::Serialize;
+use heddle_rpc::cni::{AddParams, CheckParams, DelParams, GcParams, StatusParams};
+use heddle_rpc::{ApiError, Call, CallError, Client, error_codes, pending};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -110,15 +107,8 @@ fn add(environment: &Environment, config: &NetworkConfig) -> Result<Value, CniEr
         pod: environment.pod.clone(),
         deadline_seconds: config.deadline.as_secs(),
     };
-    let answer = ask_agent(config, "cni.add", &params)
-        .map_err(|error| explain(error, environment, config))?;
-    let attachment: Attachment = serde_json::from_value(answer).map_err(|error| {
-        CniError::new(
-            codes::AGENT,
-            format!("the agent's answer to cni.add is not an attachment: {error}"),
-        )
-        .details("plugin and agent may be of different versions; install both from one release")
-    })?;
+    let attachment =
+        ask_agent(config, &params).map_err(|error| explain(error, environment, config))?;
     Ok(result::render(
         &attachment,
         config.version,
@@ -132,7 +122,7 @@ fn delete(environment: &Environment, config: &NetworkConfig) -> Result<(), CniEr
         container_id: environment.container_id.clone(),
         interface: environment.interface.clone(),
     };
-    match ask_agent(config, "cni.del", &params) {
+    match ask_agent(config, &params) {
         Ok(_) => Ok(()),
         // Whatever keeps the agent from doing it now, it finds the deletion in its queue later.
         Err(_) => {
@@ -165,7 +155,7 @@ fn check(environment: &Environment, config: &NetworkConfig) -> Result<(), CniErr
         interface: environment.interface.clone(),
         addresses: result::addresses_of(previous, &environment.interface),
     };
-    ask_agent(config, "cni.check", &params)
+    ask_agent(config, &params)
         .map(drop)
         .map_err(|error| explain(error, environment, config))
 }
@@ -178,25 +168,19 @@ fn collect(config: &NetworkConfig) -> Result<(), CniError> {
             "network configuration: field cni.dev/valid-attachments: is missing; GC removes what it does not list",
         )
     })?;
-    ask_agent(config, "cni.gc", &GcParams { valid_attachments })
+    ask_agent(config, &GcParams { valid_attachments })
         .map(drop)
         .map_err(|error| unreachable_or(error, config, codes::TRY_AGAIN, "GC"))
 }
 
 fn status(config: &NetworkConfig) -> Result<(), CniError> {
-    ask_agent(config, "cni.status", &json!({}))
+    ask_agent(config, &StatusParams {})
         .map(drop)
         .map_err(|error| unreachable_or(error, config, codes::NOT_AVAILABLE, "STATUS"))
 }
 
-fn ask_agent(
-    config: &NetworkConfig,
-    method: &str,
-    params: &impl Serialize,
-) -> Result<Value, AskError> {
-    let params =
-        serde_json::to_value(params).map_err(|error| AskError::Malformed(error.to_string()))?;
-    ask(&config.agent_socket, method, params, config.deadline)
+fn ask_agent<C: Call>(config: &NetworkConfig, call: &C) -> Result<C::Answer, CallError> {
+    Client::new(&config.agent_socket, config.deadline).call(call)
 }
 
 fn netns(environment: &Environment) -> Result<PathBuf, CniError> {
@@ -208,7 +192,7 @@ fn netns(environment: &Environment) -> Result<PathBuf, CniError> {
     })
 }
 
-fn explain(error: AskError, environment: &Environment, config: &NetworkConfig) -> CniError {
+fn explain(error: CallError, environment: &Environment, config: &NetworkConfig) -> CniError {
     let what = match &environment.pod {
         Some(pod) => format!(
             "{} of pod {}/{}",
@@ -226,15 +210,15 @@ fn explain(error: AskError, environment: &Environment, config: &NetworkConfig) -
 }
 
 /// The runtime's error; `away` is the code for an agent that is not there or not ready.
-fn unreachable_or(error: AskError, config: &NetworkConfig, away: u32, what: &str) -> CniError {
+fn unreachable_or(error: CallError, config: &NetworkConfig, away: u32, what: &str) -> CniError {
     let socket = config.agent_socket.display();
     match error {
-        AskError::Unreachable(reason) => CniError::new(
+        error @ (CallError::Unreachable(_) | CallError::HungUp) => CniError::new(
             away,
-            format!("{what}: the Heddle agent at {socket} cannot be reached: {reason}"),
+            format!("{what}: the Heddle agent at {socket} cannot be reached: {error}"),
         )
         .details("start the agent of this node, or correct agentSocket in the network configuration; pods that run keep their network meanwhile"),
-        AskError::Deadline(deadline) => CniError::new(
+        CallError::Deadline(deadline) => CniError::new(
             away,
             format!(
                 "{what}: the Heddle agent at {socket} did not answer within {} s",
@@ -242,8 +226,12 @@ fn unreachable_or(error: AskError, config: &NetworkConfig, away: u32, what: &str
             ),
         )
         .details("see `heddle status` and the agent's log for what it waits for"),
-        AskError::Malformed(reason) => CniError::new(codes::AGENT, format!("{what}: {reason}")),
-        AskError::Refused(error) => {
+        CallError::Malformed(reason) => CniError::new(
+            codes::AGENT,
+            format!("{what}: the agent's answer cannot be understood: {reason}"),
+        )
+        .details("plugin and agent may be of different versions; install both from one release"),
+        CallError::Refused(error) => {
             let ApiError {
                 code,
                 message,

@@ -1,7 +1,7 @@
 //! An attachment in the shape of each CNI version.
 
-use crate::protocol::Attachment;
 use crate::version::Version;
+use heddle_rpc::cni::Attachment;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 

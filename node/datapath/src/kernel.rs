@@ -30,8 +30,6 @@ use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::File,
-    io::Read,
     net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -377,13 +375,11 @@ fn has_ipv4(interface: &str) -> bool {
 /// A locally administered unicast MAC address (RFC 7042, 2.1).
 fn random_mac() -> Result<[u8; 6], DatapathError> {
     let mut mac = [0; 6];
-    File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut mac))
-        .map_err(|error| DatapathError::Failed {
-            doing: "read",
-            object: "/dev/urandom".to_owned(),
-            reason: error.to_string(),
-        })?;
+    getrandom::fill(&mut mac).map_err(|error| DatapathError::Failed {
+        doing: "draw",
+        object: "a MAC address".to_owned(),
+        reason: error.to_string(),
+    })?;
     mac[0] = (mac[0] & 0xfc) | 0x02;
     Ok(mac)
 }

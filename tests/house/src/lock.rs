@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Dependencies that the lock file names for features that nobody here turns on: `cargo tree -i log` does not show them.
+const OFF: &[(&str, &str)] = &[("jiff-core", "log")];
+
 /// The lock file.
 #[derive(Deserialize)]
 pub struct Lock {
@@ -31,7 +34,9 @@ impl Lock {
             .iter()
             .filter(|package| package.name == name)
             .flat_map(|package| &package.dependencies)
-            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .filter_map(|line| line.split(' ').next())
+            .filter(|dependency| !OFF.contains(&(name, *dependency)))
+            .map(str::to_owned)
             .collect()
     }
 

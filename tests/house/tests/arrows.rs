@@ -40,10 +40,12 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
         "node/datapath",
         "the control loop drives the kernel side",
     ),
+    ("node/cni", "node/rpc", "the calls that the agent answers"),
+    ("node/agent", "node/rpc", "the calls that it answers"),
     (
         "node/agent",
         "node/cni",
-        "the agent answers the plugin in its own types",
+        "its tests attach pods by the plugin",
     ),
     (
         "tools/cli",

@@ -214,6 +214,7 @@ const PLACES: &[(&str, &[&str])] = &[
         ],
     ),
     ("Agent", &["node/agent"]),
+    ("Local sockets", &["node/rpc"]),
     ("CNI plugin", &["node/cni"]),
     ("Operator", &["cluster"]),
     ("Lab", &["tools/lab"]),

@@ -4,6 +4,7 @@ use crate::LabError;
 use crate::events;
 use crate::time;
 use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
+use heddle_kube::timestamp::seconds_of;
 use heddle_model::NamespacedName;
 use serde_json::Value;
 use std::fmt::Write;
@@ -346,7 +347,7 @@ impl Text {
 fn event_line(event: &Value) -> String {
     let age = event["lastTimestamp"]
         .as_str()
-        .and_then(time::parse)
+        .and_then(seconds_of)
         .map_or_else(String::new, |at| time::age(time::now().saturating_sub(at)));
     let times = match event["count"].as_u64() {
         Some(count) if count > 1 => format!("{age} (x{count})"),

@@ -6,8 +6,8 @@
 // A lab enters namespaces between fork and exec, which only `pre_exec` and `fork` can do.
 #![allow(unsafe_code)]
 
-pub mod agent_client;
 pub mod apply;
+pub mod calls;
 pub mod cgroup;
 pub mod config;
 pub mod connectivity;

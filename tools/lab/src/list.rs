@@ -4,9 +4,9 @@ use crate::config::LabRecord;
 use crate::control;
 use crate::files;
 use crate::paths::{Lab, existing_labs};
-use crate::time;
 use heddle_agent::config::Fabric;
 use heddle_kube::store::{Kind, Scope, Store, embedded::Client};
+use heddle_kube::timestamp::rfc3339;
 use serde::Serialize;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -64,7 +64,7 @@ async fn look(lab: &Lab) -> Listed {
     let since = changed
         .ok()
         .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-        .map(|since| time::format(since.as_secs()));
+        .map(|since| rfc3339(since.as_secs()));
     let (record, unread) = match read {
         Ok(Some(record)) => (Some(record), String::new()),
         Ok(None) => (None, "it has no record yet".to_owned()),
@@ -81,16 +81,11 @@ async fn look(lab: &Lab) -> Listed {
     };
     match record {
         Some(record) if record.ready => {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, control::standings(lab)).await;
-            match answer {
-                Ok(Ok(_)) => listed.state = State::Up,
-                Ok(Err(error)) => {
+            match control::standings_within(lab, ANSWER_TIMEOUT).await {
+                Ok(_) => listed.state = State::Up,
+                Err(error) => {
                     listed.state = State::DaemonGone;
                     listed.reason = error.to_string();
-                }
-                Err(_) => {
-                    listed.state = State::DaemonGone;
-                    listed.reason = "its daemon does not answer".to_owned();
                 }
             }
             let store = Client::new(lab.store_socket());

@@ -1,7 +1,7 @@
 //! `heddle lab status`: the lab at a glance.
 
 use crate::LabError;
-use crate::agent_client;
+use crate::calls;
 use crate::control;
 use crate::paths::{Lab, namespace_path};
 use crate::topology;
@@ -119,8 +119,8 @@ pub async fn look(lab: &Lab, store: &dyn Store) -> Result<Report, LabError> {
     // The agents' own word, not what was last heard of them.
     let mut ready = std::collections::BTreeSet::new();
     for name in &record.nodes {
-        let said = agent_client::status(lab, name).await;
-        if said.is_ok_and(|status| status["ready"] == true) {
+        let said = calls::status(lab, name).await;
+        if said.is_ok_and(|status| status.ready) {
             ready.insert(name.clone());
         }
     }

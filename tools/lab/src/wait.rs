@@ -1,11 +1,12 @@
 //! Waiting for what was asked to be in force: on agents, in every node's kernel.
 
 use crate::LabError;
-use crate::agent_client;
+use crate::calls;
 use crate::control;
 use crate::files;
 use crate::paths::Lab;
 use heddle_kube::store::{Kind, Object, Scope, Store};
+use heddle_rpc::node::NodeStatus;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,8 +56,8 @@ pub async fn agents_ready(lab: &Lab, nodes: &[String], patience: Duration) -> Re
 
 /// An agent's own reason for not being ready: its warnings, else what keeps it from answering; and the end of its log.
 async fn why_not_ready(lab: &Lab, node: &str) -> String {
-    let said = match agent_client::status(lab, node).await {
-        Ok(status) if status["ready"] == true => "it is ready, its plugins do not serve yet".into(),
+    let said = match calls::status(lab, node).await {
+        Ok(status) if status.ready => "it is ready, its plugins do not serve yet".into(),
         Ok(status) => own_reason(&status).unwrap_or_else(|| "it gives no reason".into()),
         Err(error) => error.to_string(),
     };
@@ -69,13 +70,8 @@ async fn why_not_ready(lab: &Lab, node: &str) -> String {
 }
 
 /// What an agent's status says that is not in force, and why; `None` when it has no complaint.
-fn own_reason(status: &serde_json::Value) -> Option<String> {
-    let warnings: Vec<&str> = status["warnings"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|warning| warning.as_str())
-        .collect();
+fn own_reason(status: &NodeStatus) -> Option<String> {
+    let warnings = &status.warnings;
     let more = warnings.len().saturating_sub(MOST_REASONS);
     let mut text = warnings[..warnings.len() - more].join("; ");
     if more > 0 {
@@ -104,9 +100,9 @@ pub async fn realised(
 ) -> Result<(), LabError> {
     for node in nodes {
         loop {
-            let state = match agent_client::status(lab, node).await {
+            let state = match calls::status(lab, node).await {
                 Ok(status) => {
-                    let realised = status["realisedRevision"].as_u64().unwrap_or(0);
+                    let realised = status.realised_revision;
                     if realised >= revision {
                         break;
                     }
@@ -149,19 +145,14 @@ pub async fn locks_nobody_out(
         return Ok(());
     }
     for node in nodes {
-        let status = agent_client::status(lab, node).await?;
-        let lock_outs = status["hostPolicy"]["lockOuts"].as_array();
-        for one in lock_outs.into_iter().flatten() {
-            let named = |policy: &String| {
-                one["policies"]
-                    .as_array()
-                    .is_some_and(|policies| policies.iter().any(|it| it == policy))
-            };
-            if let Some(policy) = host_policies.iter().find(|policy| named(policy)) {
+        let status = calls::status(lab, node).await?;
+        for one in status.host_policy.lock_outs {
+            let mut named = host_policies.iter();
+            if let Some(policy) = named.find(|policy| one.policies.contains(policy)) {
                 return Err(LabError::LockOut {
                     policy: policy.clone(),
                     node: node.clone(),
-                    traffic: one["traffic"].as_str().unwrap_or_default().to_owned(),
+                    traffic: one.traffic,
                 });
             }
         }
@@ -181,20 +172,20 @@ pub async fn fits(lab: &Lab, nodes: &[String], applied: &[Object]) -> Result<(),
         return Ok(());
     }
     for node in nodes {
-        let status = agent_client::status(lab, node).await?;
-        for one in status["notInForce"].as_array().into_iter().flatten() {
-            let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
-            let pod = format!("{} {}/{}", Kind::Pod, text("namespace"), text("pod"));
-            let policies = one["policies"].as_array().into_iter().flatten();
-            let mut about = policies
-                .filter_map(|policy| policy.as_str())
-                .chain([pod.as_str()]);
-            if let Some(object) = about.find(|object| named.contains(*object)) {
+        let status = calls::status(lab, node).await?;
+        for one in status.not_in_force {
+            let (namespace, pod) = (
+                one.namespace.unwrap_or_default(),
+                one.pod.unwrap_or_default(),
+            );
+            let pod = format!("{} {namespace}/{pod}", Kind::Pod);
+            let mut about = one.policies.into_iter().chain([pod]);
+            if let Some(object) = about.find(|object| named.contains(object)) {
                 return Err(LabError::DoesNotFit {
-                    object: object.to_owned(),
-                    what: text("object"),
+                    object,
+                    what: one.object,
                     node: node.clone(),
-                    reason: text("reason"),
+                    reason: one.reason,
                 });
             }
         }
@@ -229,18 +220,22 @@ pub async fn realised_everywhere(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_agents_own_reason_is_repeated_and_bounded() {
-        assert_eq!(own_reason(&json!({"ready": false, "warnings": []})), None);
-        let few = json!({"warnings": ["a is not as wished: no room", "b is refused"]});
+        let reason = |warnings: &[&str]| {
+            let warnings = warnings.iter().map(ToString::to_string).collect();
+            own_reason(&NodeStatus {
+                warnings,
+                ..NodeStatus::default()
+            })
+        };
+        assert_eq!(reason(&[]), None);
         assert_eq!(
-            own_reason(&few).unwrap(),
+            reason(&["a is not as wished: no room", "b is refused"]).unwrap(),
             "a is not as wished: no room; b is refused"
         );
-        let many: Vec<String> = (0..9).map(|number| number.to_string()).collect();
-        let text = own_reason(&json!({ "warnings": many })).unwrap();
+        let text = reason(&["0", "1", "2", "3", "4", "5", "6", "7", "8"]).unwrap();
         assert!(text.starts_with("0; 1; 2; 3; 4; and 4 more"), "{text}");
     }
 }

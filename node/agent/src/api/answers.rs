@@ -5,13 +5,16 @@ use crate::agent::{Agent, Readiness, blocking, lock};
 use crate::endpoint::kernel_failure;
 use crate::endpoint::table::LocalEndpoint;
 use crate::ledger::{HostPolicy, Ledger};
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::FeatureState;
 use heddle_ipam::Family;
-use heddle_model::{Identity, IdentityScope, NamespacedName};
+use heddle_model::{Identity, IdentityScope};
 use heddle_policy::CompiledPolicy;
+use heddle_rpc::node::{
+    AddressUse, Endpoint, EndpointCount, Enforcement, FeatureSeen, HostPolicyStatus, IdentityUse,
+    LockOut, MapSeen, MetricsText, NodeSeen, NodeStatus, PoolUse,
+};
+use heddle_rpc::{ApiError, error_codes};
 use ipnet::IpNet;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +22,7 @@ use std::sync::atomic::Ordering;
 /// Part of a map in use above which an operator should know (Cilium's alert threshold, reference 5.3).
 const PRESSURE: f64 = 0.9;
 
-pub(super) async fn status(
-    agent: &Arc<Agent>,
-    flows: Option<&dyn FlowSource>,
-) -> Result<Value, ApiError> {
+pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -> NodeStatus {
     let mut warnings = Vec::new();
     if let Readiness::Starting(reason) = &*lock(&agent.readiness) {
         warnings.push(format!("not ready: {reason}"));
@@ -52,7 +52,10 @@ pub(super) async fn status(
                     .filter(|it| it.state() == "ready")
                     .count();
                 (
-                    json!({ "total": ledger.endpoints.len(), "ready": ready }),
+                    EndpointCount {
+                        total: ledger.endpoints.len() as u64,
+                        ready: ready as u64,
+                    },
                     ledger.policies.in_force(),
                     host_policy(&ledger.host),
                     ledger.engine.identities().count(),
@@ -89,10 +92,11 @@ pub(super) async fn status(
             .await;
     warnings.extend(refused);
     warnings.extend(failures);
-    warnings.extend(not_in_force.iter().filter_map(|one| {
-        let (object, reason) = (one["object"].as_str()?, one["reason"].as_str()?);
-        Some(format!("{object} is not as wished: {reason}"))
-    }));
+    warnings.extend(
+        not_in_force
+            .iter()
+            .map(|one| format!("{} is not as wished: {}", one.object, one.reason)),
+    );
     if starting_over {
         warnings.push("the connection to the store was lost; its list is being read again".into());
     }
@@ -102,68 +106,65 @@ pub(super) async fn status(
             "{unfinished} endpoints wait for their removal to be finished"
         ));
     }
-    let addresses: Vec<Value> = agent
-        .addresses
-        .stats()
-        .into_iter()
-        .map(|(family, stats)| {
-            json!({
-                "family": family.name(), "total": stats.total, "used": stats.used,
-                "resting": stats.resting, "free": stats.free,
-            })
-        })
-        .collect();
-    Ok(json!({
-        "node": agent.config.node_name,
-        "cluster": agent.config.cluster,
-        "version": env!("CARGO_PKG_VERSION"),
-        "ready": agent.is_ready(),
-        "kernel": kernel_release(),
-        "features": features.iter().map(|feature| json!({
-            "name": feature.name,
-            "state": match feature.state {
-                FeatureState::On => "on",
-                FeatureState::Off => "off",
-                FeatureState::Unavailable => "unavailable",
-            },
-            "why": feature.why,
-        })).collect::<Vec<_>>(),
-        "endpoints": endpoints,
-        "policies": policies,
-        "hostPolicy": host,
-        "identities": identities,
-        "services": 0,
-        "maps": maps.iter().map(|map| json!({
-            "name": map.name, "entries": map.entries, "max": map.max,
-        })).collect::<Vec<_>>(),
-        "addresses": addresses,
-        "flows": flows.map_or(Value::Null, FlowSource::status),
-        "notInForce": not_in_force,
-        "realisedRevision": agent.realised_revision.load(Ordering::SeqCst),
-        "warnings": warnings,
-    }))
+    let feature = |feature: heddle_datapath::Feature| FeatureSeen {
+        name: feature.name,
+        state: match feature.state {
+            FeatureState::On => "on",
+            FeatureState::Off => "off",
+            FeatureState::Unavailable => "unavailable",
+        }
+        .to_owned(),
+        why: feature.why,
+    };
+    let map = |map: heddle_datapath::MapUse| MapSeen {
+        name: map.name,
+        entries: map.entries,
+        max: map.max,
+    };
+    NodeStatus {
+        node: agent.config.node_name.clone(),
+        cluster: agent.config.cluster.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ready: agent.is_ready(),
+        kernel: kernel_release(),
+        features: features.into_iter().map(feature).collect(),
+        endpoints,
+        policies: policies as u64,
+        host_policy: host,
+        identities: identities as u64,
+        services: 0,
+        maps: maps.into_iter().map(map).collect(),
+        addresses: agent.addresses.stats().into_iter().map(pool).collect(),
+        flows: flows.map(FlowSource::status),
+        not_in_force,
+        realised_revision: agent.realised_revision.load(Ordering::SeqCst),
+        warnings,
+    }
+}
+
+fn pool((family, stats): (Family, heddle_ipam::Stats)) -> PoolUse {
+    PoolUse {
+        family: family.name().to_owned(),
+        total: stats.total,
+        used: stats.used,
+        resting: stats.resting,
+        free: stats.free,
+    }
 }
 
 /// The node's own policy, as far as one is in force.
-fn host_policy(host: &HostPolicy) -> Value {
+fn host_policy(host: &HostPolicy) -> HostPolicyStatus {
     let policy = host.in_force();
     let enforced = |of: fn(&CompiledPolicy) -> bool| policy.is_some_and(|policy| of(policy));
-    json!({
-        "ingress": enforcement(Some(enforced(|policy| policy.ingress_enforced))),
-        "egress": enforcement(Some(enforced(|policy| policy.egress_enforced))),
-        "audit": enforced(|policy| policy.audit),
-        "lockOuts": host.lock_outs().iter().map(|one| json!({
-            "traffic": one.what,
-            "policies": one.policies.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
-    })
-}
-
-/// A direction of a policy; without a policy map everything is dropped.
-const fn enforcement(enforced: Option<bool>) -> &'static str {
-    match enforced {
-        Some(false) => "open",
-        Some(true) | None => "enforced",
+    let lock_outs = host.lock_outs().iter().map(|one| LockOut {
+        traffic: one.what.to_string(),
+        policies: one.policies.iter().map(ToString::to_string).collect(),
+    });
+    HostPolicyStatus {
+        ingress: Enforcement::of(Some(enforced(|policy| policy.ingress_enforced))),
+        egress: Enforcement::of(Some(enforced(|policy| policy.egress_enforced))),
+        audit: enforced(|policy| policy.audit),
+        lock_outs: lock_outs.collect(),
     }
 }
 
@@ -173,83 +174,47 @@ fn kernel_release() -> String {
         .unwrap_or_default()
 }
 
-fn printed(endpoint: &LocalEndpoint) -> Value {
+fn seen(endpoint: &LocalEndpoint) -> Endpoint {
     let policy = endpoint.policy.as_ref();
-    json!({
-        "id": endpoint.record.endpoint,
-        "namespace": endpoint.record.pod.namespace,
-        "pod": endpoint.record.pod.name,
-        "ipv4": endpoint.record.ipv4,
-        "ipv6": endpoint.record.ipv6,
-        "identity": endpoint.identity,
-        "labels": endpoint.labels,
-        "ifindex": endpoint.record.link.as_ref().map(|link| link.ifindex),
-        "containerId": endpoint.record.key.container_id,
-        "ingress": enforcement(policy.map(|policy| policy.ingress_enforced)),
-        "egress": enforcement(policy.map(|policy| policy.egress_enforced)),
-        "audit": policy.is_some_and(|policy| policy.audit),
-        "policyRevision": endpoint.policy_revision,
-        "state": endpoint.state(),
-    })
+    let record = &endpoint.record;
+    Endpoint {
+        id: record.endpoint,
+        namespace: record.pod.namespace.clone(),
+        pod: record.pod.name.clone(),
+        ipv4: record.ipv4,
+        ipv6: record.ipv6,
+        identity: endpoint.identity,
+        labels: Arc::clone(&endpoint.labels),
+        ifindex: record.link.as_ref().map(|link| link.ifindex),
+        container_id: record.key.container_id.clone(),
+        ingress: Enforcement::of(policy.map(|policy| policy.ingress_enforced)),
+        egress: Enforcement::of(policy.map(|policy| policy.egress_enforced)),
+        audit: policy.is_some_and(|policy| policy.audit),
+        policy_revision: endpoint.policy_revision,
+        state: endpoint.state().to_owned(),
+    }
 }
 
-pub(super) async fn endpoints(agent: &Arc<Agent>) -> Result<Value, ApiError> {
-    Ok(agent
-        .on_ledger(|ledger| ledger.endpoints.values().map(printed).collect())
-        .await)
+pub(super) async fn endpoints(agent: &Arc<Agent>) -> Vec<Endpoint> {
+    agent
+        .on_ledger(|ledger| ledger.endpoints.values().map(seen).collect())
+        .await
 }
 
-/// Which endpoint is meant: `{"id": 7}`, or `{"pod": "ns/name"}`.
-pub(super) fn find_endpoint<'a>(
-    ledger: &'a Ledger,
-    params: &Value,
-) -> Result<&'a LocalEndpoint, ApiError> {
-    let by_text = |text: &str| match text.parse::<u16>() {
-        Ok(id) => ledger.endpoints.get(id),
-        Err(_) => text
-            .parse::<NamespacedName>()
-            .ok()
-            .and_then(|name| ledger.endpoints.by_pod(&name)),
-    };
-    let wanted = ["id", "endpoint", "pod"]
-        .into_iter()
-        .map(|field| &params[field])
-        .find(|value| !value.is_null());
-    let (found, text) = match wanted {
-        Some(Value::Number(number)) => (
-            number
-                .as_u64()
-                .and_then(|id| u16::try_from(id).ok())
-                .and_then(|id| ledger.endpoints.get(id)),
-            number.to_string(),
-        ),
-        Some(Value::String(text)) => (by_text(text), text.clone()),
-        _ => {
-            return Err(ApiError::new(
-                error_codes::INVALID,
-                "an endpoint is named by its id or by NAMESPACE/POD",
-            )
-            .field("id"));
-        }
-    };
-    found.ok_or_else(|| {
+/// The endpoint with this id.
+pub(super) fn find_endpoint(ledger: &Ledger, id: u16) -> Result<&LocalEndpoint, ApiError> {
+    ledger.endpoints.get(id).ok_or_else(|| {
         ApiError::new(
             "endpoint/unknown",
-            format!("node {} has no endpoint {text}", ledger.config.node_name),
+            format!("node {} has no endpoint {id}", ledger.config.node_name),
         )
-        .object(text)
+        .object(id.to_string())
         .help("`heddle endpoint list` shows this node's endpoints; the pod may run on another node")
     })
 }
 
-pub(super) async fn endpoint(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
-    agent
-        .on_ledger(move |ledger| find_endpoint(ledger, &params).map(printed))
-        .await
-}
-
 /// Identities that the datapath knows: those in its ipcache and endpoints, with the reserved ones.
-pub(super) async fn identities(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+pub(super) async fn identities(agent: &Arc<Agent>) -> Result<Vec<IdentityUse>, ApiError> {
     let datapath = Arc::clone(&agent.datapath);
     let (peers, realised) = blocking(move || (datapath.peers(), datapath.endpoints())).await;
     let peers = peers.map_err(|error| kernel_failure(&error))?;
@@ -270,82 +235,47 @@ pub(super) async fn identities(agent: &Arc<Agent>) -> Result<Value, ApiError> {
     }
     Ok(rows
         .into_iter()
-        .map(|(identity, [v4, v6])| {
-            json!({
-                "id": identity,
-                "labels": agent.directory.labels_of(identity).unwrap_or_default(),
-                "endpoints": v4.max(v6),
-            })
+        .map(|(id, [v4, v6])| IdentityUse {
+            id,
+            labels: agent.directory.labels_of(id).unwrap_or_default(),
+            endpoints: v4.max(v6),
         })
         .collect())
 }
 
-pub(super) async fn identity(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
-    let wanted = params["id"]
-        .as_u64()
-        .or_else(|| params["id"].as_str()?.parse().ok())
-        .ok_or_else(|| {
-            ApiError::new(error_codes::INVALID, "an identity is named by its number").field("id")
-        })?;
-    let Value::Array(all) = identities(agent).await? else {
-        return Ok(Value::Null);
-    };
-    all.into_iter()
-        .find(|one| one["id"].as_u64() == Some(wanted))
-        .ok_or_else(|| {
-            ApiError::new(
-                "identity/unknown",
-                format!(
-                    "the datapath of node {} does not know identity {wanted}",
-                    agent.config.node_name
-                ),
-            )
-            .help("`heddle identity list` shows those it knows")
-        })
-}
-
 /// The node's pod addresses, a row for each family.
-pub(super) fn addresses(agent: &Agent) -> Value {
+pub(super) fn addresses(agent: &Agent) -> Vec<AddressUse> {
     let blocks = agent.addresses.blocks();
     let rows = agent.addresses.stats().into_iter().map(|(family, stats)| {
         let is_its = |block: &&IpNet| block.addr().is_ipv4() == (family == Family::V4);
-        json!({
-            "node": agent.config.node_name,
-            "family": family.name(),
-            "blocks": blocks.iter().filter(is_its).collect::<Vec<_>>(),
-            "total": stats.total,
-            "used": stats.used,
-            "resting": stats.resting,
-            "free": stats.free,
-        })
+        AddressUse {
+            node: agent.config.node_name.clone(),
+            blocks: blocks.iter().filter(is_its).copied().collect(),
+            pool: pool((family, stats)),
+        }
     });
     rows.collect()
 }
 
-pub(super) async fn nodes(agent: &Arc<Agent>) -> Value {
+pub(super) async fn nodes(agent: &Arc<Agent>) -> Vec<NodeSeen> {
     agent
         .on_ledger(|ledger| {
-            ledger
-                .nodes
-                .iter()
-                .map(|(name, node)| {
-                    json!({
-                        "name": name,
-                        "addresses": node.addresses,
-                        "podCIDRs": node.pod_cidrs,
-                        "local": *name == ledger.config.node_name,
-                    })
-                })
-                .collect()
+            let nodes = ledger.nodes.iter().map(|(name, node)| NodeSeen {
+                name: name.clone(),
+                addresses: node.addresses.clone(),
+                pod_cidrs: node.pod_cidrs.clone(),
+                local: *name == ledger.config.node_name,
+            });
+            nodes.collect()
         })
         .await
 }
 
 /// The agent's metrics, as a scrape gives them.
-pub(super) async fn metrics(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+pub(super) async fn metrics(agent: &Arc<Agent>) -> Result<MetricsText, ApiError> {
     let metrics = Arc::clone(&agent.metrics);
     blocking(move || metrics.render())
         .await
-        .map(|text| json!({ "text": text }))
-        .map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+        .map(|text| MetricsText { text })
+        .map_err(|error| ApiError::new(error_codes::BAD_ANSWER, error.to_string()))
 }

@@ -3,16 +3,16 @@
 use crate::agent::Agent;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
-use heddle_cni::protocol::ApiError;
 use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy};
 use heddle_policy::CompiledPolicy;
+use heddle_rpc::ApiError;
+use heddle_rpc::node::Difference;
 use ipnet::IpNet;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-struct Findings(Vec<Value>);
+struct Findings(Vec<Difference>);
 
 impl Findings {
     fn add(
@@ -23,15 +23,18 @@ impl Findings {
         wished: &impl Debug,
         realised: &impl Debug,
     ) {
-        self.0.push(json!({
-            "kind": kind, "object": object, "field": field,
-            "wished": format!("{wished:?}"), "realised": format!("{realised:?}"),
-        }));
+        self.0.push(Difference {
+            kind: kind.to_owned(),
+            object: object.to_owned(),
+            field: field.to_owned(),
+            wished: format!("{wished:?}"),
+            realised: format!("{realised:?}"),
+        });
     }
 }
 
 /// Every difference, sorted by object; empty when the kernel is as wished.
-pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Vec<Difference>, ApiError> {
     agent.must_be_ready()?;
     let findings = agent
         .on_ledger(|ledger| {
@@ -44,7 +47,7 @@ pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Value, ApiError> {
         })
         .await
         .map_err(|error| kernel_failure(&error))?;
-    Ok(Value::Array(findings.0))
+    Ok(findings.0)
 }
 
 fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathError> {

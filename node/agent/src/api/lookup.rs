@@ -9,15 +9,16 @@ use heddle_abi::{
     CT_CLOSING, CT_SEEN_REPLY, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET,
     LIFETIME_SYN, LIFETIME_TCP,
 };
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::{ConnectionRow, Facts, PeerRow, RealisedPolicy};
 use heddle_model::Identity;
 use heddle_policy::compiled::{CompiledPolicy, Direction, Entry, EntryVerdict};
+use heddle_rpc::node::TrackedConnection;
+use heddle_rpc::{ApiError, Call, error_codes};
 use heddle_verify::path::Tracked;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -92,7 +93,7 @@ pub struct Standing {
     /// What happens to the packet, as far as this end's policy goes.
     pub verdict: EntryVerdict,
     /// Tracked connections of the two ends by this protocol and port.
-    pub connections: Vec<Value>,
+    pub connections: Vec<TrackedConnection>,
     /// The same connections, those with the latest packets, each with whether it was answered.
     pub recent_connections: RecentConnections,
 }
@@ -270,18 +271,12 @@ fn is_about(row: &ConnectionRow, question: &Question) -> bool {
     row.remaining_seconds > 0 && key.protocol == question.protocol && is_between(sides, question)
 }
 
-/// The same of a connection as [`connection`] prints it.
-fn is_printed_about(row: &Value, question: &Question) -> bool {
-    let side = |key: &str| {
-        let side: SocketAddr = row[key].as_str()?.parse().ok()?;
-        Some((side.ip(), side.port()))
-    };
-    let (Some(source), Some(destination)) = (side("source"), side("destination")) else {
-        return false;
-    };
-    row["remainingSeconds"].as_u64() > Some(0)
-        && row["protocol"] == protocol_name(question.protocol)
-        && is_between([source, destination], question)
+/// The same of a connection as it is listed.
+fn is_listed_about(row: &TrackedConnection, question: &Question) -> bool {
+    let sides = [row.source, row.destination].map(|side| (side.ip(), side.port()));
+    row.remaining_seconds > 0
+        && row.protocol == protocol_name(question.protocol)
+        && is_between(sides, question)
 }
 
 /// Whether a connection with these two sides, in either order, is one of the question's pair and port.
@@ -303,12 +298,12 @@ fn is_between([one, two]: [(IpAddr, u16); 2], question: &Question) -> bool {
     })
 }
 
-/// Connections as [`connection`] prints them, that a question is about, as many as [`look_up`] tells.
+/// Listed connections that a question is about, as many as [`look_up`] tells.
 pub(super) fn connections_about<'a>(
-    rows: impl Iterator<Item = &'a Value>,
+    rows: impl Iterator<Item = &'a TrackedConnection>,
     question: &Question,
-) -> Vec<Value> {
-    rows.filter(|row| is_printed_about(row, question))
+) -> Vec<TrackedConnection> {
+    rows.filter(|row| is_listed_about(row, question))
         .take(TOLD)
         .cloned()
         .collect()
@@ -337,10 +332,14 @@ fn tracked(row: &ConnectionRow) -> Tracked {
     }
 }
 
-/// `policy.lookup`: a [`Question`], answered by this node's datapath, with what the agent knows about it.
-pub(super) async fn lookup(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
-    let question: Question = serde_json::from_value(params)
-        .map_err(|error| ApiError::new(error_codes::INVALID, format!("parameters: {error}")))?;
+impl Call for Question {
+    const METHOD: &'static str = "policy.lookup";
+    /// A [`Standing`] with what the agent knows: see [`Known::answer`].
+    type Answer = Value;
+}
+
+/// `policy.lookup`: answered by this node's datapath, with what the agent knows about it.
+pub(super) async fn lookup(agent: &Arc<Agent>, question: Question) -> Result<Value, ApiError> {
     let datapath = Arc::clone(&agent.datapath);
     let standing = blocking(move || {
         let endpoints: Vec<Facts> = datapath
@@ -379,7 +378,7 @@ pub(super) async fn lookup(agent: &Arc<Agent>, params: Value) -> Result<Value, A
             rules.unwrap_or_default(),
             Some(revision),
         )
-        .map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+        .map_err(|error| ApiError::new(error_codes::BAD_ANSWER, error.to_string()))
 }
 
 #[cfg(test)]
@@ -674,10 +673,10 @@ mod tests {
         ] {
             let told = [sending, receiving, backwards].map(|question| is_about(&row, &question));
             assert_eq!(told, expected, "{row:?}");
-            let printed = connection(&row);
-            let told = [sending, receiving, backwards]
-                .map(|question| is_printed_about(&printed, &question));
-            assert_eq!(told, expected, "{printed}");
+            let listed = connection(&row);
+            let told =
+                [sending, receiving, backwards].map(|question| is_listed_about(&listed, &question));
+            assert_eq!(told, expected, "{listed:?}");
         }
     }
 }

@@ -3,12 +3,11 @@
 use super::lookup::{AskedPeer, has_address};
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::{Facts, PathPod, PathQuestion, PeerRow};
-use heddle_verify::path::Place;
+use heddle_rpc::{ApiError, Call};
+use heddle_verify::path::{Place, Seen};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -65,10 +64,13 @@ fn place_of(peer: AskedPeer, endpoints: &[Facts], peers: &[PeerRow]) -> (Option<
     (Some(address), place)
 }
 
-/// `path.look`: an [`AskedPath`], answered with what the kernel says.
-pub(super) async fn look(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
-    let asked: AskedPath = serde_json::from_value(params)
-        .map_err(|error| ApiError::new(error_codes::INVALID, format!("parameters: {error}")))?;
+impl Call for AskedPath {
+    const METHOD: &'static str = "path.look";
+    type Answer = Seen;
+}
+
+/// `path.look`: what the kernel says.
+pub(super) async fn look(agent: &Arc<Agent>, asked: AskedPath) -> Result<Seen, ApiError> {
     let own = asked.own.filter(|_| !asked.is_node);
     let known = own.and_then(|address| agent.directory.endpoint_at(address));
     let inside = agent
@@ -103,14 +105,13 @@ pub(super) async fn look(agent: &Arc<Agent>, params: Value) -> Result<Value, Api
     })
     .await
     .map_err(|error| kernel_failure(&error))?;
-    let Some(seen) = seen else {
-        return Err(ApiError::new(
+    seen.ok_or_else(|| {
+        ApiError::new(
             "path/unknown-endpoint",
             "the node's datapath does not know the pod",
         )
-        .help("`heddle endpoint list` shows those that it knows"));
-    };
-    serde_json::to_value(&seen).map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+        .help("`heddle endpoint list` shows those that it knows")
+    })
 }
 
 #[cfg(test)]

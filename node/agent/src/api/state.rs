@@ -8,9 +8,10 @@ use crate::directory::Directory;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_abi::HOST_ENDPOINT;
-use heddle_cni::protocol::ApiError;
 use heddle_datapath::{DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
 use heddle_policy::{Direction, PolicyId, RuleRef};
+use heddle_rpc::node::TrackedConnection;
+use heddle_rpc::{ApiError, Call};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,9 +90,9 @@ pub struct PolicyState {
     peers: Vec<PeerRow>,
     /// Policies by endpoint; the node's own under [`HOST_ENDPOINT`].
     policies: BTreeMap<u16, RealisedPolicy>,
-    /// Tracked connections as `bpf.ct` prints them, where that does not tell them.
+    /// Tracked connections, where `bpf.ct` does not tell them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    connections: Vec<Value>,
+    connections: Vec<TrackedConnection>,
     /// The rules behind the cookies of the policies' rows.
     rules: BTreeMap<u32, Vec<RuleRef>>,
     /// What the agent knows of endpoints, and of its node as endpoint 0.
@@ -119,7 +120,7 @@ impl PolicyState {
     }
 
     /// What the datapath does with a packet; `connections` are those that `bpf.ct` told.
-    pub fn standing(&self, question: &Question, connections: &[Value]) -> Standing {
+    pub fn standing(&self, question: &Question, connections: &[TrackedConnection]) -> Standing {
         let held = Held {
             endpoints: &self.endpoints,
             peers: &self.peers,
@@ -151,7 +152,7 @@ impl PolicyState {
     pub fn answer(
         &self,
         question: &Question,
-        connections: &[Value],
+        connections: &[TrackedConnection],
     ) -> Result<Value, serde_json::Error> {
         let standing = self.standing(question, connections);
         let known = match question.address {
@@ -185,7 +186,16 @@ fn policies<E>(
 }
 
 /// `policy.state`.
-pub(super) async fn state(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ReadPolicyState {}
+
+impl Call for ReadPolicyState {
+    const METHOD: &'static str = "policy.state";
+    type Answer = PolicyState;
+}
+
+/// `policy.state`.
+pub(super) async fn state(agent: &Arc<Agent>) -> Result<PolicyState, ApiError> {
     let datapath = Arc::clone(&agent.datapath);
     let read = blocking(move || {
         let endpoints: Vec<Facts> = datapath
@@ -220,7 +230,7 @@ pub(super) async fn state(agent: &Arc<Agent>) -> Result<Value, ApiError> {
         })
         .await;
     state.realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
-    serde_json::to_value(&state).map_err(|error| ApiError::new("api/bad-answer", error.to_string()))
+    Ok(state)
 }
 
 #[cfg(test)]
@@ -229,6 +239,7 @@ mod tests {
     use crate::api::AskedPeer;
     use heddle_model::Identity;
     use heddle_policy::{Entry, EntryKey, EntryVerdict};
+    use heddle_rpc::node::ConnectionState;
 
     fn state() -> PolicyState {
         let facts = Facts {
@@ -323,7 +334,20 @@ mod tests {
         let text = serde_json::to_string(&state).unwrap();
         let read: PolicyState = serde_json::from_str(&text).unwrap();
         assert_eq!(read, state);
-        let connection = |source: &str| json!({"protocol": "TCP", "source": source, "destination": "203.0.113.1:80", "remainingSeconds": 5});
+        let connection = |source: &str| TrackedConnection {
+            protocol: "TCP".to_owned(),
+            source: source.parse().unwrap(),
+            destination: "203.0.113.1:80".parse().unwrap(),
+            state: ConnectionState::New,
+            source_identity: Identity(300),
+            destination_identity: Identity::WORLD,
+            egress: None,
+            ingress: None,
+            packets: [1, 0],
+            bytes: [60, 0],
+            tcp_flags: [2, 0],
+            remaining_seconds: 5,
+        };
         let connections = [connection("10.244.0.5:4000"), connection("10.244.0.6:4000")];
         let answer = read
             .answer(&ask(Some("10.244.0.5"), 80), &connections)

@@ -3,12 +3,17 @@
 use super::answers::find_endpoint;
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
+use crate::endpoint::table::LocalEndpoint;
 use crate::ledger::as_compiled;
 use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY};
-use heddle_cni::protocol::ApiError;
-use heddle_datapath::ConnectionRow;
+use heddle_datapath::{ConnectionRow, PeerRow};
+use heddle_model::Identity;
 use heddle_policy::protocol::describe;
-use serde_json::{Value, json};
+use heddle_rpc::ApiError;
+use heddle_rpc::node::{
+    Admission, ConnectionState, IpcacheRow, ListConnections, ListPolicies, PolicyRow,
+    TrackedConnection,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,21 +23,16 @@ const MOST_CONNECTIONS: usize = 131_072;
 pub(super) const TCP_RST: u8 = 4;
 
 /// The policy maps of all endpoints, or of one.
-pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
+pub(super) async fn policies(
+    agent: &Arc<Agent>,
+    asked: ListPolicies,
+) -> Result<Vec<PolicyRow>, ApiError> {
     let wanted = agent
         .on_ledger(move |ledger| {
-            if params
-                .as_object()
-                .is_none_or(|fields| fields.values().all(Value::is_null))
-            {
-                Ok(ledger
-                    .endpoints
-                    .values()
-                    .map(|it| (it.record.endpoint, it.record.pod.to_string()))
-                    .collect::<Vec<_>>())
-            } else {
-                find_endpoint(ledger, &params)
-                    .map(|it| vec![(it.record.endpoint, it.record.pod.to_string())])
+            let named = |it: &LocalEndpoint| (it.record.endpoint, it.record.pod.to_string());
+            match asked.endpoint {
+                None => Ok(ledger.endpoints.values().map(named).collect::<Vec<_>>()),
+                Some(id) => find_endpoint(ledger, id).map(|it| vec![named(it)]),
             }
         })
         .await?;
@@ -54,23 +54,23 @@ pub(super) async fn policies(agent: &Arc<Agent>, params: Value) -> Result<Value,
         // As if each identity had rows of its own: that is what people ask about.
         for entry in policy.expanded() {
             let key = entry.key;
-            rows.push(json!({
-                "endpoint": id,
-                "pod": pod,
-                "direction": key.direction,
-                "identity": key.identity,
-                "labels": agent.directory.labels_of(key.identity).unwrap_or_default(),
-                "protocol": protocol_name(key.protocol),
-                "port": port_range(key.protocol, key.port, key.port_prefix),
-                "verdict": entry.verdict,
-                "precedence": entry.precedence,
-                "cookie": entry.cookie,
-                "generation": generation,
-                "rules": agent.directory.rules_of(entry.cookie),
-            }));
+            rows.push(PolicyRow {
+                endpoint: id,
+                pod: pod.clone(),
+                direction: key.direction,
+                identity: key.identity,
+                labels: agent.directory.labels_of(key.identity).unwrap_or_default(),
+                protocol: protocol_name(key.protocol),
+                port: port_range(key.protocol, key.port, key.port_prefix),
+                verdict: entry.verdict,
+                precedence: entry.precedence,
+                cookie: entry.cookie,
+                generation,
+                rules: agent.directory.rules_of(entry.cookie),
+            });
         }
     }
-    Ok(Value::Array(rows))
+    Ok(rows)
 }
 
 /// A protocol's name, its number where it has none here, `any` for 0.
@@ -96,19 +96,18 @@ pub(super) fn port_range(protocol: u8, port: u16, prefix: u8) -> String {
 }
 
 /// Tracked connections, all or those of one endpoint.
-pub(super) async fn connections(agent: &Arc<Agent>, params: Value) -> Result<Value, ApiError> {
-    let of: Option<Vec<IpAddr>> = if params
-        .as_object()
-        .is_none_or(|fields| fields.values().all(Value::is_null))
-    {
-        None
-    } else {
-        let addresses = agent
-            .on_ledger(move |ledger| {
-                find_endpoint(ledger, &params).map(|it| it.record.addresses().collect())
-            })
-            .await?;
-        Some(addresses)
+pub(super) async fn connections(
+    agent: &Arc<Agent>,
+    asked: ListConnections,
+) -> Result<Vec<TrackedConnection>, ApiError> {
+    let of: Option<Vec<IpAddr>> = match asked.endpoint {
+        None => None,
+        Some(id) => {
+            let addresses = agent.on_ledger(move |ledger| {
+                find_endpoint(ledger, id).map(|it| it.record.addresses().collect())
+            });
+            Some(addresses.await?)
+        }
     };
     let datapath = Arc::clone(&agent.datapath);
     let rows = blocking(move || datapath.connections(MOST_CONNECTIONS))
@@ -136,15 +135,15 @@ pub(super) fn ends_of(row: &ConnectionRow) -> (SocketAddr, SocketAddr) {
 }
 
 /// A tracked connection, its initiator as the source.
-pub(super) fn connection(row: &ConnectionRow) -> Value {
+pub(super) fn connection(row: &ConnectionRow) -> TrackedConnection {
     let (key, entry) = (&row.key, &row.entry);
-    let (from, to) = ends_of(row);
-    let verdict = |verdict: &heddle_abi::ConnectionVerdict| {
-        (verdict.generation != 0).then(|| {
-            json!({
-                "generation": verdict.generation, "peer": verdict.peer,
-                "peerCidr": verdict.peer_cidr, "cookie": verdict.cookie,
-            })
+    let (source, destination) = ends_of(row);
+    let admission = |verdict: &heddle_abi::ConnectionVerdict| {
+        (verdict.generation != 0).then_some(Admission {
+            generation: verdict.generation,
+            peer: Identity(verdict.peer),
+            peer_cidr: Identity(verdict.peer_cidr),
+            cookie: verdict.cookie,
         })
     };
     let is_reset = (entry.tcp_flags[0] | entry.tcp_flags[1]) & TCP_RST != 0;
@@ -152,49 +151,48 @@ pub(super) fn connection(row: &ConnectionRow) -> Value {
         entry.flags & CT_CLOSING != 0 || is_reset,
         entry.flags & CT_SEEN_REPLY != 0,
     ) {
-        (true, _) => "closing",
-        (false, true) => "established",
-        (false, false) => "new",
+        (true, _) => ConnectionState::Closing,
+        (false, true) => ConnectionState::Established,
+        (false, false) => ConnectionState::New,
     };
-    json!({
-        "protocol": protocol_name(key.protocol),
-        "source": from.to_string(),
-        "destination": to.to_string(),
-        "state": state,
-        "sourceIdentity": entry.source_identity,
-        "destinationIdentity": entry.destination_identity,
-        "egress": verdict(&entry.egress),
-        "ingress": verdict(&entry.ingress),
-        "packets": entry.packets, "bytes": entry.bytes,
-        "tcpFlags": entry.tcp_flags,
-        "remainingSeconds": row.remaining_seconds,
-    })
+    TrackedConnection {
+        protocol: protocol_name(key.protocol),
+        source,
+        destination,
+        state,
+        source_identity: Identity(entry.source_identity),
+        destination_identity: Identity(entry.destination_identity),
+        egress: admission(&entry.egress),
+        ingress: admission(&entry.ingress),
+        packets: entry.packets,
+        bytes: entry.bytes,
+        tcp_flags: entry.tcp_flags,
+        remaining_seconds: row.remaining_seconds,
+    }
 }
 
 /// The ipcache.
-pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Value, ApiError> {
+pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Vec<IpcacheRow>, ApiError> {
     let datapath = Arc::clone(&agent.datapath);
     let mut rows = blocking(move || datapath.peers())
         .await
         .map_err(|error| kernel_failure(&error))?;
     rows.sort_by_key(|row| row.prefix);
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let is_host = row.prefix.prefix_len() == row.prefix.max_prefix_len();
-            let peer = is_host
-                .then(|| agent.directory.peer(row.prefix.addr()))
-                .flatten();
-            json!({
-                "prefix": row.prefix,
-                "identity": row.identity,
-                "labels": agent.directory.labels_of(row.identity).unwrap_or_default(),
-                "cidr": row.cidr,
-                "nodeAddress": row.node,
-                "inCluster": row.in_cluster,
-                "isNode": row.is_node,
-                "pod": peer.and_then(|peer| peer.pod).map(|pod| pod.to_string()),
-            })
-        })
-        .collect())
+    let row = |row: &PeerRow| {
+        let is_host = row.prefix.prefix_len() == row.prefix.max_prefix_len();
+        let peer = is_host
+            .then(|| agent.directory.peer(row.prefix.addr()))
+            .flatten();
+        IpcacheRow {
+            prefix: row.prefix,
+            identity: row.identity,
+            labels: agent.directory.labels_of(row.identity).unwrap_or_default(),
+            cidr: row.cidr,
+            node_address: row.node,
+            in_cluster: row.in_cluster,
+            is_node: row.is_node,
+            pod: peer.and_then(|peer| peer.pod).map(|pod| pod.to_string()),
+        }
+    };
+    Ok(rows.iter().map(row).collect())
 }

@@ -2,8 +2,8 @@
 
 use super::record::{AttachmentKey, Record};
 use crate::lock_order::{Level, enter};
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_ipam::{AddressError, Family, Lease, NodeAddresses, Owner, Released, Snapshot};
+use heddle_rpc::{ApiError, error_codes};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -154,7 +154,7 @@ impl Addresses {
     /// Not synced to the disk: a power failure ends every pod, and then no address needs a rest.
     fn keep(&self, mut snapshot: Snapshot) -> std::io::Result<()> {
         snapshot.leases.clear();
-        heddle_cni::pending::replace_file(&self.path, &serde_json::to_vec(&snapshot)?)
+        heddle_rpc::durable::replace_file(&self.path, &serde_json::to_vec(&snapshot)?)
     }
 
     /// Counts of a family: (family, total, used, resting, free).

@@ -2,7 +2,8 @@
 
 use super::record::AttachmentKey;
 use crate::agent::{Agent, blocking};
-use heddle_cni::protocol::{ApiError, CheckParams, error_codes};
+use heddle_rpc::cni::CheckParams;
+use heddle_rpc::{ApiError, error_codes};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -19,8 +19,8 @@ pub(crate) use publish::Publisher;
 pub(crate) use remove::Removals;
 pub(crate) use restore::Restoration;
 
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_datapath::DatapathError;
+use heddle_rpc::{ApiError, error_codes};
 
 /// A kernel failure in the words of the API.
 pub(crate) fn kernel_failure(error: &DatapathError) -> ApiError {

@@ -1,8 +1,8 @@
 //! What the agent keeps on disk about each endpoint, so that a crash between any two steps leaks nothing.
 
-use heddle_cni::pending::{file_stem, make_private_directory, replace_file};
-use heddle_cni::protocol::Attachment;
 use heddle_model::NamespacedName;
+use heddle_rpc::cni::Attachment;
+use heddle_rpc::durable::{file_stem, make_private_directory, replace_file};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{self, ErrorKind};

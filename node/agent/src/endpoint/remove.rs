@@ -5,8 +5,9 @@ use super::record::{AttachmentKey, Phase, Record};
 use crate::agent::{Agent, blocking};
 use crate::controller::{Controller, Next, RETRY_INTERVAL};
 use async_trait::async_trait;
-use heddle_cni::pending;
-use heddle_cni::protocol::{ApiError, DelParams, GcParams};
+use heddle_rpc::ApiError;
+use heddle_rpc::cni::{DelParams, GcParams};
+use heddle_rpc::pending;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -2,10 +2,11 @@
 
 use crate::ledger::Ledger;
 use crate::testing::{Cut, Node, eventually};
-use heddle_cni::pending;
-use heddle_cni::protocol::{CheckParams, DelParams, GcParams, error_codes};
 use heddle_kube::store::{Kind, Store};
 use heddle_model::{Identity, NamespacedName};
+use heddle_rpc::cni::{CheckParams, DelParams, GcParams};
+use heddle_rpc::error_codes;
+use heddle_rpc::pending;
 use std::time::Duration;
 
 use super::step::Step;

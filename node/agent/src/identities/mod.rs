@@ -7,11 +7,11 @@ pub(crate) mod unsettled;
 pub(crate) use settle::{Reasserter, Relabeler};
 
 use crate::agent::{Agent, store_failure, within};
-use heddle_cni::protocol::{ApiError, error_codes};
 use heddle_kube::identity::{IdentityAllocator, IdentityError};
 use heddle_kube::pod;
 use heddle_kube::store::{Kind, StoreError};
 use heddle_model::{Identity, LabelSet, NamespacedName};
+use heddle_rpc::{ApiError, error_codes};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -2,12 +2,12 @@
 
 use super::Ledger;
 use super::budget::made;
-use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::policy::{CidrGroup, Problem, parse_cidr_group};
 use heddle_kube::service;
 use heddle_kube::store::{Kind, Object};
 use heddle_model::NamespacedName;
 use heddle_policy::ServiceFacts;
+use heddle_rpc::durable::{file_stem, make_private_directory, write_durably};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

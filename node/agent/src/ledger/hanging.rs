@@ -1,10 +1,10 @@
 //! Nothing that waits for the store stands between a policy and the kernel.
 
 use crate::testing::{Node, eventually, soon};
-use heddle_cni::pending;
-use heddle_cni::protocol::DelParams;
 use heddle_kube::store::{Kind, Store};
 use heddle_model::NamespacedName;
+use heddle_rpc::cni::DelParams;
+use heddle_rpc::pending;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 

@@ -4,7 +4,6 @@ use super::Ledger;
 use super::audit::may_lock_out;
 use super::budget::made;
 use crate::config::UnenforceablePolicies;
-use heddle_cni::pending::{file_stem, make_private_directory, write_durably};
 use heddle_kube::objects::OpenEndpoints;
 use heddle_kube::policy::{
     ObservedPolicies, Problem, Severity, TOO_MANY_CIDRS, isolation_of, parse_policy,
@@ -12,6 +11,7 @@ use heddle_kube::policy::{
 use heddle_kube::store::{Kind, Object};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{Policy, PolicyId};
+use heddle_rpc::durable::{file_stem, make_private_directory, write_durably};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

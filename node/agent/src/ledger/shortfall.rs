@@ -2,7 +2,7 @@
 
 use super::Ledger;
 use heddle_policy::PolicyId;
-use serde_json::{Value, json};
+use heddle_rpc::node::NotInForce;
 
 impl Ledger {
     /// True when something is to be tried again though nobody waits for it.
@@ -17,9 +17,8 @@ impl Ledger {
             + self.cidr_budget.refused().count()
     }
 
-    /// `[{"object", "namespace", "pod", "policies", "reason"}]`: what does not fit, with the pod it is about and the
-    /// policies that are about that pod.
-    pub(crate) fn not_in_force(&self) -> Vec<Value> {
+    /// What does not fit.
+    pub(crate) fn not_in_force(&self) -> Vec<NotInForce> {
         let shortfalls = self
             .failures
             .shortfalls()
@@ -28,23 +27,23 @@ impl Ledger {
                 let policies = shortfall.identity.map(|it| self.engine.policies_about(it));
                 let policies = policies.into_iter().flatten();
                 let policies: Vec<String> = policies.map(|id: PolicyId| id.to_string()).collect();
-                json!({
-                    "object": object,
-                    "namespace": shortfall.pod.as_ref().map(|pod| &pod.namespace),
-                    "pod": shortfall.pod.as_ref().map(|pod| &pod.name),
-                    "policies": policies,
-                    "reason": shortfall.reason,
-                })
+                NotInForce {
+                    object: object.to_string(),
+                    namespace: shortfall.pod.as_ref().map(|pod| pod.namespace.clone()),
+                    pod: shortfall.pod.as_ref().map(|pod| pod.name.clone()),
+                    policies,
+                    reason: shortfall.reason.clone(),
+                }
             });
         let labels = self.unsettled.limited().filter_map(|(id, reason)| {
             let pod = &self.endpoints.get(id)?.record.pod;
-            Some(json!({
-                "object": format!("labels of endpoint {id} ({pod})"),
-                "namespace": pod.namespace,
-                "pod": pod.name,
-                "policies": [],
-                "reason": reason,
-            }))
+            Some(NotInForce {
+                object: format!("labels of endpoint {id} ({pod})"),
+                namespace: Some(pod.namespace.clone()),
+                pod: Some(pod.name.clone()),
+                policies: Vec::new(),
+                reason: reason.to_owned(),
+            })
         });
         shortfalls.chain(labels).collect()
     }

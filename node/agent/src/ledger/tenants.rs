@@ -188,8 +188,8 @@ async fn a_policy_that_does_not_fit_stops_nobody_else_and_is_never_wider_than_be
     node.pod("shop", "big2", &[("app", "big")]).await;
     node.add("c3", "shop", "big2").await.unwrap();
     let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
-    assert_eq!(told[0]["pod"], "big");
-    assert_eq!(told[0]["policies"], json!(["NetworkPolicy shop/big"]));
+    assert_eq!(told[0].pod.as_deref(), Some("big"));
+    assert_eq!(told[0].policies, ["NetworkPolicy shop/big"]);
 
     node.datapath.limit_rows(None);
     eventually("healed", || async {
@@ -230,7 +230,7 @@ async fn one_namespaces_identities_are_bounded_and_nobody_waits_for_them() {
     .await;
     node.settled().await;
     let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
-    assert_eq!((told.len(), &told[0]["pod"]), (1, &json!("p0")));
+    assert_eq!((told.len(), told[0].pod.as_deref()), (1, Some("p0")));
     node.pod("evil", "p0", &[("n", "p0")]).await;
     node.settled().await;
     eventually("healed", || async {
@@ -298,7 +298,7 @@ async fn nobody_pads_its_policies_until_those_above_them_do_not_fit() {
     node.settled().await;
     assert!(!reaches(&node, 1, "203.0.113.9"));
     let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
-    assert_eq!(told[0]["pod"], "web");
+    assert_eq!(told[0].pod.as_deref(), Some("web"));
 }
 
 /// Ten ports of half the IPv4 addresses, and a neighbour with a rule for each of 300 addresses among them.
@@ -327,7 +327,7 @@ async fn how_finely_others_tell_addresses_apart_takes_no_room_in_ones_policy() {
     }
     assert!(!reaches(&node, 1, "203.0.113.9"));
     let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
-    assert_eq!(told, Vec::<Value>::new());
+    assert_eq!(told, []);
     assert!(node.differences().await.is_empty());
     node.restart().await;
     assert!(reaches(&node, 1, "20.0.7.1"));
@@ -363,7 +363,7 @@ async fn a_host_policy_that_does_not_fit_holds_nobody_back() {
     node.put(many).await;
     node.settled().await;
     let not_in_force = async || node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
-    assert_eq!(not_in_force().await, Vec::<Value>::new());
+    assert_eq!(not_in_force().await, []);
     node.put(edge(20)).await;
     node.settled().await;
     assert_eq!(not_in_force().await.len(), 1);

@@ -9,7 +9,7 @@ pub(crate) use flaky::FlakyStore;
 pub(crate) use node::{Node, eventually, soon};
 
 use crate::endpoint::step::Step;
-use heddle_cni::protocol::ApiError;
+use heddle_rpc::ApiError;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 

@@ -7,11 +7,13 @@ use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
 use crate::endpoint::step::Step;
 use crate::metrics::Metrics;
-use heddle_cni::protocol::{AddParams, ApiError, Attachment, DelParams};
 use heddle_kube::store::memory::MemoryStore;
 use heddle_kube::store::{Kind, Scope, Store};
 use heddle_model::NamespacedName;
 use heddle_policy::EnforcementMode;
+use heddle_rpc::ApiError;
+use heddle_rpc::cni::{AddParams, Attachment, DelParams};
+use heddle_rpc::node::Difference;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -248,7 +250,7 @@ impl Node {
             container_id: container.into(),
             netns: format!("/run/netns/{container}").into(),
             interface: "eth0".into(),
-            pod: Some(heddle_cni::PodArguments {
+            pod: Some(heddle_rpc::cni::PodArguments {
                 namespace: namespace.into(),
                 name: pod.into(),
                 uid: None,
@@ -309,11 +311,8 @@ impl Node {
             .unwrap();
     }
 
-    pub(crate) async fn differences(&self) -> Vec<Value> {
-        match crate::api::differences(&self.agent()).await.unwrap() {
-            Value::Array(findings) => findings,
-            other => panic!("{other}"),
-        }
+    pub(crate) async fn differences(&self) -> Vec<Difference> {
+        crate::api::differences(&self.agent()).await.unwrap()
     }
 
     /// No lease, no link, no map row, no file, no object of any endpoint is left.

@@ -1,7 +1,8 @@
 //! The plugin against an agent that the test plays.
 
 use super::*;
-use crate::protocol::{AttachedAddress, Request};
+use heddle_rpc::Request;
+use heddle_rpc::cni::{AttachedAddress, Attachment};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -366,16 +367,5 @@ fn version_needs_no_agent() {
     assert_eq!(
         output["supportedVersions"],
         json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-    );
-}
-
-#[test]
-fn queue_names_differ_and_fit() {
-    let long = "a".repeat(300);
-    let other = format!("{}b", "a".repeat(299));
-    assert!(pending::file_stem(&long, "eth0").len() < 250);
-    assert_ne!(
-        pending::file_stem(&long, "eth0"),
-        pending::file_stem(&other, "eth0")
     );
 }

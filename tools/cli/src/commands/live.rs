@@ -12,6 +12,11 @@ use crate::failure::{FINDINGS, Failure, NO_DATA};
 use crate::output::is_colored;
 use agents::{Agent, Agents, Target};
 use clap::{Args, Subcommand, ValueEnum};
+use heddle_rpc::Call;
+use heddle_rpc::node::{
+    DifferenceList, EndpointList, IdentityList, IpamList, IpcacheList, ListConnections,
+    ListPolicies, NodeList, ReadStatus,
+};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -212,36 +217,36 @@ pub(crate) fn execute(command: Command, around: &mut Environment<'_>) -> Result<
         Command::Status(ask) => ask.told(status(&ask, around)),
         Command::Diff(ask) => ask.told(diff(&ask, around).map_err(Failure::no_answer)),
         Command::Endpoint(EndpointCommand::List(ask)) => {
-            ask.told(list(&ask, "endpoint.list", &json!({}), around))
+            ask.told(list(&ask, EndpointList::METHOD, &json!({}), around))
         }
         Command::Endpoint(EndpointCommand::Get { which, ask }) => {
             ask.told(get(&ask, "endpoint", &which, around, is_endpoint))
         }
         Command::Identity(IdentityCommand::List(ask)) => {
-            ask.told(list(&ask, "identity.list", &json!({}), around))
+            ask.told(list(&ask, IdentityList::METHOD, &json!({}), around))
         }
         Command::Identity(IdentityCommand::Get { which, ask }) => {
             ask.told(get(&ask, "identity", &which, around, is_identity))
         }
         Command::Node(NodeCommand::List(ask)) => {
-            ask.told(list(&ask, "node.list", &json!({}), around))
+            ask.told(list(&ask, NodeList::METHOD, &json!({}), around))
         }
         Command::Ipam(IpamCommand::List(ask)) => {
-            ask.told(list(&ask, "ipam.list", &json!({}), around))
+            ask.told(list(&ask, IpamList::METHOD, &json!({}), around))
         }
         Command::Bpf(BpfCommand::Ct(ConnectionCommand::List { endpoint, all, ask })) => {
             ask.told(connections(&ask, endpoint, all, around))
         }
         Command::Bpf(map) => {
             let (method, MapCommand::List { endpoint, ask }) = match map {
-                BpfCommand::Ipcache(list) => ("bpf.ipcache", list),
-                BpfCommand::Policy(list) => ("bpf.policy", list),
+                BpfCommand::Ipcache(list) => (IpcacheList::METHOD, list),
+                BpfCommand::Policy(list) => (ListPolicies::METHOD, list),
                 // Above.
                 BpfCommand::Ct(_) => return Ok(0),
             };
             let outcome = match (method, endpoint) {
                 (_, None) => list(&ask, method, &json!({}), around),
-                ("bpf.ipcache", Some(id)) => ipcache_of(&ask, id, around),
+                (IpcacheList::METHOD, Some(id)) => ipcache_of(&ask, id, around),
                 (_, Some(id)) => list(&ask, method, &json!({ "endpoint": id }), around),
             };
             ask.told(outcome)
@@ -280,7 +285,7 @@ fn ask_all(
     let answers = std::thread::scope(|scope| {
         let calls: Vec<_> = agents
             .iter()
-            .map(|agent| scope.spawn(move || client::call(agent, method, params)))
+            .map(|agent| scope.spawn(move || client::ask(agent, method, params)))
             .collect();
         calls
             .into_iter()
@@ -347,7 +352,7 @@ fn emit(around: &mut Environment<'_>, text: &str) -> Result<(), Failure> {
 /// `status`: one agent's object; for a whole lab `{"nodes": [...]}`, where an agent that does not answer
 /// is `{"node", "ready": false, "error"}`.
 fn status(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
-    let answers = ask_all(&ask.target, "status", &json!({}), around)?;
+    let answers = ask_all(&ask.target, ReadStatus::METHOD, &json!({}), around)?;
     let exit = completeness(&answers);
     let mut nodes: Vec<Value> = answers.given.into_iter().map(|(_, value)| value).collect();
     for (agent, failure) in &answers.missing {
@@ -365,7 +370,7 @@ fn status(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
 
 /// `diff`: the differences of every node that was asked.
 fn diff(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
-    let answers = ask_all(&ask.target, "diff", &json!({}), around)?;
+    let answers = ask_all(&ask.target, DifferenceList::METHOD, &json!({}), around)?;
     let complete = completeness(&answers);
     let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
     let text = match ask.output {
@@ -407,13 +412,13 @@ fn connections(
 ) -> Result<u8, Failure> {
     let params = endpoint.map_or_else(|| json!({}), |id| json!({ "endpoint": id }));
     let lives = |row: &Value| all || row["remainingSeconds"] != 0;
-    let (mut rows, exit) = rows(ask, "bpf.ct", &params, around, lives)?;
+    let (mut rows, exit) = rows(ask, ListConnections::METHOD, &params, around, lives)?;
     rows.sort_by_cached_key(|row| {
         ["node", "protocol", "source", "destination"].map(|key| row[key].to_string())
     });
     emit(
         around,
-        &show::rows("bpf.ct", &rows, ask.output, around.width)?,
+        &show::rows(ListConnections::METHOD, &rows, ask.output, around.width)?,
     )?;
     Ok(exit)
 }
@@ -422,7 +427,7 @@ fn connections(
 fn ipcache_of(ask: &Ask, id: u16, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let text = id.to_string();
     let is_meant = |row: &Value| is_endpoint(row, &text);
-    let (endpoints, _) = rows(ask, "endpoint.list", &json!({}), around, is_meant)?;
+    let (endpoints, _) = rows(ask, EndpointList::METHOD, &json!({}), around, is_meant)?;
     if endpoints.is_empty() {
         return Err(Failure::new(
             UNKNOWN_ENDPOINT,
@@ -443,10 +448,10 @@ fn ipcache_of(ask: &Ask, id: u16, around: &mut Environment<'_>) -> Result<u8, Fa
             .and_then(|prefix| prefix.parse::<IpNet>().ok())
             .is_some_and(|prefix| addresses.contains(&prefix))
     };
-    let (rows, exit) = rows(ask, "bpf.ipcache", &json!({}), around, is_its)?;
+    let (rows, exit) = rows(ask, IpcacheList::METHOD, &json!({}), around, is_its)?;
     emit(
         around,
-        &show::rows("bpf.ipcache", &rows, ask.output, around.width)?,
+        &show::rows(IpcacheList::METHOD, &rows, ask.output, around.width)?,
     )?;
     Ok(exit)
 }
@@ -494,7 +499,10 @@ fn rows(
     let exit = completeness(&answers);
     // What every node knows alike is one row that names who knows it; the rest belongs to one node.
     // (An ipcache row's `node` is the node that has the addresses, so it cannot name the reporter.)
-    let shared = matches!(method, "identity.list" | "node.list" | "bpf.ipcache");
+    let shared = matches!(
+        method,
+        IdentityList::METHOD | NodeList::METHOD | IpcacheList::METHOD
+    );
     let mut rows: Vec<Value> = Vec::new();
     for (node, answer) in answers.given {
         let Value::Array(given) = answer else {

@@ -2,8 +2,10 @@
 
 use super::{Dump, DumpedNode, answer_file, flows_file, maps_file};
 use crate::failure::{FINDINGS, Failure, NO_DATA, USAGE};
-use heddle_agent::{PolicyState, Question};
+use heddle_agent::{PolicyState, Question, ReadPolicyState};
 use heddle_flow::{ObserveRequest, Response};
+use heddle_rpc::Call;
+use heddle_rpc::node::{EndpointList, ListConnections, ListPolicies};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -80,17 +82,17 @@ impl Dump {
         method: &str,
         params: &Value,
     ) -> Result<Value, Failure> {
-        if method == "policy.lookup" {
+        if method == Question::METHOD {
             return self.lookup(node, params);
         }
         let answer = self.recorded(node, method)?;
         let endpoint = &params["endpoint"];
         match method {
-            "bpf.policy" if !endpoint.is_null() => {
+            ListPolicies::METHOD if !endpoint.is_null() => {
                 self.endpoint(node, endpoint)?;
                 Ok(kept(answer, |row| row["endpoint"] == *endpoint))
             }
-            "bpf.ct" if !endpoint.is_null() => {
+            ListConnections::METHOD if !endpoint.is_null() => {
                 let addresses = self.endpoint(node, endpoint)?;
                 let is_its = |side: &Value| {
                     let side = side.as_str().and_then(|it| it.parse::<SocketAddr>().ok());
@@ -106,7 +108,7 @@ impl Dump {
 
     /// The addresses of an endpoint, as its node's agent told them.
     fn endpoint(&self, node: usize, id: &Value) -> Result<Vec<IpAddr>, Failure> {
-        let endpoints = self.recorded(node, "endpoint.list")?;
+        let endpoints = self.recorded(node, EndpointList::METHOD)?;
         let mut rows = endpoints.as_array().into_iter().flatten();
         let Some(found) = rows.find(|row| row["id"] == *id) else {
             let name = self.nodes().get(node).and_then(|it| it.name.as_deref());
@@ -126,16 +128,16 @@ impl Dump {
 
     fn lookup(&self, node: usize, params: &Value) -> Result<Value, Failure> {
         let question = Question::deserialize(params)
-            .map_err(|error| self.misfit("policy.lookup", &error.to_string()))?;
-        let state = self.recorded(node, "policy.state")?;
+            .map_err(|error| self.misfit(Question::METHOD, &error.to_string()))?;
+        let state = self.recorded(node, ReadPolicyState::METHOD)?;
         let state = PolicyState::deserialize(state)
-            .map_err(|error| self.misfit("policy.state", &error.to_string()))?;
+            .map_err(|error| self.misfit(ReadPolicyState::METHOD, &error.to_string()))?;
         // Without them the answer lacks connections, and is an answer.
-        let connections = self.recorded(node, "bpf.ct").unwrap_or_default();
-        let connections = connections.as_array().map_or(&[][..], Vec::as_slice);
+        let connections = self.recorded(node, ListConnections::METHOD).ok();
+        let connections = connections.and_then(|it| Vec::deserialize(it).ok());
         state
-            .answer(&question, connections)
-            .map_err(|error| self.misfit("policy.lookup", &error.to_string()))
+            .answer(&question, &connections.unwrap_or_default())
+            .map_err(|error| self.misfit(Question::METHOD, &error.to_string()))
     }
 
     /// What the pinned maps of a node said whose agent did not answer.

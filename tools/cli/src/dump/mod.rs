@@ -1,6 +1,7 @@
 //! Dumps that `heddle sysdump` makes: one archive of answers, read back as another source of the same answers.
 
 mod answers;
+mod control;
 mod manifest;
 mod open;
 pub(crate) mod strip;
@@ -12,6 +13,12 @@ pub(crate) use manifest::{
 };
 pub(crate) use open::Dump;
 
+use heddle_agent::ReadPolicyState;
+use heddle_rpc::Call;
+use heddle_rpc::node::{
+    DifferenceList, EndpointList, IdentityList, IpamList, IpcacheList, ListConnections,
+    ListPolicies, NodeList, ReadMetrics, ReadStatus,
+};
 use serde_json::{Value, json};
 
 /// Bytes of a dump at most, written or read.
@@ -34,17 +41,17 @@ pub(crate) const LAB_EVENTS: &str = "lab/events.json";
 
 /// What each agent is asked without parameters, what matters most first; each answer is a file of the node.
 pub(crate) const METHODS: [&str; 11] = [
-    "status",
-    "endpoint.list",
-    "identity.list",
-    "node.list",
-    "ipam.list",
-    "policy.state",
-    "diff",
-    "bpf.policy",
-    "bpf.ipcache",
-    "metrics",
-    "bpf.ct",
+    ReadStatus::METHOD,
+    EndpointList::METHOD,
+    IdentityList::METHOD,
+    NodeList::METHOD,
+    IpamList::METHOD,
+    ReadPolicyState::METHOD,
+    DifferenceList::METHOD,
+    ListPolicies::METHOD,
+    IpcacheList::METHOD,
+    ReadMetrics::METHOD,
+    ListConnections::METHOD,
 ];
 
 /// The file of a kind's objects.
@@ -67,11 +74,16 @@ pub(crate) fn maps_file(folder: &str) -> String {
     format!("{folder}/maps.json")
 }
 
+/// Whether a file holds JSON: one value, or one in each line.
+pub(crate) fn is_json(name: &str) -> bool {
+    name.ends_with(".json") || name.ends_with(".jsonl")
+}
+
 /// An upper bound of the values that a JSON text holds.
 pub(crate) fn values_of(text: &[u8]) -> u64 {
     let starts = text
         .iter()
-        .filter(|byte| matches!(byte, b',' | b'[' | b'{'));
+        .filter(|byte| matches!(byte, b',' | b'[' | b'{' | b'\n'));
     1 + starts.count() as u64
 }
 

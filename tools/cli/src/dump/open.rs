@@ -4,7 +4,9 @@ use super::tar::{Reader, TarError};
 use super::{
     DumpedNode, FORMAT, FORMAT_VERSION, LAB_EVENTS, LAB_RECORD, LAB_STATUS, MANIFEST, Manifest,
 };
-use super::{MAX_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, objects_file, values_of};
+use super::{
+    MAX_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, control, is_json, objects_file, values_of,
+};
 use crate::failure::{Failure, NO_DATA, USAGE};
 use crate::output::tell;
 use heddle_kube::store::{Kind, Object, Version, memory::MemoryStore};
@@ -343,9 +345,10 @@ fn read_files(path: &str, from: impl Read) -> Result<BTreeMap<String, Vec<u8>>, 
         if files.len() == MAX_FILES {
             return Err(too_large(format!("it has more than {MAX_FILES} files")));
         }
-        let content = reader.content(&entry).map_err(refused)?;
-        if entry.name.ends_with(".json") {
+        let mut content = reader.content(&entry).map_err(refused)?;
+        if is_json(&entry.name) {
             values += values_of(&content);
+            control::replace(&mut content);
         }
         if values > MAX_VALUES {
             return Err(too_large(format!(

@@ -237,6 +237,8 @@ impl Stripper {
     pub(crate) fn text(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut in_key = false;
+        // Where lines begin that may be the rest of a key whose beginning was cut off.
+        let mut rest_of_key = Some(0);
         for line in text.split_inclusive('\n') {
             let ends = line.contains("-----END ") && line.contains("PRIVATE KEY-----");
             if let Some(at) = line
@@ -250,7 +252,15 @@ impl Stripper {
                 in_key = !ends;
             } else if in_key {
                 in_key = !ends;
+            } else if let Some(at) = rest_of_key.filter(|_| ends) {
+                out.truncate(at);
+                out.push_str(STRIPPED);
+                out.push('\n');
+                self.count("private keys");
             } else {
+                if !is_of_key(line) {
+                    rest_of_key = None;
+                }
                 self.line(line, &mut out);
             }
         }
@@ -273,6 +283,12 @@ impl Stripper {
         }
         out.push_str(rest);
     }
+}
+
+/// Whether a line can be one of a key's own, as PEM has them (RFC 7468).
+fn is_of_key(line: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
+    line.trim_end().chars().all(plain)
 }
 
 /// The items of the list at this place, if there is one.
@@ -389,6 +405,14 @@ mod tests {
             (
                 "token = abc; token=def",
                 "token = (stripped); token=(stripped)",
+            ),
+            (
+                "QUFB\nQkJC==\n-----END PRIVATE KEY-----\nb",
+                "(stripped)\nb",
+            ),
+            (
+                "a b\nQUFB\n-----END PRIVATE KEY-----\nb",
+                "a b\nQUFB\n-----END PRIVATE KEY-----\nb",
             ),
             (
                 "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nb",

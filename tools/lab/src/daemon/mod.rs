@@ -8,7 +8,7 @@ pub mod scheduler;
 mod server;
 
 use crate::LabError;
-use crate::agent_client;
+use crate::calls;
 use crate::config::{self, LabRecord};
 use crate::events::{self, Recorder};
 use crate::mirror::Mirror;
@@ -65,7 +65,7 @@ pub async fn run(lab: Lab) -> Result<(), LabError> {
     let processes = Processes::prepare(&lab, &record, &version)?;
     processes.start_store().await?;
     let store: Arc<dyn Store> = Arc::new(Client::new(lab.store_socket()));
-    let _serving = server::serve(&lab, processes.clone())?;
+    let _serving = server::open(&lab, processes.clone())?;
     wait_for_store(&*store).await?;
     create_cluster(&record, &*store).await?;
     processes.start_others().await?;
@@ -564,8 +564,8 @@ async fn look_at_node(
     let mut last: Option<(bool, String)> = None;
     let mut asked: Option<Instant> = None;
     loop {
-        let agent = match agent_client::status(&lab, &node.name).await {
-            Ok(status) if status["ready"] == true => Ok(()),
+        let agent = match calls::status(&lab, &node.name).await {
+            Ok(status) if status.ready => Ok(()),
             Ok(_) => Err("the agent is not ready yet".to_owned()),
             Err(error) => Err(error.to_string()),
         };

@@ -1,6 +1,7 @@
 //! A container's output: one file, bounded in size, with the time at the beginning of each line.
 
 use crate::time;
+use heddle_kube::timestamp::{rfc3339, seconds_of};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -46,7 +47,7 @@ impl BoundedLog {
             *self = Self::open(&self.path)?;
             self.at_line_start = at_line_start;
         }
-        let stamp = format!("{} ", time::format(now));
+        let stamp = format!("{} ", rfc3339(now));
         let mut stamped = Vec::with_capacity(bytes.len() + stamp.len());
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.at_line_start {
@@ -120,7 +121,7 @@ impl<W: Write> Unstamped<W> {
         let begun = std::mem::take(&mut self.begun);
         let text = std::str::from_utf8(&begun).unwrap_or_default();
         self.in_line = true;
-        match text.strip_suffix(' ').and_then(time::parse) {
+        match text.strip_suffix(' ').and_then(seconds_of) {
             Some(at) => self.shown = at >= self.since,
             None => self.pass(&begun)?,
         }

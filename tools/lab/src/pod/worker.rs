@@ -464,11 +464,8 @@ pub async fn blocking<T: Send + 'static>(
 
 /// A new CNI container id: 32 random bytes in hexadecimal, as container runtimes have.
 fn container_id() -> Result<String, LabError> {
-    use std::io::Read;
     let mut bytes = [0_u8; 32];
-    let path = std::path::Path::new("/dev/urandom");
-    std::fs::File::open(path)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| LabError::file("read", path, error))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| LabError::system("draw a container id", std::io::Error::other(error)))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -4,6 +4,7 @@ use super::{Output, ReadFrom, show};
 use crate::failure::{Failure, USAGE};
 use crate::output::tell;
 use clap::Args;
+use heddle_kube::timestamp::seconds_of;
 use heddle_lab::paths::Lab;
 use heddle_lab::{events, time};
 use serde_json::{Value, json};
@@ -111,7 +112,7 @@ fn head(args: &EventsArgs) -> Vec<&'static str> {
 fn row(args: &EventsArgs, event: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let age = |key: &str| {
-        let at = event[key].as_str().and_then(time::parse);
+        let at = event[key].as_str().and_then(seconds_of);
         at.map_or_else(String::new, |at| time::age(time::now().saturating_sub(at)))
     };
     let about = &event["involvedObject"];

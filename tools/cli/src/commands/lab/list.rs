@@ -4,6 +4,7 @@ use super::{Output, show};
 use crate::failure::Failure;
 use crate::output::tell;
 use clap::Args;
+use heddle_kube::timestamp::seconds_of;
 use heddle_lab::{list, time};
 use serde_json::json;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ pub(super) async fn run(args: &ListArgs) -> Result<ExitCode, Failure> {
         let age = lab
             .since
             .as_deref()
-            .and_then(time::parse)
+            .and_then(seconds_of)
             .map_or_else(String::new, |at| time::age(time::now().saturating_sub(at)));
         let mut row = vec![
             lab.name.clone(),

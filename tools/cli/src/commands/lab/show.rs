@@ -4,6 +4,7 @@ use super::Output;
 use crate::{failure::Failure, output::tell};
 use comfy_table::{Table, presets};
 use heddle_kube::store::{Kind, Object};
+use heddle_kube::timestamp::seconds_of;
 use heddle_lab::status::Report;
 use heddle_lab::time;
 use serde::Serialize;
@@ -131,7 +132,7 @@ fn cells(object: &Object, wide: bool) -> Vec<String> {
     let count = |key: &str| status[key].as_u64().unwrap_or(0).to_string();
     let age = value["metadata"]["creationTimestamp"]
         .as_str()
-        .and_then(time::parse)
+        .and_then(seconds_of)
         .map_or_else(String::new, |born| {
             time::age(time::now().saturating_sub(born))
         });

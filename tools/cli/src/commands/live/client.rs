@@ -1,72 +1,47 @@
-//! Asking an agent: a request line out of its socket, result lines in; or what a dump has of its answers.
+//! Asking an agent over its socket, or what a dump has of its answers.
 
 use super::agents::{Agent, Source};
 use crate::failure::{Failure, NO_DATA};
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use heddle_rpc::{ApiError, Call, CallError, Client};
+use serde_json::Value;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Time an agent has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of one answer line at most: a full connection table fits several times.
-const MAX_LINE: u64 = 256 << 20;
 
 /// A request that is being answered.
-pub(in crate::commands) struct Answer {
+pub(in crate::commands) struct Answers {
     agent: Agent,
     lines: Lines,
 }
 
 enum Lines {
     /// From a running agent.
-    Socket(BufReader<UnixStream>),
+    Socket(heddle_rpc::Answers),
     /// From a dump.
     Recorded(std::vec::IntoIter<Value>),
 }
 
-fn unreachable(agent: &Agent, error: &std::io::Error) -> Failure {
-    let help = match error.kind() {
-        ErrorKind::PermissionDenied => "agents only talk to root: try with sudo",
-        ErrorKind::NotFound => {
-            "the agent has not started or is stopped: `heddle lab agent start NODE`, or name another socket with --socket"
-        }
-        _ => "is the agent running? `heddle lab status` shows the agents of a lab",
-    };
-    let failure = Failure::new(
-        "agent/unreachable",
-        format!("{agent} does not answer: {error}"),
-    )
-    .help(help)
-    .exit(NO_DATA);
-    match &agent.node {
-        Some(node) => failure.object(node.as_str()),
-        None => failure.object(agent.source.to_string()),
-    }
-}
-
-fn broken(agent: &Agent, why: &str) -> Failure {
-    Failure::new(
-        "agent/broken-answer",
-        format!("{agent} gave an answer that cannot be understood: {why}"),
-    )
-    .help("is it of the same version as this command?")
-    .exit(NO_DATA)
-}
-
-/// Asks for one result.
-pub(in crate::commands) fn call(
+/// Asks for one answer, and gives it as it came.
+pub(in crate::commands) fn ask(
     agent: &Agent,
     method: &str,
     params: &Value,
 ) -> Result<Value, Failure> {
-    Answer::begin(agent, method, params)?
+    Answers::begin(agent, method, params)?
         .next()?
         .ok_or_else(|| broken(agent, "it ended without a result"))
 }
 
-impl Answer {
+/// Asks for one answer.
+pub(in crate::commands) fn call<C: Call>(agent: &Agent, call: &C) -> Result<C::Answer, Failure> {
+    let params = serde_json::to_value(call).map_err(|error| broken(agent, &error.to_string()))?;
+    let answer = ask(agent, C::METHOD, &params)?;
+    serde_json::from_value(answer).map_err(|error| broken(agent, &error.to_string()))
+}
+
+impl Answers {
     /// Sends a request.
     pub(in crate::commands) fn begin(
         agent: &Agent,
@@ -81,11 +56,10 @@ impl Answer {
                 }
                 .into_iter(),
             ),
-            Source::Socket(socket) => {
-                let stream = connect(socket, method, params);
-                let stream = stream.map_err(|error| unreachable(agent, &error))?;
-                Lines::Socket(BufReader::new(stream))
-            }
+            Source::Socket(socket) => Client::new(socket, ANSWER_TIMEOUT)
+                .begin(method, params.clone())
+                .map(Lines::Socket)
+                .map_err(|error| failure(agent, error))?,
         };
         Ok(Self {
             agent: agent.clone(),
@@ -93,91 +67,79 @@ impl Answer {
         })
     }
 
-    /// From now on the next result may take as long as it wants.
-    pub(super) fn without_deadline(&self) -> Result<(), Failure> {
-        match &self.lines {
-            Lines::Recorded(_) => Ok(()),
-            Lines::Socket(reader) => reader
-                .get_ref()
-                .set_read_timeout(None)
-                .map_err(|error| unreachable(&self.agent, &error)),
+    /// From now on the next answer may take as long as it wants.
+    pub(super) fn wait_forever(&mut self) {
+        match &mut self.lines {
+            Lines::Recorded(_) => {}
+            Lines::Socket(lines) => lines.wait_forever(),
         }
     }
 
-    /// The next result; `None` at the end of a stream.
+    /// The next answer; `None` at the end of a stream.
     pub(in crate::commands) fn next(&mut self) -> Result<Option<Value>, Failure> {
-        let reader = match &mut self.lines {
-            Lines::Recorded(lines) => return Ok(lines.next()),
-            Lines::Socket(reader) => reader,
-        };
-        let mut line = Vec::new();
-        let read =
-            reader
-                .take(MAX_LINE)
-                .read_until(b'\n', &mut line)
-                .map_err(|error| match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::new(
-                        "agent/unreachable",
-                        format!(
-                            "{} did not answer within {} seconds",
-                            self.agent,
-                            ANSWER_TIMEOUT.as_secs()
-                        ),
-                    )
-                    .help("the agent's log says what it is busy with")
-                    .exit(NO_DATA),
-                    _ => unreachable(&self.agent, &error),
-                })?;
-        if read == 0 {
-            return Err(Failure::new(
-                "agent/unreachable",
-                format!("{} hung up before its answer was complete", self.agent),
-            )
-            .help("has the agent been stopped?")
-            .exit(NO_DATA));
-        }
-        if line.last() != Some(&b'\n') && read as u64 == MAX_LINE {
-            return Err(broken(&self.agent, "a line is too long"));
-        }
-        let mut answer: Value = serde_json::from_slice(&line)
-            .map_err(|error| broken(&self.agent, &error.to_string()))?;
-        if let Some(error) = answer.get("error") {
-            return Err(told(&self.agent, error));
-        }
-        if answer["end"] == true {
-            return Ok(None);
-        }
-        match answer.get_mut("result") {
-            Some(result) => Ok(Some(result.take())),
-            None => Err(broken(&self.agent, "there is neither result nor error")),
+        match &mut self.lines {
+            Lines::Recorded(lines) => Ok(lines.next()),
+            Lines::Socket(lines) => {
+                let next = lines.next_line();
+                next.map_err(|error| failure(&self.agent, error))
+            }
         }
     }
 }
 
-fn connect(socket: &Path, method: &str, params: &Value) -> std::io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    let request = json!({"method": method, "params": params});
-    stream.write_all(format!("{request}\n").as_bytes())?;
-    Ok(stream)
+fn broken(agent: &Agent, why: &str) -> Failure {
+    Failure::new(
+        "agent/broken-answer",
+        format!("{agent} gave an answer that cannot be understood: {why}"),
+    )
+    .help("is it of the same version as this command?")
+    .exit(NO_DATA)
+}
+
+fn failure(agent: &Agent, error: CallError) -> Failure {
+    let (why, help) = match error {
+        CallError::Refused(error) => return refused(agent, error),
+        CallError::Malformed(why) => return broken(agent, &why),
+        CallError::Unreachable(error) => (
+            format!("does not answer: {error}"),
+            match error.kind() {
+                ErrorKind::PermissionDenied => "agents only talk to root: try with sudo",
+                ErrorKind::NotFound => {
+                    "the agent has not started or is stopped: `heddle lab agent start NODE`, or name another socket with --socket"
+                }
+                _ => "is the agent running? `heddle lab status` shows the agents of a lab",
+            },
+        ),
+        CallError::Deadline(deadline) => (
+            format!("did not answer within {} seconds", deadline.as_secs()),
+            "the agent's log says what it is busy with",
+        ),
+        CallError::HungUp => (
+            "hung up before its answer was complete".to_owned(),
+            "has the agent been stopped?",
+        ),
+    };
+    let failure = Failure::new("agent/unreachable", format!("{agent} {why}"))
+        .help(help)
+        .exit(NO_DATA);
+    match &agent.node {
+        Some(node) => failure.object(node.as_str()),
+        None => failure.object(agent.source.to_string()),
+    }
 }
 
 /// What the agent itself said is wrong.
-fn told(agent: &Agent, error: &Value) -> Failure {
-    let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
-    let code = match text("code") {
-        code if code.is_empty() => "agent/failed".to_owned(),
-        code => code,
+fn refused(agent: &Agent, error: ApiError) -> Failure {
+    let or = |text: String, otherwise: &dyn Fn() -> String| match text {
+        text if text.is_empty() => otherwise(),
+        text => text,
     };
-    let message = match text("message") {
-        message if message.is_empty() => format!("{agent} refused"),
-        message => message,
-    };
+    let code = or(error.code, &|| "agent/failed".to_owned());
+    let message = or(error.message, &|| format!("{agent} refused"));
     let failure = Failure::new(code.as_str(), message)
-        .object(text("object"))
-        .field(text("field"))
-        .help(text("help"));
+        .object(error.object)
+        .field(error.field)
+        .help(error.help);
     if code == "agent/not-ready" {
         failure.exit(NO_DATA)
     } else {

@@ -1,11 +1,11 @@
 //! One node of a lab or of a dump, for commands that ask its agent more than one thing.
 
 use super::agents::{Agent, Agents, Target};
-use super::client::{Answer, call};
+use super::client::{Answers, call};
 use crate::dump::Dump;
 use crate::failure::Failure;
 use heddle_flow::{ObserveRequest, Response};
-use serde_json::Value;
+use heddle_rpc::Call;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ impl NodeAgent {
     }
 
     /// Asks one question with one answer.
-    pub(in crate::commands) fn ask(&self, method: &str, params: &Value) -> Result<Value, Failure> {
-        call(&self.0, method, params)
+    pub(in crate::commands) fn call<C: Call>(&self, question: &C) -> Result<C::Answer, Failure> {
+        call(&self.0, question)
     }
 
     /// Flows that it remembers, in the order of their times.
@@ -54,9 +54,9 @@ impl NodeAgent {
         request: &ObserveRequest,
     ) -> Result<Vec<Response>, Failure> {
         let params = serde_json::to_value(request).unwrap_or_default();
-        let mut answer = Answer::begin(&self.0, "observe", &params)?;
+        let mut answers = Answers::begin(&self.0, "observe", &params)?;
         let mut found = Vec::new();
-        while let Some(line) = answer.next()? {
+        while let Some(line) = answers.next()? {
             // A line of a kind that this command does not know is none it could show.
             found.extend(serde_json::from_value(line));
         }

@@ -1,7 +1,7 @@
 //! `heddle observe`: flows of one node or of all nodes of a lab, in the order of their times.
 
 use super::agents::{Agent, Agents, Target};
-use super::client::Answer;
+use super::client::Answers;
 use super::flags::FilterFlags;
 use super::{Environment, warn};
 use crate::failure::{Failure, NO_DATA, USAGE};
@@ -257,14 +257,14 @@ fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Fa
     let mut first_failure = None;
     let mut absent = Vec::new();
     for (index, agent) in agents.iter().enumerate() {
-        match Answer::begin(agent, "observe", &params) {
-            Ok(answer) => {
+        match Answers::begin(agent, "observe", &params) {
+            Ok(mut answers) => {
                 if request.follow {
-                    answer.without_deadline()?;
+                    answers.wait_forever();
                 }
                 let sender = sender.clone();
                 // Ends with the stream, or with the process.
-                std::thread::spawn(move || read(index, answer, &sender));
+                std::thread::spawn(move || read(index, answers, &sender));
                 readers += 1;
             }
             Err(failure) => absent.push((index, failure)),
@@ -310,9 +310,9 @@ fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Fa
     }
 }
 
-fn read(index: usize, mut answer: Answer, sender: &SyncSender<News>) {
+fn read(index: usize, mut answers: Answers, sender: &SyncSender<News>) {
     loop {
-        let news = match answer.next() {
+        let news = match answers.next() {
             Ok(Some(value)) => match serde_json::from_value::<Response>(value) {
                 Ok(response) => News::Response(Box::new(response)),
                 Err(error) => News::End(

@@ -1,5 +1,9 @@
 //! Rows of agents' answers as tables that fit a terminal.
 
+use heddle_rpc::Call;
+use heddle_rpc::node::{
+    EndpointList, IdentityList, IpamList, IpcacheList, ListConnections, ListPolicies, NodeList,
+};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
@@ -10,7 +14,7 @@ const BETWEEN: usize = 3;
 /// in `wide`.
 fn columns(method: &str) -> &'static [&'static str] {
     match method {
-        "endpoint.list" => &[
+        EndpointList::METHOD => &[
             "node",
             "id",
             "namespace",
@@ -23,12 +27,12 @@ fn columns(method: &str) -> &'static [&'static str] {
             "policyRevision",
             "state",
         ],
-        "identity.list" => &["id", "endpoints", "seenBy", "labels"],
-        "node.list" => &["name", "addresses", "podCIDRs", "local", "seenBy"],
-        "ipam.list" => &[
+        IdentityList::METHOD => &["id", "endpoints", "seenBy", "labels"],
+        NodeList::METHOD => &["name", "addresses", "podCIDRs", "local", "seenBy"],
+        IpamList::METHOD => &[
             "node", "family", "blocks", "total", "used", "resting", "free",
         ],
-        "bpf.policy" => &[
+        ListPolicies::METHOD => &[
             "node",
             "pod",
             "direction",
@@ -39,7 +43,7 @@ fn columns(method: &str) -> &'static [&'static str] {
             "rules",
             "labels",
         ],
-        "bpf.ct" => &[
+        ListConnections::METHOD => &[
             "node",
             "protocol",
             "source",
@@ -51,7 +55,7 @@ fn columns(method: &str) -> &'static [&'static str] {
             "bytesBack",
             "expires",
         ],
-        "bpf.ipcache" => &[
+        IpcacheList::METHOD => &[
             "prefix",
             "identity",
             "cidr",

@@ -54,7 +54,7 @@ impl Draft {
     pub(super) fn add(&mut self, name: impl Into<String>, content: Vec<u8>) {
         let name = name.into();
         let size = content.len() as u64;
-        let values = match name.ends_with(".json") {
+        let values = match dump::is_json(&name) {
             true => dump::values_of(&content),
             false => 0,
         };

@@ -134,7 +134,7 @@ impl Sysdump {
                 None
             }
         };
-        let nodes = nodes::ask(&agents, self.flows, until, &mut draft).told;
+        let nodes = nodes::ask_all(&agents, self.flows, until, &mut draft).told;
         match &lab {
             Some(lab) => {
                 lab::add_maps(lab, &nodes, &mut draft);

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use crate::commands::live::agents::Agent;
-use crate::commands::live::client::{Answer, call};
+use crate::commands::live::client::{Answers, ask};
 use crate::dump::{
     DumpedNode, METHODS, answer_file, error_file, flows_file, recorded, strip::Stripper,
 };
@@ -37,7 +37,7 @@ pub(super) struct Nodes {
 }
 
 /// Asks these agents, and adds what they answer.
-pub(super) fn ask(agents: &[Agent], flows: u64, until: Instant, draft: &mut Draft) -> Nodes {
+pub(super) fn ask_all(agents: &[Agent], flows: u64, until: Instant, draft: &mut Draft) -> Nodes {
     let mut nodes = Nodes {
         told: agents
             .iter()
@@ -109,7 +109,7 @@ fn hear(
         if Instant::now() >= until {
             return None;
         }
-        let answer = call(agent, method, &json!({}));
+        let answer = ask(agent, method, &json!({}));
         let is_gone = answer
             .as_ref()
             .is_err_and(|failure| failure.code == UNREACHABLE);
@@ -129,9 +129,9 @@ fn remembered(agent: &Agent, flows: u64) -> Result<Vec<Value>, Failure> {
         ..ObserveRequest::default()
     };
     let params = serde_json::to_value(request).unwrap_or_default();
-    let mut answer = Answer::begin(agent, "observe", &params)?;
+    let mut answers = Answers::begin(agent, "observe", &params)?;
     let mut lines = Vec::new();
-    while let Some(line) = answer.next()? {
+    while let Some(line) = answers.next()? {
         lines.push(line);
     }
     Ok(lines)

@@ -332,3 +332,32 @@ fn flows_are_filtered_as_their_agent_would() {
         "sysdump/malformed"
     );
 }
+
+#[test]
+fn what_a_dump_says_cannot_change_a_terminal() {
+    let text = "{\"result\":{\"node\":\"\\u001b[2Jn\",\"kernel\":\"\u{9b}2J\"}}";
+    let manifest = manifest().to_string();
+    let files: &[(&str, &[u8])] = &[
+        (MANIFEST, manifest.as_bytes()),
+        ("nodes/node-1/status.json", text.as_bytes()),
+    ];
+    let dump = Dump::read("d.tar".to_owned(), archive(files).as_slice()).unwrap();
+    let status = dump.answer(0, "status", &json!({})).unwrap();
+    assert_eq!(
+        status,
+        json!({"node": "\u{fffd}[2Jn", "kernel": "\u{bf}2J"})
+    );
+}
+
+#[test]
+fn flows_count_among_the_values() {
+    let many = "{}\n".repeat(MAX_VALUES as usize / 2);
+    let manifest = manifest().to_string();
+    let files: &[(&str, &[u8])] = &[
+        (MANIFEST, manifest.as_bytes()),
+        ("nodes/node-1/flows.jsonl", many.as_bytes()),
+    ];
+    let failure = refusal(&archive(files));
+    assert_eq!(failure.code, "sysdump/too-large");
+    assert!(failure.message.contains("flows.jsonl"), "{failure:?}");
+}

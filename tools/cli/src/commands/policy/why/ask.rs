@@ -92,10 +92,7 @@ fn realised(answer: &Value) -> Realised {
 
 /// What a node's datapath does with the packet.
 pub(super) fn standing(live: &Live, wished: &Wished, end: &End, question: &Question) -> Reply {
-    let params = serde_json::to_value(question).unwrap_or_default();
-    let asked = live
-        .agent(&end.node)
-        .and_then(|agent| agent.ask("policy.lookup", &params));
+    let asked = live.agent(&end.node).and_then(|agent| agent.call(question));
     let failure = match asked {
         Ok(answer) => return Reply::of(answer, None),
         Err(failure) => failure,

@@ -83,16 +83,8 @@ pub(super) fn checks(
 }
 
 fn look(live: &Live, node: &str, question: &AskedPath) -> Observed<Seen> {
-    let params = serde_json::to_value(question).unwrap_or_default();
-    let answer = live
-        .agent(node)
-        .and_then(|agent| agent.ask("path.look", &params))
-        .map_err(|failure| failure.message);
-    let seen = answer.and_then(|answer| {
-        serde_json::from_value(answer)
-            .map_err(|error| format!("its agent is of another version than this command: {error}"))
-    });
-    seen.into()
+    let seen = live.agent(node).and_then(|agent| agent.call(question));
+    seen.map_err(|failure| failure.message).into()
 }
 
 /// The checks of all families, with what both nodes' connections say where policy lets them through.

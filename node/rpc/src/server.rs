@@ -1,0 +1,204 @@
+//! The answering side: one question a line; an answer, or a stream of them, until the next question.
+
+use crate::error::{ApiError, error_codes};
+use crate::message::{Call, Line, Request, push_line};
+use serde_json::Value;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+/// Connections at once; one more waits.
+const MAX_CONNECTIONS: usize = 512;
+/// Bytes of a question at most.
+const MAX_QUESTION: u64 = 1024 * 1024;
+/// A reader that takes nothing for this long is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause after a connection could not be accepted.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Who answers.
+pub trait Service: Send + Sync + 'static {
+    /// Answers a question: with [`Reply::one`], [`Reply::stream`], or [`unknown_method`].
+    fn answer(&self, request: Request) -> impl Future<Output = Result<Reply, ApiError>> + Send;
+}
+
+/// An answer, ready to travel.
+#[derive(Debug)]
+pub struct Reply(Content);
+
+#[derive(Debug)]
+enum Content {
+    One(Value),
+    Stream {
+        lines: mpsc::Receiver<Value>,
+        follow: bool,
+    },
+}
+
+impl Reply {
+    /// The answer to a call.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn one<C: Call>(answer: &C::Answer) -> Result<Self, ApiError> {
+        serde_json::to_value(answer)
+            .map(|value| Self(Content::One(value)))
+            .map_err(|error| {
+                ApiError::new(error_codes::BAD_ANSWER, format!("{}: {error}", C::METHOD))
+            })
+    }
+
+    /// Answers that end when `lines` does; with `follow` also when who asked hangs up or asks something else.
+    pub const fn stream(lines: mpsc::Receiver<Value>, follow: bool) -> Self {
+        Self(Content::Stream { lines, follow })
+    }
+}
+
+/// Nobody answers this here.
+pub fn unknown_method(method: &str) -> ApiError {
+    ApiError::new(
+        error_codes::UNKNOWN_METHOD,
+        format!("there is no method {method:?}"),
+    )
+    .help("server and caller may be of different versions")
+}
+
+/// Binds a socket that root alone may use; a leftover of a former run is replaced.
+///
+/// # Errors
+/// The system's.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    // Bound beside and renamed, so that nobody ever sees it with wider permissions, or half made.
+    let fresh = path.with_extension("sock.new");
+    let _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
+}
+
+/// Answers until `shutdown` becomes true.
+pub async fn serve<S: Service>(
+    service: Arc<S>,
+    listener: UnixListener,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let accepted = tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: trying at once would burn a CPU.
+            tokio::time::sleep(RETRY).await;
+            continue;
+        };
+        let service = Arc::clone(&service);
+        let mut shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = shutdown.wait_for(|stop| *stop) => {}
+                // A peer that hangs up is its own loss.
+                _ = converse(&*service, stream) => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn converse(service: &impl Service, stream: UnixStream) -> io::Result<()> {
+    let (reading, mut writing) = stream.into_split();
+    let mut reading = BufReader::new(reading);
+    loop {
+        let mut line = Vec::new();
+        let read = (&mut reading)
+            .take(MAX_QUESTION)
+            .read_until(b'\n', &mut line)
+            .await?;
+        if read == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && read as u64 == MAX_QUESTION {
+            let error = ApiError::new(
+                error_codes::BAD_REQUEST,
+                "the question is longer than 1 MiB",
+            );
+            return say(&mut writing, &Line::Error(error)).await;
+        }
+        let answer = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => service.answer(request).await,
+            Err(error) => Err(ApiError::new(
+                error_codes::BAD_REQUEST,
+                format!("not a request: {error}"),
+            )
+            .help("one JSON object per line: {\"method\":\"status\",\"params\":{}}")),
+        };
+        match answer {
+            Ok(Reply(Content::One(value))) => say(&mut writing, &Line::Result(value)).await?,
+            Ok(Reply(Content::Stream { lines, follow })) => {
+                tell(lines, follow, &mut reading, &mut writing).await?;
+            }
+            Err(error) => say(&mut writing, &Line::Error(error)).await?,
+        }
+    }
+}
+
+async fn say(writing: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    push_line(&mut bytes, line)?;
+    match tokio::time::timeout(WRITE_TIMEOUT, writing.write_all(&bytes)).await {
+        Ok(written) => written,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Tells lines until they end, or until who follows hangs up or asks something else.
+async fn tell(
+    mut lines: mpsc::Receiver<Value>,
+    follow: bool,
+    reading: &mut (impl AsyncBufRead + Unpin),
+    writing: &mut (impl AsyncWriteExt + Unpin),
+) -> io::Result<()> {
+    // The past has an end by itself; a following may never have a line that would find the peer gone.
+    let mut left = std::pin::pin!(async {
+        if follow {
+            heard(reading).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    });
+    loop {
+        let line = tokio::select! {
+            () = &mut left => break,
+            line = lines.recv() => line,
+        };
+        let Some(line) = line else { break };
+        say(writing, &Line::Result(line)).await?;
+    }
+    say(writing, &Line::End(true)).await
+}
+
+/// Returns when the peer has hung up, or has begun another question, which stays to be read.
+async fn heard(reading: &mut (impl AsyncBufRead + Unpin)) {
+    loop {
+        let blank = match reading.fill_buf().await {
+            Ok([]) | Err(_) => return,
+            Ok(bytes) => bytes
+                .iter()
+                .take_while(|it| it.is_ascii_whitespace())
+                .count(),
+        };
+        if blank == 0 {
+            return;
+        }
+        reading.consume(blank);
+    }
+}

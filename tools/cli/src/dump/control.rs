@@ -1,0 +1,84 @@
+//! Control characters of a dump's JSON: whoever prints one hands a terminal to whoever sent it.
+
+/// Replaces control characters in JSON text by others of the same length, escaped or not. Line ends and tabs stay, and
+/// what stands between values does.
+pub(super) fn replace(json: &mut [u8]) {
+    let mut at = 0;
+    while at < json.len() {
+        at += match json[at..] {
+            [b'\\', b'u', ref mut digits @ ..] if digits.len() >= 4 => {
+                if is_control(&digits[..4]) {
+                    digits[..4].copy_from_slice(b"fffd");
+                }
+                6
+            }
+            [b'\\', ref mut escaped @ (b'b' | b'f'), ..] => {
+                *escaped = b'/';
+                2
+            }
+            [b'\\', ref mut escaped @ b'r', ..] => {
+                *escaped = b'n';
+                2
+            }
+            // Whatever follows is escaped, another backslash too.
+            [b'\\', _, ..] => 2,
+            // U+0080 to U+009F.
+            [0xc2, ref mut low @ 0x80..=0x9f, ..] => {
+                *low = 0xbf;
+                2
+            }
+            [
+                ref mut byte @ (0x00..=0x08 | 0x0b..=0x0c | 0x0e..=0x1f | 0x7f),
+                ..,
+            ] => {
+                *byte = b'?';
+                1
+            }
+            _ => 1,
+        };
+    }
+}
+
+/// Whether `\u` and these digits are a control character, but for a line's end and a tab.
+fn is_control(digits: &[u8]) -> bool {
+    let number = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .and_then(char::from_u32);
+    number.is_some_and(|it| it.is_control() && !matches!(it, '\n' | '\t'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::replace;
+    use serde_json::Value;
+
+    #[test]
+    fn no_text_has_a_control_character_afterwards() {
+        for (json, text) in [
+            (r#""\u001b[31mred""#, "\u{fffd}[31mred"),
+            (r#""\u001B]0;title\u0007""#, "\u{fffd}]0;title\u{fffd}"),
+            (r#""a\\u001b""#, "a\\u001b"),
+            (r#""a\\\u001b""#, "a\\\u{fffd}"),
+            (r#""\u009b1m\u007f""#, "\u{fffd}1m\u{fffd}"),
+            ("\"\u{9b}1m\u{7f}\"", "\u{bf}1m?"),
+            (r#""line\n\ttab\r\u000a""#, "line\n\ttab\n\n"),
+            (r#""\u00e9é\ud83d\ude00""#, "éé😀"),
+            (r#""\b\f\u000d""#, "//\u{fffd}"),
+        ] {
+            let mut bytes = json.as_bytes().to_vec();
+            replace(&mut bytes);
+            let found: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(found, text, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_json_stays_as_long_as_it_is() {
+        for text in ["\\", "\\u", "\\u00", "\\u001", "a\\", "\u{1b}", "\\uzzzz"] {
+            let mut bytes = text.as_bytes().to_vec();
+            replace(&mut bytes);
+            assert_eq!(bytes.len(), text.len());
+        }
+    }
+}
