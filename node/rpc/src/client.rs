@@ -2,8 +2,10 @@
 
 use crate::error::ApiError;
 use crate::message::{Call, Line, Request, push_line};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -82,10 +84,7 @@ impl Client {
         push_line(&mut line, &request).map_err(|error| CallError::Malformed(error.to_string()))?;
         let until = Instant::now() + self.deadline;
         let failed = |error| failure(error, self.deadline);
-        let mut stream = UnixStream::connect(&self.socket).map_err(failed)?;
-        stream
-            .set_write_timeout(Some(self.deadline))
-            .map_err(failed)?;
+        let mut stream = connect(&self.socket, self.deadline).map_err(failed)?;
         stream.write_all(&line).map_err(failed)?;
         Ok(Answers {
             reader: BufReader::new(stream),
@@ -93,6 +92,22 @@ impl Client {
             until: Some(until),
         })
     }
+}
+
+/// Connects within the deadline: with a full queue a server that hangs would be waited for without end. What is
+/// written has the same time.
+fn connect(socket: &Path, deadline: Duration) -> io::Result<UnixStream> {
+    let unconnected = socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let stream = UnixStream::from(unconnected);
+    // SO_SNDTIMEO bounds connect(2) too (socket(7)).
+    stream.set_write_timeout(Some(deadline))?;
+    socket::connect(stream.as_raw_fd(), &UnixAddr::new(socket)?)?;
+    Ok(stream)
 }
 
 fn failure(error: io::Error, deadline: Duration) -> CallError {
@@ -124,11 +139,20 @@ impl Answers {
     /// See [`CallError`].
     pub fn next_line(&mut self) -> Result<Option<Value>, CallError> {
         let line = self.read()?;
-        match serde_json::from_slice(&line) {
-            Ok(Line::Result(result)) => Ok(Some(result)),
-            Ok(Line::End(_)) => Ok(None),
-            Ok(Line::Error(error)) => Err(CallError::Refused(error)),
-            Err(error) => Err(CallError::Malformed(error.to_string())),
+        let line: Line = serde_json::from_slice(&line)
+            .map_err(|error| CallError::Malformed(error.to_string()))?;
+        match line {
+            Line {
+                error: Some(error), ..
+            } => Err(CallError::Refused(error)),
+            Line { end: true, .. } => Ok(None),
+            Line {
+                result: Some(result),
+                ..
+            } => Ok(Some(result)),
+            _ => Err(CallError::Malformed(
+                "there is neither result nor error".into(),
+            )),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The calls of the CNI plugin. Answers are free of any CNI version's shape.
 
-use crate::message::Call;
+use crate::message::{Call, Done};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -81,10 +81,6 @@ pub struct GcParams {
 /// `cni.status`: whether new pods can be attached. Its answer has nothing in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct StatusParams {}
-
-/// An answer that says no more than that it is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Done {}
 
 /// The answer to `cni.gc`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

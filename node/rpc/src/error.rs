@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ApiError {
     /// Stable code: `area/what`.
+    #[serde(default)]
     pub code: String,
     /// What failed, on what, and why.
+    #[serde(default)]
     pub message: String,
     /// The object it failed on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -60,7 +62,7 @@ impl std::fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
-/// Codes of [`ApiError`] that the plugin tells apart.
+/// Codes of [`ApiError`] that more than one place knows.
 pub mod error_codes {
     /// The question cannot be read.
     pub const BAD_REQUEST: &str = "api/bad-request";

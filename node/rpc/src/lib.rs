@@ -17,4 +17,4 @@ pub mod server;
 
 pub use client::{Answers, CallError, Client};
 pub use error::{ApiError, error_codes};
-pub use message::{Call, Request};
+pub use message::{Call, Done, Request};

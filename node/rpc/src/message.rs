@@ -2,12 +2,10 @@
 
 use crate::error::{ApiError, error_codes};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// The parameters of a method, which has one type of answer.
-///
-/// Who answers with several lines, as `observe` does, gives each of them in this type.
 pub trait Call: Serialize + DeserializeOwned {
     /// `cni.add`, `status`, ...
     const METHOD: &'static str;
@@ -38,21 +36,35 @@ impl Request {
         serde_json::from_value(params).map_err(|error| {
             ApiError::new(error_codes::INVALID, format!("parameters: {error}"))
                 .object(self.method)
-                .help("agent and caller may be of different versions")
+                .help("server and caller may be of different versions")
         })
     }
 }
 
-/// A line of an answer as it travels.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Line {
-    /// An answer, or one of many.
-    Result(Value),
+/// An answer that says no more than that it is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Done {}
+
+/// A line of an answer as it travels: one of the three.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Line {
+    /// An answer, or one of many; it may be null.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "even_null"
+    )]
+    pub(crate) result: Option<Value>,
     /// No answer.
-    Error(ApiError),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<ApiError>,
     /// The end of many.
-    End(bool),
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) end: bool,
+}
+
+fn even_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
 }
 
 /// Appends a value and the end of its line.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
 
 /// Connections at once; one more waits.
 const MAX_CONNECTIONS: usize = 512;
@@ -19,6 +20,10 @@ const MAX_CONNECTIONS: usize = 512;
 const MAX_QUESTION: u64 = 1024 * 1024;
 /// A reader that takes nothing for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a question for this long is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for a question that has begun.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection could not be accepted.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -96,10 +101,14 @@ pub async fn serve<S: Service>(
             _ = shutdown.wait_for(|stop| *stop) => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            // Out of file descriptors, most likely: trying at once would burn a CPU.
-            tokio::time::sleep(RETRY).await;
-            continue;
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: trying at once would burn a CPU.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
         };
         let service = Arc::clone(&service);
         let mut shutdown = shutdown.clone();
@@ -118,20 +127,19 @@ async fn converse(service: &impl Service, stream: UnixStream) -> io::Result<()> 
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
-        let mut line = Vec::new();
-        let read = (&mut reading)
-            .take(MAX_QUESTION)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if read == 0 {
+        // Who asks nothing, or does not end, gives its place to others.
+        if timeout(IDLE_TIMEOUT, reading.fill_buf()).await??.is_empty() {
             return Ok(());
         }
+        let mut line = Vec::new();
+        let mut question = (&mut reading).take(MAX_QUESTION);
+        let read = timeout(QUESTION_TIMEOUT, question.read_until(b'\n', &mut line)).await??;
         if line.last() != Some(&b'\n') && read as u64 == MAX_QUESTION {
             let error = ApiError::new(
                 error_codes::BAD_REQUEST,
                 "the question is longer than 1 MiB",
             );
-            return say(&mut writing, &Line::Error(error)).await;
+            return say(&mut writing, &refusal(error)).await;
         }
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => service.answer(request).await,
@@ -142,19 +150,33 @@ async fn converse(service: &impl Service, stream: UnixStream) -> io::Result<()> 
             .help("one JSON object per line: {\"method\":\"status\",\"params\":{}}")),
         };
         match answer {
-            Ok(Reply(Content::One(value))) => say(&mut writing, &Line::Result(value)).await?,
+            Ok(Reply(Content::One(value))) => say(&mut writing, &result(value)).await?,
             Ok(Reply(Content::Stream { lines, follow })) => {
                 tell(lines, follow, &mut reading, &mut writing).await?;
             }
-            Err(error) => say(&mut writing, &Line::Error(error)).await?,
+            Err(error) => say(&mut writing, &refusal(error)).await?,
         }
+    }
+}
+
+fn result(value: Value) -> Line {
+    Line {
+        result: Some(value),
+        ..Line::default()
+    }
+}
+
+fn refusal(error: ApiError) -> Line {
+    Line {
+        error: Some(error),
+        ..Line::default()
     }
 }
 
 async fn say(writing: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> io::Result<()> {
     let mut bytes = Vec::new();
     push_line(&mut bytes, line)?;
-    match tokio::time::timeout(WRITE_TIMEOUT, writing.write_all(&bytes)).await {
+    match timeout(WRITE_TIMEOUT, writing.write_all(&bytes)).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -181,9 +203,13 @@ async fn tell(
             line = lines.recv() => line,
         };
         let Some(line) = line else { break };
-        say(writing, &Line::Result(line)).await?;
+        say(writing, &result(line)).await?;
     }
-    say(writing, &Line::End(true)).await
+    let end = Line {
+        end: true,
+        ..Line::default()
+    };
+    say(writing, &end).await
 }
 
 /// Returns when the peer has hung up, or has begun another question, which stays to be read.

@@ -4,8 +4,7 @@ use crate::LabError;
 use crate::calls::call;
 use crate::daemon::processes::{Order, Standing};
 use crate::paths::Lab;
-use heddle_rpc::cni::Done;
-use heddle_rpc::{Call, CallError};
+use heddle_rpc::{Call, CallError, Done};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,6 +58,16 @@ pub(crate) async fn standings_within(
     call(lab.daemon_socket(), ReadProcesses {}, deadline)
         .await
         .map_err(|error| unreachable(lab, &error))
+}
+
+/// Whether the lab's daemon runs. One that does not answer in time, or in words of another version, is an error: what it
+/// runs must not be taken for what is left of an earlier lab.
+pub(crate) async fn lives(lab: &Lab) -> Result<bool, LabError> {
+    match call(lab.daemon_socket(), ReadProcesses {}, DEADLINE).await {
+        Ok(_) => Ok(true),
+        Err(CallError::Unreachable(_) | CallError::HungUp) => Ok(false),
+        Err(error) => Err(unreachable(lab, &error)),
+    }
 }
 
 /// Gives an order for a node's agent, and waits until a started agent is ready.

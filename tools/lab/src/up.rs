@@ -51,20 +51,21 @@ pub async fn up(
     let record = LabRecord::new(lab.name(), config, origin, mount, executable)?;
     let _turn = take_turn(lab, progress).await?;
     if lab.exists() {
-        match config::record(lab) {
-            Ok(known) if known.ready && control::standings(lab).await.is_ok() => {
-                let differs = known.differences(&record);
-                if !differs.is_empty() {
-                    return Err(LabError::Exists {
-                        lab: lab.name().to_owned(),
-                        differs,
-                    });
-                }
-                progress("it is up already");
-                return Ok(Outcome::WasUp);
+        let known = config::record(lab).ok().filter(|known| known.ready);
+        if let Some(known) = known
+            && control::lives(lab).await?
+        {
+            let differs = known.differences(&record);
+            if !differs.is_empty() {
+                return Err(LabError::Exists {
+                    lab: lab.name().to_owned(),
+                    differs,
+                });
             }
-            _ => progress("removing what is left of an earlier lab of this name"),
+            progress("it is up already");
+            return Ok(Outcome::WasUp);
         }
+        progress("removing what is left of an earlier lab of this name");
     }
     down::down(lab)?;
     let made = tokio::select! {

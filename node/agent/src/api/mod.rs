@@ -16,21 +16,18 @@ pub(crate) use differences::differences;
 
 use crate::agent::Agent;
 use crate::metrics::CniCommand;
-use heddle_rpc::cni::{AddParams, CheckParams, Collected, DelParams, Done, GcParams, StatusParams};
+use heddle_rpc::cni::{AddParams, CheckParams, Collected, DelParams, GcParams, StatusParams};
 use heddle_rpc::node::{
     DifferenceList, EndpointList, FlowStatus, IdentityList, IpamList, IpcacheList, ListConnections,
-    ListPolicies, NodeList, ReadMetrics, ReadStatus,
+    ListPolicies, NodeList, OBSERVE, ReadMetrics, ReadStatus,
 };
 use heddle_rpc::server::{Reply, Service, unknown_method};
-use heddle_rpc::{ApiError, Call, Request, error_codes};
+use heddle_rpc::{ApiError, Call, Done, Request, error_codes};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
-
-/// The method that streams flows.
-const OBSERVE: &str = "observe";
 
 /// Where flows come from.
 pub trait FlowSource: Send + Sync {

@@ -12,7 +12,7 @@ use heddle_datapath::{DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
 use heddle_policy::{Direction, PolicyId, RuleRef};
 use heddle_rpc::node::TrackedConnection;
 use heddle_rpc::{ApiError, Call};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -91,7 +91,10 @@ pub struct PolicyState {
     /// Policies by endpoint; the node's own under [`HOST_ENDPOINT`].
     policies: BTreeMap<u16, RealisedPolicy>,
     /// Tracked connections, where `bpf.ct` does not tell them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "those_that_fit"
+    )]
     connections: Vec<TrackedConnection>,
     /// The rules behind the cookies of the policies' rows.
     rules: BTreeMap<u32, Vec<RuleRef>>,
@@ -99,6 +102,14 @@ pub struct PolicyState {
     known: BTreeMap<u16, Known>,
     /// Store revision that is in force; `None` without an agent.
     realised_revision: Option<u64>,
+}
+
+/// A connection that another build has written in another way is left out, and the rest is read.
+fn those_that_fit<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackedConnection>, D::Error> {
+    let rows = Vec::<Value>::deserialize(from)?.into_iter();
+    Ok(rows
+        .filter_map(|row| serde_json::from_value(row).ok())
+        .collect())
 }
 
 impl PolicyState {

@@ -100,6 +100,37 @@ fn what_is_no_answer_is_told_apart() {
 }
 
 #[test]
+fn an_answer_may_be_null_and_say_more_than_is_known() {
+    let null = ask(
+        &["{\"result\":null,\"since\":\"later\"}\n"],
+        Duration::ZERO,
+        SOON,
+    );
+    assert_eq!(null.unwrap(), Value::Null);
+    let bare = ask(&["{\"error\":{}}\n"], Duration::ZERO, SOON);
+    assert!(matches!(bare, Err(CallError::Refused(_))), "{bare:?}");
+}
+
+#[test]
+fn a_server_that_takes_nobody_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let kind = (AddressFamily::Unix, SockType::Stream);
+    let listener = socket::socket(kind.0, kind.1, SockFlag::empty(), None).unwrap();
+    socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    socket::listen(&listener, socket::Backlog::new(1).unwrap()).unwrap();
+    let deadline = Duration::from_millis(100);
+    let client = Client::new(&path, deadline);
+    // The first ones wait in its queue.
+    let asked: Vec<_> = (0..4).map(|_| client.begin("m", Value::Null)).collect();
+    let last = asked.into_iter().next_back().unwrap();
+    assert!(
+        matches!(last, Err(CallError::Deadline(it)) if it == deadline),
+        "{last:?}"
+    );
+}
+
+#[test]
 fn a_call_has_its_own_method_and_type_of_answer() {
     let (folder, server) = answer(&["{\"result\":7}\n"], Duration::ZERO);
     let wrong = Client::new(&folder.path().join("s"), SOON).call(&StatusParams {});

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 /// `bpf.policy`: the rows of the policy maps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListPolicies {
     /// Of this endpoint; `None`: of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +54,7 @@ pub struct PolicyRow {
 
 /// `bpf.ct`: tracked connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListConnections {
     /// Of this endpoint; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

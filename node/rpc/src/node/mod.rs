@@ -1,6 +1,7 @@
 //! What an agent answers people: the node as its datapath has it, not as it is wished.
 //!
-//! Everything that reads these ignores fields that it does not know; an older agent's missing ones are empty.
+//! Everything that reads answers ignores fields that it does not know. What an older agent does not say in its `status` is
+//! empty; a row of a list is read whole, or not at all.
 
 mod endpoint;
 mod list;
@@ -21,6 +22,9 @@ pub use status::{
 };
 
 use serde::{Deserialize, Serialize};
+
+/// The method that streams flows: its parameters and each of its answers are `heddle-flow`'s.
+pub const OBSERVE: &str = "observe";
 
 /// Whether a direction is subject to policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -54,7 +54,8 @@ pub struct NodeStatus {
 }
 
 /// Something that the datapath uses where the kernel has it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FeatureSeen {
     /// Its name.
     pub name: String,
@@ -66,6 +67,7 @@ pub struct FeatureSeen {
 
 /// How many endpoints there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct EndpointCount {
     /// All.
     pub total: u64,
@@ -88,7 +90,8 @@ pub struct HostPolicyStatus {
 }
 
 /// Traffic that a node lives by, and the policies that would cut it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LockOut {
     /// The traffic, in words.
     pub traffic: String,
@@ -97,7 +100,8 @@ pub struct LockOut {
 }
 
 /// How full a map is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MapSeen {
     /// Its name.
     pub name: String,
@@ -108,7 +112,8 @@ pub struct MapSeen {
 }
 
 /// A family's pod addresses.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PoolUse {
     /// `ipv4` or `ipv6`.
     pub family: String,

@@ -462,7 +462,10 @@ pub fn run(command: Command) -> Result<ExitCode, Failure> {
             let runtime = builder.enable_all().build().map_err(|error| {
                 Failure::new("lab/runtime", format!("the runtime cannot start: {error}"))
             })?;
-            runtime.block_on(run_async(other))
+            let outcome = runtime.block_on(run_async(other));
+            // A call that nobody waits for any more ends by its own deadline.
+            runtime.shutdown_background();
+            outcome
         }
     }
 }

@@ -247,7 +247,7 @@ pub(crate) fn execute(command: Command, around: &mut Environment<'_>) -> Result<
             let outcome = match (method, endpoint) {
                 (_, None) => list(&ask, method, &json!({}), around),
                 (IpcacheList::METHOD, Some(id)) => ipcache_of(&ask, id, around),
-                (_, Some(id)) => list(&ask, method, &json!({ "endpoint": id }), around),
+                (_, endpoint) => list(&ask, method, &json!(ListPolicies { endpoint }), around),
             };
             ask.told(outcome)
         }
@@ -410,7 +410,7 @@ fn connections(
     all: bool,
     around: &mut Environment<'_>,
 ) -> Result<u8, Failure> {
-    let params = endpoint.map_or_else(|| json!({}), |id| json!({ "endpoint": id }));
+    let params = json!(ListConnections { endpoint });
     let lives = |row: &Value| all || row["remainingSeconds"] != 0;
     let (mut rows, exit) = rows(ask, ListConnections::METHOD, &params, around, lives)?;
     rows.sort_by_cached_key(|row| {

@@ -5,7 +5,7 @@ use crate::failure::{FINDINGS, Failure, NO_DATA, USAGE};
 use heddle_agent::{PolicyState, Question, ReadPolicyState};
 use heddle_flow::{ObserveRequest, Response};
 use heddle_rpc::Call;
-use heddle_rpc::node::{EndpointList, ListConnections, ListPolicies};
+use heddle_rpc::node::{EndpointList, ListConnections, ListPolicies, OBSERVE, TrackedConnection};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
@@ -134,9 +134,14 @@ impl Dump {
             .map_err(|error| self.misfit(ReadPolicyState::METHOD, &error.to_string()))?;
         // Without them the answer lacks connections, and is an answer.
         let connections = self.recorded(node, ListConnections::METHOD).ok();
-        let connections = connections.and_then(|it| Vec::deserialize(it).ok());
+        let rows = connections.as_ref().and_then(Value::as_array);
+        // One that a later build has written in another way is left out.
+        let fitting = rows.into_iter().flatten();
+        let fitting: Vec<_> = fitting
+            .filter_map(|row| TrackedConnection::deserialize(row).ok())
+            .collect();
         state
-            .answer(&question, &connections.unwrap_or_default())
+            .answer(&question, &fitting)
             .map_err(|error| self.misfit(Question::METHOD, &error.to_string()))
     }
 
@@ -152,7 +157,7 @@ impl Dump {
 
     /// The flows that a node's agent remembered.
     pub(crate) fn flows(&self, node: usize, params: &Value) -> Result<Vec<Value>, Failure> {
-        let wrong = |error: &dyn std::fmt::Display| self.misfit("observe", &error.to_string());
+        let wrong = |error: &dyn std::fmt::Display| self.misfit(OBSERVE, &error.to_string());
         let request = ObserveRequest::deserialize(params).map_err(|error| wrong(&error))?;
         if request.follow {
             return Err(Failure::new(
@@ -170,7 +175,7 @@ impl Dump {
         let file = flows_file(self.folder(node));
         let Some(text) = self.file(&file) else {
             // The reason stands where answers have it.
-            self.recorded(node, "observe")?;
+            self.recorded(node, OBSERVE)?;
             return Err(self.lacks(&file));
         };
         let lines = text.split(|byte| *byte == b'\n');

@@ -1,7 +1,7 @@
 //! Control characters of a dump's JSON: whoever prints one hands a terminal to whoever sent it.
 
-/// Replaces control characters in JSON text by others of the same length, escaped or not. Line ends and tabs stay, and
-/// what stands between values does.
+/// Replaces control characters in JSON text by others of the same length, escaped or not, and those that turn the order of
+/// what follows. Line ends and tabs stay: tables write them in another way.
 pub(super) fn replace(json: &mut [u8]) {
     let mut at = 0;
     while at < json.len() {
@@ -22,6 +22,12 @@ pub(super) fn replace(json: &mut [u8]) {
             }
             // Whatever follows is escaped, another backslash too.
             [b'\\', _, ..] => 2,
+            // U+2028 to U+202E and U+2066 to U+2069, which turn a line or its order.
+            [0xe2, 0x80, ref mut low @ 0xa8..=0xae, ..]
+            | [0xe2, 0x81, ref mut low @ 0xa6..=0xa9, ..] => {
+                *low = 0x90;
+                3
+            }
             // U+0080 to U+009F.
             [0xc2, ref mut low @ 0x80..=0x9f, ..] => {
                 *low = 0xbf;
@@ -45,7 +51,10 @@ fn is_control(digits: &[u8]) -> bool {
         .ok()
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
         .and_then(char::from_u32);
-    number.is_some_and(|it| it.is_control() && !matches!(it, '\n' | '\t'))
+    number.is_some_and(|it| {
+        it.is_control() && !matches!(it, '\n' | '\t')
+            || matches!(it, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    })
 }
 
 #[cfg(test)]
@@ -64,6 +73,8 @@ mod tests {
             ("\"\u{9b}1m\u{7f}\"", "\u{bf}1m?"),
             (r#""line\n\ttab\r\u000a""#, "line\n\ttab\n\n"),
             (r#""\u00e9é\ud83d\ude00""#, "éé😀"),
+            ("\"a\u{202e}b\u{2066}\"", "a\u{2010}b\u{2050}"),
+            (r#""a\u202eb\u2029""#, "a\u{fffd}b\u{fffd}"),
             (r#""\b\f\u000d""#, "//\u{fffd}"),
         ] {
             let mut bytes = json.as_bytes().to_vec();

@@ -81,7 +81,9 @@ impl DumpError {
             }
             Self::Compressed { .. } => "unpack it first: `gunzip FILE`, `unzstd FILE`",
             Self::Malformed { .. } => "name a file that `heddle sysdump` wrote, as it wrote it",
-            Self::TooLarge { .. } => "a dump that `heddle sysdump` wrote is smaller: is it one?",
+            Self::TooLarge { .. } => {
+                "a dump that this version of `heddle sysdump` writes is smaller: is it one, or of another version?"
+            }
             Self::WrongVersion { .. } => {
                 "read it with the version of heddle that made it (`heddle` in its manifest.json)"
             }
@@ -149,10 +151,12 @@ impl Dump {
                 [] => String::new(),
                 names => format!("; not heard: {}", names.join(", ")),
             };
-            tell(&format!(
+            let warning = format!(
                 "warning: the dump {} of {} is partial{nodes}; its {MANIFEST} says what it lacks",
                 self.path, self.manifest.time
-            ));
+            );
+            // What the manifest says begins no line of its own.
+            tell(&warning.replace(['\n', '\r'], " "));
         });
     }
 

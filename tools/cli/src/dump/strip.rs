@@ -236,35 +236,36 @@ impl Stripper {
     /// A text, by its looks: `password=...` and the like, HTTP authorization, user information in URLs, private keys.
     pub(crate) fn text(&mut self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        let mut in_key = false;
-        // Where lines begin that may be the rest of a key whose beginning was cut off.
-        let mut rest_of_key = Some(0);
+        let (mut in_key, mut has_begun) = (false, false);
         for line in text.split_inclusive('\n') {
-            let ends = line.contains("-----END ") && line.contains("PRIVATE KEY-----");
-            if let Some(at) = line
-                .find("-----BEGIN ")
-                .filter(|_| line.contains("PRIVATE KEY-----"))
-            {
-                out.push_str(&line[..at]);
-                out.push_str(STRIPPED);
-                out.push('\n');
-                self.count("private keys");
-                in_key = !ends;
-            } else if in_key {
-                in_key = !ends;
-            } else if let Some(at) = rest_of_key.filter(|_| ends) {
-                out.truncate(at);
-                out.push_str(STRIPPED);
-                out.push('\n');
-                self.count("private keys");
-            } else {
-                if !is_of_key(line) {
-                    rest_of_key = None;
-                }
+            let begins = key_marks(line, "-----BEGIN ");
+            let ends = key_marks(line, "-----END ");
+            let (begin, end) = (begins.clone().next(), ends.last());
+            // The beginning of this one was cut off, and how far back it went nobody knows.
+            if end.is_some_and(|end| begin.is_none_or(|begin| end < begin)) && !has_begun {
+                out.clear();
+                self.strip_key(&mut out);
+            } else if let Some(begin) = begin.filter(|_| !in_key) {
+                self.line(&line[..begin], &mut out);
+                self.strip_key(&mut out);
+            } else if !in_key {
                 self.line(line, &mut out);
             }
+            has_begun |= begin.is_some();
+            in_key = match (begins.last(), end) {
+                (Some(begin), Some(end)) => begin > end,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => in_key,
+            };
         }
         out
+    }
+
+    fn strip_key(&mut self, out: &mut String) {
+        out.push_str(STRIPPED);
+        out.push('\n');
+        self.count("private keys");
     }
 
     fn line(&mut self, line: &str, out: &mut String) {
@@ -285,10 +286,13 @@ impl Stripper {
     }
 }
 
-/// Whether a line can be one of a key's own, as PEM has them (RFC 7468).
-fn is_of_key(line: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=');
-    line.trim_end().chars().all(plain)
+/// Where a line has marks of a private key (RFC 7468; a PGP key's label goes on).
+fn key_marks<'a>(line: &'a str, mark: &'a str) -> impl Iterator<Item = usize> + Clone + use<'a> {
+    let marks = line.match_indices(mark);
+    marks.filter_map(move |(at, _)| {
+        let label = line[at + mark.len()..].split("-----").next()?;
+        label.contains("PRIVATE KEY").then_some(at)
+    })
 }
 
 /// The items of the list at this place, if there is one.
@@ -411,8 +415,20 @@ mod tests {
                 "(stripped)\nb",
             ),
             (
-                "a b\nQUFB\n-----END PRIVATE KEY-----\nb",
-                "a b\nQUFB\n-----END PRIVATE KEY-----\nb",
+                "| DEK-Info: AES\n| QUFB\n| -----END RSA PRIVATE KEY-----\nb",
+                "(stripped)\nb",
+            ),
+            (
+                "a\n-----END CERTIFICATE----------BEGIN PRIVATE KEY-----\nQUFB\n-----END PRIVATE KEY-----\nb",
+                "a\n-----END CERTIFICATE-----(stripped)\nb",
+            ),
+            (
+                "a\n-----BEGIN EC PRIVATE KEY-----\nQUFB\n-----END EC PRIVATE KEY----------BEGIN PRIVATE KEY-----\nQkJC\n-----END PRIVATE KEY-----\nb",
+                "a\n(stripped)\nb",
+            ),
+            (
+                "-----BEGIN PGP PRIVATE KEY BLOCK-----\nQUFB\n-----END PGP PRIVATE KEY BLOCK-----\nb",
+                "(stripped)\nb",
             ),
             (
                 "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nb",

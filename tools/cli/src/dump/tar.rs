@@ -129,7 +129,7 @@ impl<R: Read> Reader<R> {
             }
             let name = name_of(&block)?;
             let Some(size) = octal(&block[124..136]) else {
-                return malformed(format!("{name}: its size is no number"));
+                return malformed(format!("{name:?}: its size is no number"));
             };
             match block[156] {
                 b'0' | 0 => {

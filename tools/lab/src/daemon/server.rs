@@ -4,9 +4,8 @@ use crate::LabError;
 use crate::control::{GiveOrder, ReadProcesses};
 use crate::daemon::processes::Processes;
 use crate::paths::Lab;
-use heddle_rpc::cni::Done;
 use heddle_rpc::server::{Reply, Service, bind, serve, unknown_method};
-use heddle_rpc::{ApiError, Call, Request};
+use heddle_rpc::{ApiError, Call, Done, Request};
 use std::sync::Arc;
 use tokio::sync::watch;
 

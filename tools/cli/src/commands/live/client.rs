@@ -2,6 +2,7 @@
 
 use super::agents::{Agent, Source};
 use crate::failure::{Failure, NO_DATA};
+use heddle_rpc::node::OBSERVE;
 use heddle_rpc::{ApiError, Call, CallError, Client};
 use serde_json::Value;
 use std::io::ErrorKind;
@@ -51,7 +52,7 @@ impl Answers {
         let lines = match &agent.source {
             Source::Dump(dump, node) => Lines::Recorded(
                 match method {
-                    "observe" => dump.flows(*node, params)?,
+                    OBSERVE => dump.flows(*node, params)?,
                     _ => vec![dump.answer(*node, method, params)?],
                 }
                 .into_iter(),

@@ -6,6 +6,7 @@ use crate::dump::Dump;
 use crate::failure::Failure;
 use heddle_flow::{ObserveRequest, Response};
 use heddle_rpc::Call;
+use heddle_rpc::node::OBSERVE;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ impl NodeAgent {
         request: &ObserveRequest,
     ) -> Result<Vec<Response>, Failure> {
         let params = serde_json::to_value(request).unwrap_or_default();
-        let mut answers = Answers::begin(&self.0, "observe", &params)?;
+        let mut answers = Answers::begin(&self.0, OBSERVE, &params)?;
         let mut found = Vec::new();
         while let Some(line) = answers.next()? {
             // A line of a kind that this command does not know is none it could show.

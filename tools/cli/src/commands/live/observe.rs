@@ -8,6 +8,7 @@ use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::{Args, ValueEnum};
 use heddle_flow::print::{Form, Style};
 use heddle_flow::{FilterFlag, Line, NodeState, NodeStatus, ObserveRequest, Response, Timestamp};
+use heddle_rpc::node::OBSERVE;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -257,7 +258,7 @@ fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Fa
     let mut first_failure = None;
     let mut absent = Vec::new();
     for (index, agent) in agents.iter().enumerate() {
-        match Answers::begin(agent, "observe", &params) {
+        match Answers::begin(agent, OBSERVE, &params) {
             Ok(mut answers) => {
                 if request.follow {
                     answers.wait_forever();

@@ -76,6 +76,8 @@ pub(super) fn add(lab: &Lab, until: Instant, draft: &mut Draft) -> Option<u64> {
             "it was not known in time (a third of --timeout, 10 s at most)",
         ),
     }
+    // A call that nobody waits for any more ends by its own deadline.
+    runtime.shutdown_background();
     revision
 }
 

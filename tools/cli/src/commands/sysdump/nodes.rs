@@ -8,6 +8,8 @@ use crate::dump::{
 };
 use crate::failure::{Failure, NO_DATA};
 use heddle_flow::ObserveRequest;
+use heddle_rpc::Call;
+use heddle_rpc::node::{OBSERVE, ReadMetrics, ReadStatus};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -33,6 +35,8 @@ pub(super) struct Nodes {
     pub(super) told: Vec<DumpedNode>,
     /// What has come of each.
     answered: Vec<BTreeMap<&'static str, bool>>,
+    /// What each remembers of flows: it is added last, so that it takes no answer's room.
+    flows: Vec<(usize, Vec<Value>)>,
     ended: Vec<bool>,
 }
 
@@ -45,6 +49,7 @@ pub(super) fn ask_all(agents: &[Agent], flows: u64, until: Instant, draft: &mut 
             .map(|(at, agent)| of_agent(agent, at))
             .collect(),
         answered: vec![BTreeMap::new(); agents.len()],
+        flows: Vec::new(),
         ended: vec![false; agents.len()],
     };
     let (sender, heard) = sync_channel(2 * AT_ONCE);
@@ -70,9 +75,12 @@ pub(super) fn ask_all(agents: &[Agent], flows: u64, until: Instant, draft: &mut 
     while nodes.ended.contains(&false) {
         let left = until.saturating_duration_since(Instant::now());
         match heard.recv_timeout(left) {
-            Ok(one) => nodes.take(one, flows, draft),
+            Ok(one) => nodes.take(one, draft),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
         }
+    }
+    for (at, lines) in std::mem::take(&mut nodes.flows) {
+        add_flows(&nodes.told[at].folder, lines, flows, draft);
     }
     nodes.finish(draft);
     nodes
@@ -129,7 +137,7 @@ fn remembered(agent: &Agent, flows: u64) -> Result<Vec<Value>, Failure> {
         ..ObserveRequest::default()
     };
     let params = serde_json::to_value(request).unwrap_or_default();
-    let mut answers = Answers::begin(agent, "observe", &params)?;
+    let mut answers = Answers::begin(agent, OBSERVE, &params)?;
     let mut lines = Vec::new();
     while let Some(line) = answers.next()? {
         lines.push(line);
@@ -138,15 +146,14 @@ fn remembered(agent: &Agent, flows: u64) -> Result<Vec<Value>, Failure> {
 }
 
 impl Nodes {
-    fn take(&mut self, heard: Heard, flows: u64, draft: &mut Draft) {
+    fn take(&mut self, heard: Heard, draft: &mut Draft) {
         match heard {
             Heard::Answer(at, method, answer) => self.answer(at, method, answer, draft),
             Heard::Flows(at, answer) => {
-                self.answered[at].insert("observe", answer.is_ok());
-                let folder = &self.told[at].folder;
+                self.answered[at].insert(OBSERVE, answer.is_ok());
                 match answer {
-                    Ok(lines) => add_flows(folder, lines, flows, draft),
-                    Err(failure) => lacks(folder, "observe", &failure, draft),
+                    Ok(lines) => self.flows.push((at, lines)),
+                    Err(failure) => lacks(&self.told[at].folder, OBSERVE, &failure, draft),
                 }
             }
             Heard::End(at) => self.ended[at] = true,
@@ -162,7 +169,7 @@ impl Nodes {
     ) {
         let node = &mut self.told[at];
         self.answered[at].insert(method, answer.is_ok());
-        if method == "status" {
+        if method == ReadStatus::METHOD {
             match &answer {
                 Ok(status) => {
                     node.heard = true;
@@ -176,7 +183,7 @@ impl Nodes {
             }
         }
         match answer {
-            Ok(answer) if method == "metrics" => {
+            Ok(answer) if method == ReadMetrics::METHOD => {
                 let text = answer["text"].as_str().unwrap_or_default();
                 draft.add(format!("{}/metrics.txt", node.folder), text.into());
             }
@@ -208,7 +215,7 @@ impl Nodes {
                 draft.lacks(&node.folder, reason);
                 continue;
             }
-            for method in METHODS.into_iter().chain(["observe"]) {
+            for method in METHODS.into_iter().chain([OBSERVE]) {
                 if !self.answered[at].contains_key(method) {
                     lacks(&node.folder, method, &late, draft);
                 }
