@@ -10,15 +10,19 @@ use heddle_abi::{ConnectionEntry, ConnectionKey, SHARES};
 
 /// Connections in both tables, at most `limit`.
 pub(crate) fn list(maps: &Maps, limit: usize) -> Vec<ConnectionRow> {
-    let established = lock(&maps.established);
-    let others = lock(&maps.connections);
-    established
-        .iter()
-        .chain(others.iter())
-        .filter_map(Result::ok)
-        .take(limit)
-        .map(|(key, entry)| connection_row(key, entry))
-        .collect()
+    let mut rows = Vec::new();
+    for table in [&maps.established, &maps.connections] {
+        // One lock at a time.
+        let table = lock(table);
+        let entries = table.iter().filter_map(Result::ok);
+        let left = limit - rows.len();
+        rows.extend(
+            entries
+                .take(left)
+                .map(|(key, entry)| connection_row(key, entry)),
+        );
+    }
+    rows
 }
 
 /// Entries of a table.

@@ -693,6 +693,10 @@ impl Datapath for KernelDatapath {
             connections::count(&lock(&self.maps.connections), map_names::CONNECTIONS)?;
         let established =
             connections::count(&lock(&self.maps.established), map_names::ESTABLISHED)?;
+        // Each lock is given back before the next is taken.
+        let ipcache_room = room(lock(&self.maps.ipcache).map(), map_names::IPCACHE)?;
+        let connection_room = room(lock(&self.maps.connections).map(), map_names::CONNECTIONS)?;
+        let established_room = room(lock(&self.maps.established).map(), map_names::ESTABLISHED)?;
         let (policies, policy_room) = self.policies.largest()?;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {
@@ -706,21 +710,9 @@ impl Datapath for KernelDatapath {
                 endpoints,
                 u64::from(MAX_ENDPOINTS) * 2,
             ),
-            row(
-                map_names::IPCACHE,
-                ipcache,
-                room(lock(&self.maps.ipcache).map(), map_names::IPCACHE)?,
-            ),
-            row(
-                map_names::CONNECTIONS,
-                connections,
-                room(lock(&self.maps.connections).map(), map_names::CONNECTIONS)?,
-            ),
-            row(
-                map_names::ESTABLISHED,
-                established,
-                room(lock(&self.maps.established).map(), map_names::ESTABLISHED)?,
-            ),
+            row(map_names::IPCACHE, ipcache, ipcache_room),
+            row(map_names::CONNECTIONS, connections, connection_room),
+            row(map_names::ESTABLISHED, established, established_room),
             row(map_names::POLICIES, policies, policy_room),
             row("POLICY_SLOTS", slots, max_slots),
         ])

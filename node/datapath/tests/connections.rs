@@ -13,7 +13,11 @@ use bed::{Bed, Pod, allow_all, deny_all};
 use heddle_abi::{CT_CLOSING, CT_SEEN_REPLY};
 use heddle_datapath::Datapath;
 use heddle_policy::compiled::Direction;
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 const PASS: u32 = 7;
 const DROP: u32 = 2;
@@ -426,4 +430,39 @@ fn a_removed_pod_leaves_no_connection() {
     assert_eq!(two.bed.datapath.endpoints().unwrap().len(), 1);
     two.bed
         .in_node(|| two.bed.datapath.remove_endpoint(1).unwrap());
+}
+
+/// Each question goes on though the others are asked at the same time: `heddle status` beside `heddle why` once left
+/// both waiting for each other, and all that came after.
+#[test]
+fn maps_that_are_looked_at_from_several_sides_keep_nobody_waiting() {
+    const ROUNDS: usize = 300;
+    let bed = Bed::new(|_| {});
+    let datapath = &*bed.datapath;
+    let asks: [&(dyn Fn() + Sync); 3] = [
+        &|| drop(datapath.connections(16).unwrap()),
+        &|| drop(datapath.peers().unwrap()),
+        &|| drop(datapath.endpoints().unwrap()),
+    ];
+    let (done, ended) = std::sync::mpsc::channel();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for ask in asks {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    ask();
+                }
+            });
+        }
+        scope.spawn(|| {
+            (0..ROUNDS).for_each(|_| drop(datapath.map_use().unwrap()));
+            stop.store(true, Ordering::Relaxed);
+            let _ = done.send(());
+        });
+        if ended.recv_timeout(Duration::from_secs(60)).is_err() {
+            // The scope would wait for those that wait for each other.
+            eprintln!("some wait for each other");
+            std::process::exit(1);
+        }
+    });
 }
