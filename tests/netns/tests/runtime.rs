@@ -226,8 +226,9 @@ fn a_second_interface_leaves_the_pods_default_routes_alone() {
                 .output()
                 .unwrap();
             let said = String::from_utf8(said.stdout).unwrap();
+            // The kernel tells a new link's carrier a moment after it is there.
             said.lines()
-                .map(|it| it.trim().to_owned())
+                .map(|it| it.replace("linkdown", "").trim().to_owned())
                 .collect::<Vec<_>>()
         })
     };
