@@ -7,7 +7,7 @@ use crate::{
     batch, connections,
     conversion::{from_kernel, monotonic_seconds, peer_key, peer_row, peer_value, to_kernel},
     events::{self, Losses},
-    maps::{IpcacheRows, Maps, lock, refused, room},
+    maps::{Connections, IpcacheRows, Maps, lock, refused, room},
     netlink::{self, Link, Netlink, set_sysctl},
     node_addresses::NodeAddresses,
     object::{self, Pins},
@@ -689,14 +689,16 @@ impl Datapath for KernelDatapath {
             .filter_map(Result::ok)
             .count() as u64;
         let ipcache = self.ipcache_rows.count(&self.maps)?;
-        let connections =
-            connections::count(&lock(&self.maps.connections), map_names::CONNECTIONS)?;
-        let established =
-            connections::count(&lock(&self.maps.established), map_names::ESTABLISHED)?;
         // Each lock is given back before the next is taken.
         let ipcache_room = room(lock(&self.maps.ipcache).map(), map_names::IPCACHE)?;
-        let connection_room = room(lock(&self.maps.connections).map(), map_names::CONNECTIONS)?;
-        let established_room = room(lock(&self.maps.established).map(), map_names::ESTABLISHED)?;
+        let table_use = |table: &Mutex<Connections>, name| {
+            let table = lock(table);
+            Ok::<_, DatapathError>((connections::count(&table, name)?, room(table.map(), name)?))
+        };
+        let (connections, connection_room) =
+            table_use(&self.maps.connections, map_names::CONNECTIONS)?;
+        let (established, established_room) =
+            table_use(&self.maps.established, map_names::ESTABLISHED)?;
         let (policies, policy_room) = self.policies.largest()?;
         let (slots, max_slots) = self.policies.slots_in_use();
         let row = |name: &str, entries, max| MapUse {

@@ -26,6 +26,11 @@ pub fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// A text that begins no line and no column of its own.
+pub fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r', '\t'], " ")
+}
+
 /// Whether colours are welcome: on a terminal, unless NO_COLOR is set to anything (https://no-color.org).
 pub fn is_colored(to: &impl IsTerminal) -> bool {
     permits_color(to.is_terminal(), std::env::var_os("NO_COLOR"))

@@ -104,12 +104,8 @@ pub struct PolicyState {
     realised_revision: Option<u64>,
 }
 
-/// A connection that another build has written in another way is left out, and the rest is read.
 fn those_that_fit<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<TrackedConnection>, D::Error> {
-    let rows = Vec::<Value>::deserialize(from)?.into_iter();
-    Ok(rows
-        .filter_map(|row| serde_json::from_value(row).ok())
-        .collect())
+    Vec::deserialize(from).map(TrackedConnection::each_that_fits)
 }
 
 impl PolicyState {

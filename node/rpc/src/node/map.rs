@@ -6,6 +6,7 @@ use heddle_policy::RuleRef;
 use heddle_policy::compiled::{Direction, EntryVerdict};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -94,6 +95,15 @@ pub struct TrackedConnection {
     pub tcp_flags: [u8; 2],
     /// Until its place may be taken.
     pub remaining_seconds: u32,
+}
+
+impl TrackedConnection {
+    /// Those of these rows that this build can read: one that another has written in another way is left out.
+    pub fn each_that_fits(rows: Vec<Value>) -> Vec<Self> {
+        let rows = rows.into_iter();
+        rows.filter_map(|row| serde_json::from_value(row).ok())
+            .collect()
+    }
 }
 
 /// How far a connection is.

@@ -133,15 +133,12 @@ impl Dump {
         let state = PolicyState::deserialize(state)
             .map_err(|error| self.misfit(ReadPolicyState::METHOD, &error.to_string()))?;
         // Without them the answer lacks connections, and is an answer.
-        let connections = self.recorded(node, ListConnections::METHOD).ok();
-        let rows = connections.as_ref().and_then(Value::as_array);
-        // One that a later build has written in another way is left out.
-        let fitting = rows.into_iter().flatten();
-        let fitting: Vec<_> = fitting
-            .filter_map(|row| TrackedConnection::deserialize(row).ok())
-            .collect();
+        let connections = match self.recorded(node, ListConnections::METHOD) {
+            Ok(Value::Array(rows)) => TrackedConnection::each_that_fits(rows),
+            _ => Vec::new(),
+        };
         state
-            .answer(&question, &fitting)
+            .answer(&question, &connections)
             .map_err(|error| self.misfit(Question::METHOD, &error.to_string()))
     }
 

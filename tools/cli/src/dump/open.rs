@@ -8,7 +8,7 @@ use super::{
     MAX_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, control, is_json, objects_file, values_of,
 };
 use crate::failure::{Failure, NO_DATA, USAGE};
-use crate::output::tell;
+use crate::output::{one_line, tell};
 use heddle_kube::store::{Kind, Object, Version, memory::MemoryStore};
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::NamespacedName;
@@ -151,12 +151,10 @@ impl Dump {
                 [] => String::new(),
                 names => format!("; not heard: {}", names.join(", ")),
             };
-            let warning = format!(
+            tell(&one_line(&format!(
                 "warning: the dump {} of {} is partial{nodes}; its {MANIFEST} says what it lacks",
                 self.path, self.manifest.time
-            );
-            // What the manifest says begins no line of its own.
-            tell(&warning.replace(['\n', '\r'], " "));
+            )));
         });
     }
 

@@ -1,5 +1,6 @@
 //! Rows of agents' answers as tables that fit a terminal.
 
+use crate::output::one_line;
 use heddle_rpc::Call;
 use heddle_rpc::node::{
     EndpointList, IdentityList, IpamList, IpcacheList, ListConnections, ListPolicies, NodeList,
@@ -239,11 +240,6 @@ pub(super) fn cell(value: &Value) -> String {
         Value::Object(fields) => object_cell(fields),
         other => other.to_string(),
     }
-}
-
-/// A text that begins no row of its own.
-fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r', '\t'], " ")
 }
 
 /// A rule or policy reads as people name it; anything else as `key=value` pairs.
