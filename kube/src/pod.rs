@@ -3,7 +3,10 @@
 pub use heddle_model::DeclaredPort;
 use heddle_model::{LabelFilter, LabelSet, NamespacedName};
 use serde_json::Value;
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// An object's namespace (`default` when it has none) and name.
 pub fn name(object: &Value) -> NamespacedName {
@@ -23,6 +26,14 @@ pub fn labels(object: &Value) -> Vec<(&str, &str)> {
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+        .collect()
+}
+
+/// An object's labels, owned.
+pub fn label_map(object: &Value) -> BTreeMap<String, String> {
+    let labels = labels(object).into_iter();
+    labels
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 

@@ -202,7 +202,7 @@ impl Case<'_> {
 fn describe_peers(peers: &Peers) -> String {
     match peers {
         Peers::Any => "anybody".to_owned(),
-        Peers::Terms(terms) if terms.is_empty() => "nobody (an empty list)".to_owned(),
+        Peers::Terms(terms) if terms.is_empty() => "nobody (the rule names no peer)".to_owned(),
         Peers::Terms(terms) => join(terms.iter()),
     }
 }
@@ -210,7 +210,7 @@ fn describe_peers(peers: &Peers) -> String {
 fn describe_ports(ports: &Ports) -> String {
     match ports {
         Ports::All => "everything".to_owned(),
-        Ports::Only(terms) if terms.is_empty() => "nothing (an empty list)".to_owned(),
+        Ports::Only(terms) if terms.is_empty() => "nothing (the rule names no port)".to_owned(),
         Ports::Only(terms) => join(terms.iter()),
     }
 }

@@ -4,7 +4,7 @@ use crate::addresses::prefixes::PrefixTable;
 use crate::lock_order::{Level, enter};
 use heddle_model::{Identity, LabelSet, NamespacedName};
 use heddle_policy::compiled::{CompiledPolicy, Direction};
-use heddle_policy::{PolicyId, RuleRef};
+use heddle_policy::{Party, PolicyId, RuleRef};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -179,6 +179,48 @@ impl Directory {
     fn write<T>(&self, writing: impl FnOnce(&mut Tables) -> T) -> T {
         let _held = enter(Level::Directory);
         writing(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whoever is known to stand inside a range: the range that it is part of or the world, the ranges inside it, and
+    /// the addresses of nodes and pods, of these one for each identity.
+    pub(crate) fn parties(&self, range: IpNet) -> Vec<Party> {
+        let party = |identity: Identity, prefix: IpNet| {
+            if identity.is_world() {
+                Party::world(prefix)
+            } else {
+                Party::in_cluster(identity, Some(prefix))
+            }
+        };
+        self.read(|tables| {
+            let around = tables.ranges.longest(range);
+            let around = around.map_or_else(
+                || Party::world(range),
+                |(_, identity)| party(*identity, range),
+            );
+            let inside = tables.ranges.inside(range);
+            let inside = inside
+                .filter_map(|inside| Some(party(*tables.ranges.rows().get(inside)?, *inside)));
+            let mut pods = HashSet::new();
+            let addresses = tables.addresses.iter();
+            let addresses = addresses
+                .filter(|(address, _)| range.contains(*address))
+                .filter(|(_, it)| it.pod.is_none() || pods.insert(it.identity))
+                .map(|(address, it)| party(it.identity, (*address).into()));
+            std::iter::once(around)
+                .chain(inside)
+                .chain(addresses)
+                .collect()
+        })
+    }
+
+    /// Who stands at an address or a range, as the engine asks for it.
+    pub(crate) fn party(&self, prefix: IpNet) -> Party {
+        match self.peer(prefix.addr()) {
+            Some(peer) if !peer.identity.is_world() => {
+                Party::in_cluster(peer.identity, Some(prefix))
+            }
+            _ => Party::world(prefix),
+        }
     }
 
     /// Who an address is: a known pod or node, else the longest range that covers it (a pod range is

@@ -8,16 +8,19 @@
 mod addresses;
 mod agent;
 mod api;
+mod audit;
 pub mod config;
 mod controller;
 pub mod directory;
 mod endpoint;
 mod flow_resolver;
 pub mod flows;
+mod host;
 mod identities;
 mod ledger;
 mod lock_order;
 pub mod metrics;
+mod policy;
 mod sessions;
 mod status;
 #[cfg(test)]
@@ -147,6 +150,7 @@ fn start(
         endpoint::Restoration,
         endpoint::Removals,
         endpoint::Publisher,
+        policy::Keeper,
         identities::Reasserter,
         identities::Relabeler::default(),
         status::Report::default(),

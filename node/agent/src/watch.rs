@@ -3,6 +3,7 @@
 
 use crate::agent::{Agent, blocking, within};
 use crate::controller::{RETRY_INTERVAL, STORE_TIMEOUT, stopped};
+use crate::ledger::falls_short;
 use heddle_kube::store::{Event, Kind, Scope, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
@@ -76,7 +77,7 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>) {
             // Between a lost connection and its being made good the list is partial; what is added to it
             // counts, and nothing is missed by waiting for the rest.
             ledger.reconcile();
-            ledger.nodes.own().map(|node| node.pod_cidrs.clone())
+            ledger.peers.nodes.own().map(|node| node.pod_cidrs.clone())
         })
         .await;
     if agent.is_ready() {
@@ -89,10 +90,10 @@ async fn catch_up(agent: &Arc<Agent>) {
     if agent.is_ready() {
         agent
             .on_ledger(|ledger| {
-                if ledger.is_behind() || ledger.falls_short() {
+                if ledger.is_behind() || falls_short(ledger) {
                     ledger.reconcile();
                 }
-                ledger.directory.prune_cookies();
+                ledger.writer.directory.prune_cookies();
             })
             .await;
     }

@@ -354,6 +354,25 @@ fn u14_counts_are_spelled_and_syntax_errors_name_their_place_once() {
 }
 
 #[test]
+fn u14_a_rule_without_a_peer_says_so_where_it_is_the_nearest() {
+    let pod = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{containers: [{{name: c}}]}}\n"
+        )
+    };
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  endpointSelector: {}\n  ingress:\n  - {}\n";
+    let all = format!("{policy}{}{}", pod("a"), pod("b"));
+    let folder = folder(&[("all.yaml", &all)]);
+    let ask = [
+        "decide", "-f", "all.yaml", "--from", "shop/a", "--to", "shop/b", "--port", "80",
+    ];
+    let output = heddle(folder.path(), &ask);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("nobody (the rule names no peer)"), "{text}");
+}
+
+#[test]
 fn u15_a_peer_may_be_a_workload_and_a_slip_is_answered_with_what_is_meant() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: front, namespace: shop}\nspec: {replicas: 2, selector: {matchLabels: {app: front}}, template: {metadata: {labels: {app: front}}, spec: {containers: [{name: c}]}}}\n";
     let folder = folder(&[("shop.yaml", SHOP), ("front.yaml", deployment)]);

@@ -2,5 +2,6 @@
 
 pub(crate) mod ipcache;
 pub(crate) mod nodes;
+pub(crate) mod peers;
 pub(crate) mod prefixes;
 pub(crate) mod remote;

@@ -4,7 +4,8 @@ use super::FlowSource;
 use crate::agent::{Agent, Readiness, blocking, lock};
 use crate::endpoint::kernel_failure;
 use crate::endpoint::table::LocalEndpoint;
-use crate::ledger::{HostPolicy, Ledger};
+use crate::host::HostPolicy;
+use crate::ledger::{Ledger, not_in_force};
 use heddle_datapath::FeatureState;
 use heddle_ipam::Family;
 use heddle_model::{Identity, IdentityScope};
@@ -56,10 +57,11 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
                         total: ledger.endpoints.len() as u64,
                         ready: ready as u64,
                     },
-                    ledger.policies.in_force(),
+                    ledger.policies.objects.in_force(),
                     host_policy(&ledger.host),
-                    ledger.engine.identities().count(),
+                    ledger.policies.rules.engine().identities().count(),
                     ledger
+                        .writer
                         .failures
                         .iter()
                         .map(|(object, reason)| format!("{object} is not as wished: {reason}"))
@@ -67,7 +69,6 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
                     ledger
                         .policies
                         .refused()
-                        .chain(ledger.named.refused())
                         .map(|(object, problem)| {
                             format!(
                                 "{object} is refused: [{}] {}: {}",
@@ -83,10 +84,10 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
                                 one.what
                             )
                         }))
-                        .chain(ledger.beyond_budget())
+                        .chain(ledger.policies.beyond_budget())
                         .collect::<Vec<_>>(),
                     ledger.heard.is_starting_over(),
-                    ledger.not_in_force(),
+                    not_in_force(ledger),
                 )
             })
             .await;
@@ -260,7 +261,7 @@ pub(super) fn addresses(agent: &Agent) -> Vec<AddressUse> {
 pub(super) async fn nodes(agent: &Arc<Agent>) -> Vec<NodeSeen> {
     agent
         .on_ledger(|ledger| {
-            let nodes = ledger.nodes.iter().map(|(name, node)| NodeSeen {
+            let nodes = ledger.peers.nodes.iter().map(|(name, node)| NodeSeen {
                 name: name.clone(),
                 addresses: node.addresses.clone(),
                 pod_cidrs: node.pod_cidrs.clone(),

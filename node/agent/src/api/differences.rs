@@ -52,6 +52,7 @@ pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Vec<Difference>, A
 
 fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
     let realised: BTreeMap<u16, RealisedEndpoint> = ledger
+        .writer
         .datapath
         .endpoints()?
         .into_iter()
@@ -73,7 +74,7 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
         let facts = ledger
             .endpoints
             .get(id)
-            .and_then(|endpoint| ledger.wished_facts(endpoint));
+            .and_then(|endpoint| ledger.peers.facts_of(endpoint));
         match realised.get(&id) {
             None => {
                 findings.add("endpoint", &object, "present", &true, &false);
@@ -89,9 +90,9 @@ fn endpoints(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), Datapat
             }
         }
         // Compiled afresh: what was remembered could be wrong itself.
-        let wished = ledger.engine.compile(identity);
+        let wished = ledger.policies.rules.compile(identity);
         let audit = ledger.endpoints.get(id).is_some_and(|it| ledger.audits(it));
-        let in_kernel = ledger.datapath.policy(id)?;
+        let in_kernel = ledger.writer.datapath.policy(id)?;
         policy("endpoint", &object, (&wished, audit), &in_kernel, findings);
     }
     Ok(())
@@ -102,7 +103,7 @@ fn node(ledger: &mut Ledger, findings: &mut Findings) -> Result<(), DatapathErro
     let object = ledger.config.node_name.clone();
     match (
         ledger.host.wished().cloned(),
-        ledger.datapath.node_policy()?,
+        ledger.writer.datapath.node_policy()?,
     ) {
         (Some(wished), Some(in_kernel)) => {
             policy(
@@ -164,8 +165,9 @@ fn rows<T: Ord + Debug>(
 }
 
 fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
-    let wished = ledger.ipcache.wished();
+    let wished = ledger.peers.ipcache.wished();
     let realised: BTreeMap<IpNet, PeerRow> = ledger
+        .writer
         .datapath
         .peers()?
         .into_iter()

@@ -4,8 +4,8 @@ use super::kernel_failure;
 use super::record::{AttachmentKey, LinkRecord, Phase, Record};
 use super::step::Step;
 use super::table::{LAST_ENDPOINT_ID, LocalEndpoint};
+use crate::addresses::peers::IPCACHE;
 use crate::agent::{Agent, blocking};
-use crate::ledger::IPCACHE;
 use heddle_datapath::{LinkSpec, PodLink};
 use heddle_ipam::Family;
 use heddle_model::{Identity, LabelSet, NamespacedName};
@@ -275,10 +275,11 @@ impl Agent {
                         if (it.has_wished() || it.has_part_of_wished()) && it.facts.is_some() =>
                     {
                         // A failure elsewhere is tried again; only the ipcache concerns everybody.
-                        ledger.failures.of(IPCACHE).cloned()
+                        ledger.writer.failures.of(IPCACHE).cloned()
                     }
                     Some(it) => Some(it.failure.clone().unwrap_or_else(|| {
                         ledger
+                            .writer
                             .failures
                             .iter()
                             .map(|(_, reason)| reason.clone())

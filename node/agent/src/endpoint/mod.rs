@@ -3,6 +3,7 @@
 mod add;
 pub(crate) mod addresses;
 mod check;
+mod enforce;
 pub(crate) mod orphan;
 mod orphans;
 pub(crate) mod pods;

@@ -39,6 +39,7 @@ impl Agent {
                     .get(id)
                     .map(|it| LabelSet::clone(&it.labels));
                 let node = ledger
+                    .peers
                     .nodes
                     .own()
                     .and_then(|node| node.underlay(ledger.config.fabric, true));

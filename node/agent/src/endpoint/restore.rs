@@ -55,7 +55,7 @@ fn what_is_missing(ledger: &Ledger) -> Option<&'static str> {
     if !ledger.heard.is_complete() {
         return Some("waiting for the store's first complete answer");
     }
-    match ledger.nodes.own() {
+    match ledger.peers.nodes.own() {
         None => Some("waiting for its Node object in the store"),
         Some(node) if node.pod_cidrs.is_empty() => {
             Some("waiting for the operator to write spec.podCIDRs of its Node")
@@ -121,7 +121,7 @@ impl Agent {
                 for id in ids.into_iter().chain(kernel_ids) {
                     ledger.endpoints.reserve_id(id);
                 }
-                ledger.nodes.own().map(|node| node.pod_cidrs.clone())
+                ledger.peers.nodes.own().map(|node| node.pod_cidrs.clone())
             })
             .await
             .unwrap_or_default();
@@ -199,7 +199,7 @@ impl Agent {
             .on_ledger(|ledger| {
                 ledger.progress.set_ready();
                 ledger.tell();
-                ledger.nodes.own().map(|node| node.pod_cidrs.clone())
+                ledger.peers.nodes.own().map(|node| node.pod_cidrs.clone())
             })
             .await;
         // They may have changed meanwhile.
@@ -286,7 +286,7 @@ impl Agent {
                 (
                     ledger.pods.get(&name).map(|pod| pod.value.clone()),
                     ledger.pods.namespace(&name.namespace).cloned(),
-                    ledger.engine.labels(identity).cloned(),
+                    ledger.labels_of(identity).cloned(),
                 )
             })
             .await;

@@ -207,6 +207,11 @@ impl EndpointTable {
         self.iter().filter(|(_, it)| !it.leaving)
     }
 
+    /// Endpoints that are to be as wished.
+    pub(crate) fn staying_mut(&mut self) -> impl Iterator<Item = &mut LocalEndpoint> {
+        self.values_mut().filter(|it| !it.leaving)
+    }
+
     /// Ids of the endpoints whose pods are in a namespace.
     pub(crate) fn in_namespace<'a>(&'a self, name: &'a str) -> impl Iterator<Item = u16> + 'a {
         let here = self.iter();

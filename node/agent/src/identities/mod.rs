@@ -74,7 +74,7 @@ impl Agent {
             None => {
                 let namespace = NamespacedName::new("", &name.namespace);
                 match within(deadline, self.store.get(Kind::Namespace, &namespace)).await {
-                    Ok(found) => crate::ledger::string_map(&found.value["metadata"]["labels"]),
+                    Ok(found) => heddle_kube::pod::label_map(&found.value),
                     Err(StoreError::NotFound { .. }) => BTreeMap::new(),
                     Err(error) => return Err(store_failure(&error, &format!("pod {name}"))),
                 }

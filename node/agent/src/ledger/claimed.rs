@@ -29,7 +29,7 @@ fn endpoint(name: &str, day: u32, address: &str) -> Event {
 
 fn owner(ledger: &Ledger, address: &str) -> Option<String> {
     let address: IpAddr = address.parse().ok()?;
-    let (name, _) = ledger.remote.at(address)?;
+    let (name, _) = ledger.peers.remote.at(address)?;
     Some(name.name.clone())
 }
 
@@ -39,13 +39,13 @@ async fn the_youngest_claim_counts_by_age_in_a_list_and_by_order_after_it() {
     let check = |ledger: &mut Ledger| {
         let (one, two) = ("10.244.2.9", "10.244.2.10");
         // A list tells them in any order: the younger object has the address.
-        ledger.remote.begin_list();
+        ledger.peers.remote.begin_list();
         for event in [endpoint("young", 2, one), endpoint("old", 1, one)] {
             ledger.observe(event);
         }
         assert_eq!(owner(ledger, one).as_deref(), Some("young"));
         // What is told later changed later: an older object may get the address of a younger one.
-        ledger.remote.end_list();
+        ledger.peers.remote.end_list();
         ledger.observe(endpoint("old", 1, two));
         ledger.observe(endpoint("young", 2, one));
         ledger.observe(endpoint("old", 1, one));

@@ -19,7 +19,7 @@ impl Ledger {
             .is_some_and(|held| is_other(&held))
             || match self.unsettled.contested(identity) {
                 Some(others) => is_other(others),
-                None => self.engine.labels(identity).is_some_and(is_other),
+                None => self.labels_of(identity).is_some_and(is_other),
             }
     }
 
@@ -40,12 +40,9 @@ impl Ledger {
     }
 
     fn accept_identity(&mut self, identity: Identity, labels: LabelSet) {
-        if self.engine.labels(identity) == Some(&labels) {
-            return;
+        if self.labels_of(identity) != Some(&labels) {
+            self.know_identity(identity, Some(Arc::new(labels)));
         }
-        let touched = self.engine.set_identity(identity, labels.clone());
-        self.directory.set_labels(identity, Some(Arc::new(labels)));
-        self.touched.extend(touched);
     }
 
     fn contest(&mut self, identity: Identity, labels: LabelSet) {
@@ -87,8 +84,7 @@ impl Ledger {
             self.unsettled.reassert.insert(identity);
             return;
         }
-        self.touched.extend(self.engine.remove_identity(identity));
-        self.directory.set_labels(identity, None);
+        self.know_identity(identity, None);
     }
 
     /// Whether the store has the object of an identity.
@@ -111,23 +107,21 @@ impl Ledger {
         }
         if let Some(labels) = self.unsettled.end_contest(identity) {
             if labels.is_empty() {
-                self.touched.extend(self.engine.remove_identity(identity));
-                self.directory.set_labels(identity, None);
+                self.know_identity(identity, None);
             } else {
                 self.accept_identity(identity, labels);
             }
             self.refresh_bearers(identity);
         } else if self.unsettled.reassert.remove(identity) && !self.is_in_store(identity) {
-            self.touched.extend(self.engine.remove_identity(identity));
-            self.directory.set_labels(identity, None);
+            self.know_identity(identity, None);
         }
     }
 
     /// Works out again who the addresses are that other nodes' pods with this identity have.
     fn refresh_bearers(&mut self, identity: Identity) {
-        let addresses: Vec<IpAddr> = self.remote.addresses_of(identity).collect();
+        let addresses: Vec<IpAddr> = self.peers.remote.addresses_of(identity).collect();
         for address in addresses {
-            self.refresh_host(address);
+            self.refresh_address(address);
         }
     }
 }

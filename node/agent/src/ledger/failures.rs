@@ -44,11 +44,11 @@ impl Failures {
         self.is_empty()
     }
 
-    pub(super) fn fail(&mut self, object: String, reason: String) {
+    pub(crate) fn fail(&mut self, object: String, reason: String) {
         self.failed.insert(object, reason);
     }
 
-    pub(super) fn fall_short(&mut self, object: String, shortfall: Shortfall) {
+    pub(crate) fn fall_short(&mut self, object: String, shortfall: Shortfall) {
         self.short.insert(object, shortfall);
     }
 

@@ -146,7 +146,7 @@ async fn cluster(size: Size) -> Node {
             }
             ledger.observe(Event::Synced { revision: 1 });
             assert!(ledger.reconcile());
-            ledger.ipcache.cidrs().len()
+            ledger.peers.ipcache.cidrs().len()
         })
         .await;
     assert!(classes >= size.classes as usize, "{classes} classes");
@@ -188,9 +188,9 @@ fn changes(ledger: &mut Ledger, size: Size, endpoint: u16) -> [f64; CHANGES.len(
         ledger.observe(identity(60_000));
         assert!(ledger.reconcile());
     });
-    let touched = ledger.engine.remove_identity(Identity(60_000));
-    assert!(touched.is_empty());
-    let directory = &ledger.directory;
+    ledger.policies.rules.set_identity(Identity(60_000), None);
+    assert!(ledger.policies.rules.is_compiled());
+    let directory = &ledger.writer.directory;
     let far = microseconds(|| describe(directory, address(3).into()));
     let world = microseconds(|| describe(directory, Ipv4Addr::new(203, 0, 113, 9).into()));
     [appear, vanish, leave, learn, far, world]

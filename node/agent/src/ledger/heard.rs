@@ -13,8 +13,6 @@ pub(crate) struct Heard {
     revision: u64,
     /// How far it was when the newest event about policies, or what they refer to, had been said.
     policy_revision: u64,
-    /// There were such events since.
-    policies_heard: bool,
     /// Everything has been heard at least once.
     complete: bool,
     /// Objects known, to see what is gone after a watch started over.
@@ -52,14 +50,10 @@ impl Heard {
         BTreeSet::new()
     }
 
-    /// An event was about policies, or what they refer to.
-    pub(crate) const fn note_policy(&mut self) {
-        self.policies_heard = true;
-    }
-
-    /// What was said until the watch came to an end of it has been taken in.
-    pub(crate) fn all_said(&mut self) {
-        if std::mem::take(&mut self.policies_heard) {
+    /// What was said until the watch came to an end of it has been taken in; whether policies, or what they refer to,
+    /// were among it.
+    pub(crate) fn all_said(&mut self, policies: bool) {
+        if policies {
             self.policy_revision = self.policy_revision.max(self.revision);
         }
     }

@@ -1,22 +1,17 @@
 //! Everything the agent knows and wishes, behind one lock; what changes in it is brought into the kernel
 //! by [`Ledger::reconcile`].
 
-mod audit;
-mod budget;
 #[cfg(test)]
 mod claimed;
 mod claims;
-mod facts;
 mod failures;
 #[cfg(test)]
 mod growth;
 #[cfg(test)]
 mod hanging;
 mod heard;
-mod host;
 pub(crate) mod nearest;
 mod observe;
-mod policies;
 mod progress;
 mod realised;
 mod reconcile;
@@ -28,19 +23,20 @@ mod shortfall;
 mod tenants;
 #[cfg(test)]
 mod tests;
-mod transition;
+pub(crate) mod transition;
+mod writer;
 
-use crate::addresses::ipcache::{self, Base, Ipcache};
-use crate::addresses::nodes::NodeTable;
-use crate::addresses::remote::{RemoteEndpoint, RemoteTable};
-use crate::config::{AgentConfig, AllowLocalhost};
-use crate::directory::{Directory, Listing};
+use crate::addresses::peers::Peers;
+use crate::audit::Audit;
+use crate::config::AgentConfig;
+use crate::directory::Directory;
 use crate::endpoint::pods::Pods;
 use crate::endpoint::table::{EndpointTable, LocalEndpoint};
+use crate::host::HostPolicy;
 use crate::identities::unsettled::Unsettled;
-use heddle_datapath::{Datapath, DatapathError, Facts};
+use crate::policy::Policies;
+use heddle_datapath::{Datapath, DatapathError};
 use heddle_model::{Identity, LabelSet};
-use heddle_policy::{CidrChange, CidrScope, Engine};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -48,50 +44,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::watch;
 
-pub(crate) use facts::NamedFacts;
 pub(crate) use failures::{Failures, Shortfall};
 pub(crate) use heard::Heard;
-pub(crate) use host::HostPolicy;
-pub(crate) use observe::string_map;
-pub(crate) use policies::{PolicyKey, PolicyTable};
 pub(crate) use progress::Progress;
 pub(crate) use realised::as_compiled;
-pub(crate) use reconcile::IPCACHE;
 pub(crate) use shared::SharedLedger;
+pub(crate) use shortfall::{falls_short, not_in_force, not_in_force_count};
+pub(crate) use writer::Writer;
 
-/// File in the state directory: which number stands for which policy CIDR.
-const CIDRS_FILE: &str = "policy-cidrs.json";
-
-/// Everything the agent knows and wishes.
+/// Everything the agent knows and wishes: the parts, and what happens to several of them at once.
 pub(crate) struct Ledger {
     pub(crate) config: AgentConfig,
-    pub(crate) directory: Arc<Directory>,
-    pub(crate) datapath: Arc<dyn Datapath>,
-    pub(crate) engine: Engine,
-    pub(crate) policies: PolicyTable,
-    /// Whose addresses are enforced.
-    cidr_budget: budget::Budget,
+    /// What policies say.
+    pub(crate) policies: Policies,
+    /// Who stands at which address.
+    pub(crate) peers: Peers,
     /// The node's own policy.
     pub(crate) host: HostPolicy,
-    pub(crate) named: NamedFacts,
-    pub(crate) ipcache: Ipcache,
-    pub(crate) nodes: NodeTable,
-    /// Other nodes' pods.
-    remote: RemoteTable,
     pub(crate) pods: Pods,
     pub(crate) endpoints: EndpointTable,
-    /// Identities whose compiled policy may have changed.
-    touched: BTreeSet<Identity>,
-    /// CIDR changes that are not in the ipcache yet.
-    cidr_changes: Vec<CidrChange>,
-    routes: Option<Vec<(IpNet, IpAddr)>>,
-    /// Other nodes changed since the routes were written.
-    routes_due: bool,
     pub(crate) unsettled: Unsettled,
     pub(crate) heard: Heard,
-    pub(crate) failures: Failures,
-    /// Number of cookies at which those that nobody bears are forgotten.
-    cookies_due: usize,
+    pub(crate) writer: Writer,
     pub(crate) progress: Progress,
 }
 
@@ -104,42 +78,18 @@ impl Ledger {
         realised: Arc<AtomicU64>,
         changed: watch::Sender<()>,
     ) -> Result<Self, DatapathError> {
-        let rows = datapath.peers()?;
-        let mut engine = Engine::new();
-        engine.stage_cidrs();
-        engine.set_mode(config.policy_enforcement);
-        engine.set_allow_localhost(config.allow_localhost == AllowLocalhost::Always);
-        let written_down = std::fs::read(config.state_dir.join(CIDRS_FILE)).ok();
-        let written_down = written_down.and_then(|content| serde_json::from_slice(&content).ok());
-        let cidrs = ipcache::borne(&rows, written_down);
-        for one in &cidrs {
-            engine.restore_cidr(one.prefix, one.scope, one.identity);
-        }
-        let mut ipcache = Ipcache::default();
-        ipcache.restore(rows, &cidrs);
+        let (peers, cidrs) = Peers::restore(&config, datapath.as_ref())?;
         Ok(Self {
-            policies: PolicyTable::new(&config.state_dir),
-            cidr_budget: budget::of(&config),
-            host: HostPolicy::restore(datapath.as_ref())?,
-            named: NamedFacts::default(),
-            nodes: NodeTable::new(&config),
-            config,
-            directory,
-            datapath,
-            engine,
-            ipcache,
-            remote: RemoteTable::default(),
+            policies: Policies::new(&config, &cidrs),
+            peers,
+            host: HostPolicy::restore(&config, datapath.as_ref())?,
             pods: Pods::default(),
             endpoints: EndpointTable::default(),
-            touched: BTreeSet::new(),
-            cidr_changes: Vec::new(),
-            routes: None,
-            routes_due: true,
             unsettled: Unsettled::default(),
             heard: Heard::default(),
-            failures: Failures::default(),
-            cookies_due: reconcile::LEAST_COOKIES,
+            writer: Writer::new(datapath, directory),
             progress: Progress::new(realised, changed),
+            config,
         })
     }
 
@@ -171,7 +121,7 @@ impl Ledger {
         }
         let addresses: Vec<IpAddr> = endpoint.record.addresses().collect();
         if self.stands_for_others(endpoint.identity, &endpoint.labels)
-            && let Some(others) = self.engine.labels(endpoint.identity).cloned()
+            && let Some(others) = self.labels_of(endpoint.identity).cloned()
         {
             if self.unsettled.contested(endpoint.identity).is_none() {
                 self.unsettled.contest(endpoint.identity, others);
@@ -179,23 +129,38 @@ impl Ledger {
             self.unsettled.relabel.insert(id);
         }
         if endpoint.identity != Identity::INIT {
-            let touched = self
-                .engine
-                .set_identity(endpoint.identity, LabelSet::clone(&endpoint.labels));
-            self.touched.extend(touched);
-            self.directory
-                .set_labels(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
+            self.know_identity(endpoint.identity, Some(Arc::clone(&endpoint.labels)));
             self.assert_identity(endpoint.identity);
         }
-        self.touched.insert(endpoint.identity);
-        self.directory.set_endpoint(id, Some(endpoint.info()));
+        self.policies.rules.touch([endpoint.identity]);
+        self.writer
+            .directory
+            .set_endpoint(id, Some(endpoint.info()));
         let former = self.endpoints.insert(endpoint);
         self.attend();
         for address in addresses {
-            self.refresh_host(address);
+            self.refresh_address(address);
         }
         if let Some(former) = former {
             self.left_identity(former.identity);
+        }
+    }
+
+    /// Whether an endpoint's policy is on audit.
+    pub(crate) fn audits(&self, endpoint: &LocalEndpoint) -> bool {
+        self.audit().audits(endpoint, &self.policies.rules)
+    }
+
+    /// What an operator should know of Pods whose annotation for audit has no effect.
+    pub(crate) fn audit_notice(&self) -> Option<String> {
+        self.audit().notice(&self.endpoints, &self.policies.rules)
+    }
+
+    /// Who is on audit.
+    const fn audit(&self) -> Audit<'_> {
+        Audit {
+            config: &self.config,
+            pods: &self.pods,
         }
     }
 
@@ -203,7 +168,7 @@ impl Ledger {
     fn attend(&mut self) {
         let here = self.endpoints.values().map(|it| it.identity);
         let here = here.chain([Identity::OWN_NODE]).collect();
-        self.engine.attend(Some(here));
+        self.policies.rules.attend(here);
     }
 
     /// An endpoint's labels changed.
@@ -220,9 +185,21 @@ impl Ledger {
 
     /// The labels of an identity are not known after all: what bears it is isolated.
     pub(crate) fn disown_identity(&mut self, identity: Identity) {
-        self.touched.extend(self.engine.remove_identity(identity));
-        self.touched.insert(identity);
-        self.directory.set_labels(identity, None);
+        self.know_identity(identity, None);
+        self.policies.rules.touch([identity]);
+    }
+
+    /// An identity's labels, for policies and for those who describe flows.
+    fn know_identity(&mut self, identity: Identity, labels: Option<Arc<LabelSet>>) {
+        self.policies
+            .rules
+            .set_identity(identity, labels.as_deref());
+        self.writer.directory.set_labels(identity, labels);
+    }
+
+    /// The labels that policies know of an identity.
+    pub(crate) fn labels_of(&self, identity: Identity) -> Option<&LabelSet> {
+        self.policies.rules.engine().labels(identity)
     }
 
     /// An endpoint's removal from the kernel begins: no reconciliation brings any of it back.
@@ -236,9 +213,9 @@ impl Ledger {
     pub(crate) fn forget_endpoint(&mut self, id: u16) -> Option<LocalEndpoint> {
         let (endpoint, addresses) = self.endpoints.remove(id)?;
         for address in addresses {
-            self.refresh_host(address);
+            self.refresh_address(address);
         }
-        self.directory.set_endpoint(id, None);
+        self.writer.directory.set_endpoint(id, None);
         self.unsettled.forget(id);
         self.attend();
         self.left_identity(endpoint.identity);
@@ -246,106 +223,25 @@ impl Ledger {
     }
 
     /// Works out again who an address is.
-    fn refresh_host(&mut self, address: IpAddr) {
-        let (base, listing) = match self.host(address) {
-            Some((base, listing)) => (Some(base), Some(listing)),
-            None => (None, None),
-        };
-        let touched = match base.filter(|base| base.in_cluster) {
-            Some(base) => self.engine.set_address(address.into(), base.identity),
-            None => self.engine.remove_address(address.into()),
-        };
-        self.touched.extend(touched);
-        self.ipcache.set_host(address, base);
-        self.directory.set_address(address, listing);
-    }
-
-    fn host(&self, address: IpAddr) -> Option<(Base, Listing)> {
-        if let Some(endpoint) = self.endpoints.at(address) {
-            let listing = Listing {
-                identity: endpoint.identity,
-                pod: Some(endpoint.record.pod.clone()),
-                node: Some(self.config.node_name.clone()),
-            };
-            return Some((Base::pod(endpoint.identity, None), listing));
-        }
-        let of_node = |identity: Identity, name: &str| Listing {
-            identity,
-            pod: None,
-            node: Some(name.to_owned()),
-        };
-        if self.nodes.gateways().any(|gateway| gateway == address) {
-            let listing = of_node(Identity::HOST, &self.config.node_name);
-            return Some((Base::node(Identity::HOST, None), listing));
-        }
-        if self.nodes.is_of_device(address) {
-            let listing = of_node(Identity::HOST, &self.config.node_name);
-            return Some((Base::node(Identity::HOST, None), listing));
-        }
-        if let Some((name, view)) = self.nodes.at(address) {
-            let (identity, node) = if *name == self.config.node_name {
-                (Identity::HOST, None)
-            } else {
-                // What a node encapsulates bears its underlay address, whatever it holds. Without one the node
-                // is still another than this.
-                let underlay = view.underlay(self.config.fabric, address.is_ipv4());
-                (Identity::REMOTE_NODE, underlay.or(Some(address)))
-            };
-            return Some((Base::node(identity, node), of_node(identity, name)));
-        }
-        let (name, endpoint) = self.remote.at(address)?;
-        let node = self.underlay_of(endpoint, address.is_ipv4());
-        // Until local endpoints have left a number that stands for other labels, it must not give those who
-        // have it elsewhere what these labels are allowed here. Not `unmanaged`: of such an address the tunnel
-        // tells the identity.
-        let identity = if self.unsettled.contested(endpoint.identity).is_some() {
-            Identity::INIT
-        } else {
-            endpoint.identity
-        };
-        let listing = Listing {
-            identity,
-            pod: Some(name.clone()),
-            node: endpoint.node_name.clone(),
-        };
-        Some((Base::pod(identity, node), listing))
+    fn refresh_address(&mut self, address: IpAddr) {
+        let found = self.peers.who_is(address, &self.endpoints, &self.unsettled);
+        let (base, listing) = found.unzip();
+        self.policies
+            .rules
+            .change(|engine| match base.filter(|base| base.in_cluster) {
+                Some(base) => engine.set_address(address.into(), base.identity),
+                None => engine.remove_address(address.into()),
+            });
+        self.peers.ipcache.set_host(address, base);
+        self.writer.directory.set_address(address, listing);
     }
 
     /// Takes in the addresses at which the kernel takes packets for itself. True when they are others than before.
     pub(crate) fn set_device_addresses(&mut self, addresses: BTreeSet<IpNet>) -> bool {
-        let changed = self.nodes.set_devices(addresses);
+        let changed = self.peers.nodes.set_devices(addresses);
         for prefix in &changed {
-            self.refresh_host(prefix.addr());
+            self.refresh_address(prefix.addr());
         }
         !changed.is_empty()
-    }
-
-    fn underlay_of(&self, endpoint: &RemoteEndpoint, wants_v4: bool) -> Option<IpAddr> {
-        endpoint
-            .node_name
-            .as_ref()
-            .and_then(|name| self.nodes.get(name))
-            .and_then(|node| node.underlay(self.config.fabric, wants_v4))
-            .or(endpoint.node_address)
-    }
-
-    /// The facts that an endpoint's programs should have.
-    pub(crate) fn wished_facts(&self, endpoint: &LocalEndpoint) -> Option<Facts> {
-        let link = endpoint.record.link.as_ref()?;
-        let cidr = |address: Option<IpAddr>| match address {
-            Some(address) => self.ipcache.cidr(address.into(), CidrScope::InCluster),
-            None => Identity::UNKNOWN,
-        };
-        Some(Facts {
-            endpoint: endpoint.record.endpoint,
-            ifindex: link.ifindex,
-            ipv4: endpoint.record.ipv4,
-            ipv6: endpoint.record.ipv6,
-            identity: endpoint.identity,
-            cidr_ipv4: cidr(endpoint.record.ipv4.map(IpAddr::V4)),
-            cidr_ipv6: cidr(endpoint.record.ipv6.map(IpAddr::V6)),
-            mac: link.mac,
-            host_mac: link.host_mac,
-        })
     }
 }

@@ -33,16 +33,17 @@ impl Ledger {
         let Some(subject) = subject.filter(|_| !self.is_behind()) else {
             return Vec::new();
         };
-        let present = self.datapath.policy_generation(denial.endpoint);
+        let present = self.writer.datapath.policy_generation(denial.endpoint);
         if !present.is_ok_and(|generation| generation == denial.generation) {
             return Vec::new();
         }
         let peer = Party {
             identity: denial.peer,
-            ..self.party(denial.address.into())
+            ..self.writer.directory.party(denial.address.into())
         };
-        self.engine
-            .decide_direction(&subject, &peer, denial.direction, denial.traffic)
+        self.policies
+            .rules
+            .decide(&subject, &peer, denial.direction, denial.traffic)
             .nearest
     }
 }

@@ -1,9 +1,10 @@
 //! What the store says, taken into the ledger.
 
 use super::Ledger;
-use super::audit::{allows_audit, is_on_audit};
 use crate::addresses::nodes::NodeView;
 use crate::addresses::remote::{Age, RemoteEndpoint};
+use crate::audit::{allows_audit, is_on_audit};
+use heddle_kube::pod;
 use heddle_kube::store::{Event, Kind, Object};
 use heddle_model::{Identity, IdentityScope, LabelSet, NamespacedName, Source};
 use heddle_policy::NodeFacts;
@@ -19,14 +20,14 @@ impl Ledger {
             Event::Applied(object) => self.applied(object),
             Event::Deleted(object) => self.deleted(object.kind, &object.name),
             Event::Restarted => {
-                self.remote.begin_list();
+                self.peers.remote.begin_list();
             }
             Event::Synced { .. } => {
-                self.remote.end_list();
+                self.peers.remote.end_list();
                 for (kind, name) in gone {
                     self.deleted(kind, &name);
                 }
-                self.heard.all_said();
+                self.heard.all_said(self.policies.take_heard());
             }
         }
     }
@@ -34,7 +35,7 @@ impl Ledger {
     fn applied(&mut self, object: Object) {
         match object.kind {
             Kind::Namespace => {
-                let labels = string_map(&object.value["metadata"]["labels"]);
+                let labels = pod::label_map(&object.value);
                 self.set_audit_namespace(&object.name.name, allows_audit(&object.value));
                 self.set_namespace(&object.name.name, Some(labels));
             }
@@ -43,14 +44,20 @@ impl Ledger {
                 self.set_node(object.name.name, Some(node));
             }
             Kind::Pod => {
-                let workload = heddle_kube::pod::workload(&object.value);
-                self.directory.set_workload(&object.name, workload);
+                let workload = pod::workload(&object.value);
+                self.writer.directory.set_workload(&object.name, workload);
                 self.set_pod(object);
             }
-            Kind::CiliumCIDRGroup => self.set_cidr_group(&object),
-            Kind::Service => self.set_service(&object),
-            Kind::EndpointSlice => self.set_slice(&object),
-            kind if kind.is_policy() => self.set_policy_object(&object),
+            Kind::CiliumCIDRGroup => self.policies.set_group(&object),
+            kind @ (Kind::Service | Kind::EndpointSlice) => {
+                self.policies.set_service(kind, &object.name, Some(&object));
+            }
+            kind if kind.is_policy() => {
+                if self.policies.set(&object) {
+                    self.host.reconsider();
+                    self.policies.rules.touch([Identity::OWN_NODE]);
+                }
+            }
             Kind::CiliumIdentity => {
                 match (identity_of(&object), object.name.name.parse()) {
                     (Some((identity, labels)), _) => self.set_identity(identity, labels),
@@ -73,12 +80,11 @@ impl Ledger {
             Kind::Node => self.set_node(name.name.clone(), None),
             Kind::Pod => {
                 self.pods.remove(name);
-                self.directory.set_workload(name, None);
+                self.writer.directory.set_workload(name, None);
             }
-            Kind::CiliumCIDRGroup => self.remove_cidr_group(&name.name),
-            Kind::Service => self.remove_service(name),
-            Kind::EndpointSlice => self.remove_slice(name),
-            kind if kind.is_policy() => self.remove_policy_object(kind, name),
+            Kind::CiliumCIDRGroup => self.policies.remove_group(&name.name),
+            Kind::Service | Kind::EndpointSlice => self.policies.set_service(kind, name, None),
+            kind if kind.is_policy() => self.policies.remove(kind, name),
             Kind::CiliumIdentity => {
                 if let Ok(number) = name.name.parse() {
                     self.remove_identity(Identity(number));
@@ -110,39 +116,47 @@ impl Ledger {
     }
 
     fn set_node(&mut self, name: String, node: Option<NodeView>) {
-        if self.nodes.get(&name) == node.as_ref() {
+        if self.peers.nodes.get(&name) == node.as_ref() {
             return;
         }
         self.tell_engine_of_node(&name, node.as_ref());
-        let pods = self.remote.addresses_on(&name);
+        let pods = self.peers.remote.addresses_on(&name);
         let mut addresses: BTreeSet<IpAddr> = pods.collect();
-        addresses.extend(self.nodes.set(name, node));
+        addresses.extend(self.peers.nodes.set(name, node));
         for address in addresses {
-            self.refresh_host(address);
+            self.refresh_address(address);
         }
     }
 
     /// What policies want to know of a node; of this one, whether they are about it.
     fn tell_engine_of_node(&mut self, name: &str, node: Option<&NodeView>) {
-        let touched = match node {
+        let rules = &mut self.policies.rules;
+        rules.change(|engine| match node {
             Some(node) => {
                 let facts = NodeFacts {
                     labels: node.labels.clone(),
                     addresses: node.addresses.clone(),
                 };
-                self.engine.set_node(name, facts)
+                engine.set_node(name, facts)
             }
-            None => self.engine.remove_node(name),
-        };
-        self.touched.extend(touched);
+            None => engine.remove_node(name),
+        });
         if let Some(node) = node.filter(|_| name == self.config.node_name) {
             let labels = node.labels.iter();
             let labels = labels.map(|(key, value)| (key.as_str(), value.as_str()));
             let labels = LabelSet::of_node(labels);
-            self.touched
-                .extend(self.engine.set_identity(Identity::OWN_NODE, labels));
+            rules.set_identity(Identity::OWN_NODE, Some(&labels));
             // Its annotations count too.
-            self.touched.insert(Identity::OWN_NODE);
+            rules.touch([Identity::OWN_NODE]);
+        }
+    }
+
+    /// Whether a Namespace lets its pods be on audit.
+    fn set_audit_namespace(&mut self, name: &str, allows: bool) {
+        if self.pods.set_allows_audit(name, allows) {
+            let here = self.endpoints.values();
+            let here = here.filter(|it| it.record.pod.namespace == name);
+            self.policies.rules.touch(here.map(|it| it.identity));
         }
     }
 
@@ -157,7 +171,7 @@ impl Ledger {
             let before = self.pods.get(&object.name);
             if before.is_none_or(|pod| is_on_audit(&pod.value) != is_on_audit(&object.value)) {
                 let identity = self.endpoints.get(id).map(|endpoint| endpoint.identity);
-                self.touched.extend(identity);
+                self.policies.rules.touch(identity);
             }
         }
         if here || endpoint.is_some() {
@@ -172,8 +186,8 @@ impl Ledger {
         match remote_endpoint(&object) {
             // This node's endpoints are known at first hand.
             Some(endpoint) if endpoint.node_name.as_deref() != Some(&self.config.node_name) => {
-                for address in self.remote.set(name, endpoint) {
-                    self.refresh_host(address);
+                for address in self.peers.remote.set(name, endpoint) {
+                    self.refresh_address(address);
                 }
             }
             _ => self.remove_remote(&name),
@@ -181,20 +195,10 @@ impl Ledger {
     }
 
     fn remove_remote(&mut self, name: &NamespacedName) {
-        for address in self.remote.remove(name) {
-            self.refresh_host(address);
+        for address in self.peers.remote.remove(name) {
+            self.refresh_address(address);
         }
     }
-}
-
-/// A JSON object's string values.
-pub(crate) fn string_map(value: &Value) -> BTreeMap<String, String> {
-    value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
 }
 
 fn node_view(value: &Value) -> NodeView {
@@ -217,7 +221,7 @@ fn node_view(value: &Value) -> NodeView {
         .flatten()
         .filter_map(|range| range.as_str()?.parse().ok());
     NodeView {
-        labels: string_map(&value["metadata"]["labels"]),
+        labels: pod::label_map(value),
         on_audit: is_on_audit(value),
         addresses: internal.into_iter().chain(listed(false)).collect(),
         internal_count,

@@ -91,7 +91,7 @@ async fn addresses_beyond_a_namespaces_budget_are_its_own_matter() {
     let oldest = fitting(&node)[0];
     let beyond = node
         .agent()
-        .on_ledger(|ledger| ledger.beyond_budget())
+        .on_ledger(|ledger| ledger.policies.beyond_budget())
         .await;
     assert_eq!(beyond.len(), 2, "{beyond:?}");
     assert!(
@@ -114,7 +114,7 @@ async fn addresses_beyond_a_namespaces_budget_are_its_own_matter() {
     assert!(next.len() == 1 && next != [oldest]);
     let beyond = node
         .agent()
-        .on_ledger(|ledger| ledger.beyond_budget())
+        .on_ledger(|ledger| ledger.policies.beyond_budget())
         .await;
     assert_eq!(beyond.len(), 1, "{beyond:?}");
     assert!(node.differences().await.is_empty());
@@ -187,7 +187,10 @@ async fn a_policy_that_does_not_fit_stops_nobody_else_and_is_never_wider_than_be
     // Its pods start all the same.
     node.pod("shop", "big2", &[("app", "big")]).await;
     node.add("c3", "shop", "big2").await.unwrap();
-    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    let told = node
+        .agent()
+        .on_ledger(|ledger| super::not_in_force(ledger))
+        .await;
     assert_eq!(told[0].pod.as_deref(), Some("big"));
     assert_eq!(told[0].policies, ["NetworkPolicy shop/big"]);
 
@@ -229,13 +232,16 @@ async fn one_namespaces_identities_are_bounded_and_nobody_waits_for_them() {
     ))
     .await;
     node.settled().await;
-    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    let told = node
+        .agent()
+        .on_ledger(|ledger| super::not_in_force(ledger))
+        .await;
     assert_eq!((told.len(), told[0].pod.as_deref()), (1, Some("p0")));
     node.pod("evil", "p0", &[("n", "p0")]).await;
     node.settled().await;
     eventually("healed", || async {
         node.agent()
-            .on_ledger(|ledger| ledger.not_in_force().is_empty())
+            .on_ledger(|ledger| super::not_in_force(ledger).is_empty())
             .await
     })
     .await;
@@ -255,7 +261,7 @@ async fn a_namespaces_label_counts_whatever_its_pods_do_with_theirs() {
     }
     assert_eq!(
         node.agent()
-            .on_ledger(|ledger| ledger.not_in_force().len())
+            .on_ledger(|ledger| super::not_in_force(ledger).len())
             .await,
         1
     );
@@ -268,7 +274,7 @@ async fn a_namespaces_label_counts_whatever_its_pods_do_with_theirs() {
     let identity = node.datapath.kernel().facts[&1].identity;
     let labels = node
         .agent()
-        .on_ledger(move |ledger| ledger.engine.labels(identity).cloned())
+        .on_ledger(move |ledger| ledger.labels_of(identity).cloned())
         .await
         .unwrap();
     let quarantine = "io.cilium.k8s.namespace.labels.quarantine";
@@ -297,7 +303,10 @@ async fn nobody_pads_its_policies_until_those_above_them_do_not_fit() {
     .await;
     node.settled().await;
     assert!(!reaches(&node, 1, "203.0.113.9"));
-    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    let told = node
+        .agent()
+        .on_ledger(|ledger| super::not_in_force(ledger))
+        .await;
     assert_eq!(told[0].pod.as_deref(), Some("web"));
 }
 
@@ -326,7 +335,10 @@ async fn how_finely_others_tell_addresses_apart_takes_no_room_in_ones_policy() {
         assert!(reaches(&node, 1, address), "{address}");
     }
     assert!(!reaches(&node, 1, "203.0.113.9"));
-    let told = node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    let told = node
+        .agent()
+        .on_ledger(|ledger| super::not_in_force(ledger))
+        .await;
     assert_eq!(told, []);
     assert!(node.differences().await.is_empty());
     node.restart().await;
@@ -362,7 +374,11 @@ async fn a_host_policy_that_does_not_fit_holds_nobody_back() {
     many["spec"]["egress"] = rules_of_two_ports(addresses(20, 50)).into();
     node.put(many).await;
     node.settled().await;
-    let not_in_force = async || node.agent().on_ledger(|ledger| ledger.not_in_force()).await;
+    let not_in_force = async || {
+        node.agent()
+            .on_ledger(|ledger| super::not_in_force(ledger))
+            .await
+    };
     assert_eq!(not_in_force().await, []);
     node.put(edge(20)).await;
     node.settled().await;

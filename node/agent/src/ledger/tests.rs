@@ -1,6 +1,7 @@
 //! What the store says, as it comes into force: policies, identities, nodes, and a restart at scale.
 
-use super::host::Sessions;
+use crate::config::{ProtectedProtocol, ProtectedTraffic};
+use crate::host::Sessions;
 use crate::testing::{Node, eventually};
 use heddle_kube::store::{Kind, Store};
 use heddle_model::{Identity, LabelSet, NamespacedName};
@@ -237,7 +238,7 @@ async fn a_failed_write_is_shown_and_made_good() {
     eventually("shown", || async {
         !here
             .agent()
-            .on_ledger(|ledger| ledger.failures.is_empty())
+            .on_ledger(|ledger| ledger.writer.failures.is_empty())
             .await
     })
     .await;
@@ -381,6 +382,55 @@ async fn a_host_policy_that_would_end_a_session_waits_for_its_authors_word() {
     assert_eq!(in_force(), None);
 }
 
+#[tokio::test]
+async fn no_part_of_a_protected_range_may_be_cut() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| {
+        let ranges = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24"];
+        config.protected_traffic = ranges
+            .map(|range| ProtectedTraffic {
+                direction: Direction::Ingress,
+                peer: range.parse().unwrap(),
+                protocol: ProtectedProtocol::Tcp,
+                port: 22,
+            })
+            .to_vec();
+    })
+    .await;
+    node.put(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" },
+        "status": { "addresses": [{ "type": "InternalIP", "address": "192.0.2.2" }] },
+    }))
+    .await;
+    let deny = async |denied: &Value| {
+        node.put(json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": { "name": "edge" },
+            "spec": {
+                "nodeSelector": {},
+                "ingress": [{"fromEntities": ["all"]}],
+                "ingressDeny": [denied],
+            },
+        }))
+        .await;
+        node.settled().await;
+        node.datapath.kernel().node_policy.is_some()
+    };
+    for denied in [
+        json!({"fromCIDR": ["10.1.0.0/16"]}),
+        json!({"fromCIDR": ["10.1.2.3/32"]}),
+        json!({"fromCIDRSet": [{"cidr": "8.0.0.0/5", "except": ["10.0.0.0/9"]}]}),
+        json!({"fromCIDR": ["2001:db8:1::/48"]}),
+        // Another node is in the range.
+        json!({"fromEntities": ["remote-node"]}),
+    ] {
+        assert!(!deny(&denied).await, "{denied}");
+    }
+    // What lies beside them may be denied.
+    let beside = json!({"fromCIDR": ["172.16.0.0/12", "11.0.0.0/8", "2001:db9::/32"]});
+    assert!(deny(&beside).await);
+}
+
 /// A node with the pod `shop/web`, isolated by a policy about its labels, and the identity that it has.
 async fn isolated_pod() -> (Node, Identity) {
     let node = Node::start().await;
@@ -451,7 +501,7 @@ async fn a_number_that_goes_to_other_labels_opens_no_pod_that_has_it() {
         let has = kernel.facts[&1].identity;
         let labels = node
             .agent()
-            .on_ledger(move |ledger| ledger.engine.labels(has).cloned())
+            .on_ledger(move |ledger| ledger.labels_of(has).cloned())
             .await
             .unwrap();
         assert_eq!(labels.get("app"), Some("web"));
@@ -755,7 +805,7 @@ async fn flows_name_only_policies_that_are_in_force() {
     node.put(policy("second", &open)).await;
     eventually("tried", || async {
         node.agent()
-            .on_ledger(|ledger| !ledger.failures.is_empty())
+            .on_ledger(|ledger| !ledger.writer.failures.is_empty())
             .await
     })
     .await;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// bore meant. `None` when that changes nothing.
 ///
 /// The changes are taken one after the other: one may build on a number that an earlier one made.
-pub(super) fn with_fresh(
+pub(crate) fn with_fresh(
     policy: &CompiledPolicy,
     changes: &[CidrChange],
 ) -> Option<CompiledPolicy> {
@@ -31,7 +31,7 @@ pub(super) fn with_fresh(
 /// A policy that is not the wished one, before numbers of addresses are joined because the wished policies say
 /// the same of them. Where this one does not, it denies both from now on, by entries with this cookie: it can no
 /// longer tell them apart. `None` when it says the same of all.
-pub(super) fn with_joined(
+pub(crate) fn with_joined(
     policy: &CompiledPolicy,
     changes: &[CidrChange],
     cookie: u32,
@@ -69,7 +69,7 @@ pub(super) fn with_joined(
 /// A policy of at most this size (see [`CompiledPolicy::size`]): all entries that deny, and of those that allow the ones for reserved identities, pods and
 /// then addresses, as far as there is room; those for the identities in `last` go first. It allows nothing that
 /// the whole policy does not: of the entries for one peer, a wider one is never stronger than a narrower one.
-pub(super) fn truncated(
+pub(crate) fn truncated(
     policy: &CompiledPolicy,
     most: usize,
     last: &BTreeSet<Identity>,

@@ -2,6 +2,7 @@
 
 use crate::agent::Agent;
 use crate::controller::{Controller, Next, RETRY_INTERVAL};
+use crate::ledger::not_in_force_count;
 use crate::metrics::{AddressCount, IdentityCount};
 use async_trait::async_trait;
 use heddle_ipam::Family;
@@ -39,10 +40,10 @@ impl Agent {
                     *states.entry(endpoint.state()).or_default() += 1;
                 }
                 let mut identities = IdentityCount {
-                    node: ledger.engine.cidrs().len() as u64,
+                    node: ledger.policies.rules.engine().cidrs().len() as u64,
                     ..IdentityCount::default()
                 };
-                for (identity, _) in ledger.engine.identities() {
+                for (identity, _) in ledger.policies.rules.engine().identities() {
                     match identity.scope() {
                         IdentityScope::Reserved => identities.reserved += 1,
                         IdentityScope::Cluster => identities.cluster += 1,
@@ -52,9 +53,9 @@ impl Agent {
                 (
                     states.into_iter().collect::<Vec<_>>(),
                     identities,
-                    ledger.policies.in_force() as u64,
+                    ledger.policies.objects.in_force() as u64,
                     ledger.heard.policy_revision(),
-                    ledger.not_in_force_count() as u64,
+                    not_in_force_count(ledger) as u64,
                 )
             })
             .await;

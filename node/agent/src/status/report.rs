@@ -2,7 +2,8 @@
 
 use crate::agent::{Agent, MANAGER, within};
 use crate::controller::{Controller, Next, RETRY_INTERVAL, STORE_TIMEOUT};
-use crate::ledger::{Ledger, PolicyKey};
+use crate::ledger::Ledger;
+use crate::policy::PolicyKey;
 use async_trait::async_trait;
 use heddle_kube::objects::NodePolicyReport;
 use heddle_kube::policy::report_key;
@@ -88,8 +89,8 @@ impl Controller for Report {
         let report = agent
             .on_ledger(|ledger| {
                 // A node that is gone has nothing to report: the operator would remove it again.
-                let may = ledger.is_settled() && ledger.nodes.own().is_some();
-                may.then(|| ledger.policy_report())
+                let may = ledger.is_settled() && ledger.peers.nodes.own().is_some();
+                may.then(|| policy_report(ledger))
             })
             .await;
         let Some(report) = report.filter(|report| self.reported.as_ref() != Some(report)) else {
@@ -137,69 +138,77 @@ fn key(policy: &PolicyId) -> String {
     report_key(policy.kind.name(), &policy.namespace, &policy.name)
 }
 
-impl Ledger {
-    /// The `status` of this node's NodePolicyReport.
-    fn policy_report(&self) -> NodePolicyReport {
-        let mut subjects: BTreeMap<Identity, u64> = BTreeMap::new();
-        for endpoint in self.endpoints.values() {
-            if endpoint.has_wished() {
-                *subjects.entry(endpoint.identity).or_default() += 1;
-            }
-        }
-        if self.host.in_force().is_some() && self.host.in_force() == self.host.wished() {
-            subjects.insert(Identity::OWN_NODE, 1);
-        }
-        let mut endpoints: BTreeMap<String, u64> = BTreeMap::new();
-        for (identity, count) in subjects {
-            for policy in self.engine.policies_about(identity) {
-                *endpoints.entry(key(&policy)).or_default() += count;
-            }
-        }
-        let mut lock_outs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for one in self.host.lock_outs().iter().take(MOST_LOCK_OUTS) {
-            for policy in &one.policies {
-                let traffic = lock_outs.entry(key(policy)).or_default();
-                if !traffic.contains(&one.what) {
-                    traffic.push(one.what.clone());
-                }
-            }
-        }
-        let name = |(kind, name): &PolicyKey| report_key(kind.name(), &name.namespace, &name.name);
-        let refused = || self.policies.refused_objects();
-        NodePolicyReport {
-            revision: self.heard.policy_revision(),
-            observed: self.policies.observed().digests(),
-            endpoints,
-            lock_outs,
-            kept: refused()
-                .filter(|(_, is_kept, _)| *is_kept)
-                .map(|(key, _, _)| name(key))
-                .collect(),
-            isolated: refused()
-                .filter(|(_, _, isolates)| *isolates)
-                .map(|(key, _, _)| name(key))
-                .collect(),
-            not_in_force: self.policies_not_in_force(),
-            open: self
-                .open_endpoints()
-                .map(|(key, open)| (name(key), open))
-                .collect(),
+/// The `status` of this node's NodePolicyReport.
+fn policy_report(ledger: &Ledger) -> NodePolicyReport {
+    let mut subjects: BTreeMap<Identity, u64> = BTreeMap::new();
+    for endpoint in ledger.endpoints.values() {
+        if endpoint.has_wished() {
+            *subjects.entry(endpoint.identity).or_default() += 1;
         }
     }
+    if ledger.host.in_force().is_some() && ledger.host.in_force() == ledger.host.wished() {
+        subjects.insert(Identity::OWN_NODE, 1);
+    }
+    let mut endpoints: BTreeMap<String, u64> = BTreeMap::new();
+    for (identity, count) in subjects {
+        for policy in ledger.policies.rules.policies_about(identity) {
+            *endpoints.entry(key(&policy)).or_default() += count;
+        }
+    }
+    let mut lock_outs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for one in ledger.host.lock_outs().iter().take(MOST_LOCK_OUTS) {
+        for policy in &one.policies {
+            let traffic = lock_outs.entry(key(policy)).or_default();
+            if !traffic.contains(&one.what) {
+                traffic.push(one.what.clone());
+            }
+        }
+    }
+    let name = |(kind, name): &PolicyKey| report_key(kind.name(), &name.namespace, &name.name);
+    let refused = || ledger.policies.objects.refused_objects();
+    NodePolicyReport {
+        revision: ledger.heard.policy_revision(),
+        observed: ledger.policies.objects.observed().digests(),
+        endpoints,
+        lock_outs,
+        kept: refused()
+            .filter(|(_, is_kept, _)| *is_kept)
+            .map(|(key, _, _)| name(key))
+            .collect(),
+        isolated: refused()
+            .filter(|(_, _, isolates)| *isolates)
+            .map(|(key, _, _)| name(key))
+            .collect(),
+        not_in_force: policies_not_in_force(ledger),
+        open: ledger
+            .policies
+            .objects
+            .open_endpoints(&ledger.endpoints)
+            .map(|(key, open)| (name(key), open))
+            .collect(),
+    }
+}
 
-    /// Why policies are not in force for an endpoint that they are about.
-    fn policies_not_in_force(&self) -> BTreeMap<String, String> {
-        let mut reasons = BTreeMap::new();
-        for (object, shortfall) in self.failures.shortfalls().iter().take(MOST_SHORTFALLS) {
-            let about = shortfall.identity.map(|it| self.engine.policies_about(it));
-            for policy in about.into_iter().flatten() {
-                reasons
-                    .entry(key(&policy))
-                    .or_insert_with(|| format!("{object}: {}", shortfall.reason));
-            }
+/// Why policies are not in force for an endpoint that they are about.
+fn policies_not_in_force(ledger: &Ledger) -> BTreeMap<String, String> {
+    let mut reasons = BTreeMap::new();
+    for (object, shortfall) in ledger
+        .writer
+        .failures
+        .shortfalls()
+        .iter()
+        .take(MOST_SHORTFALLS)
+    {
+        let about = shortfall
+            .identity
+            .map(|it| ledger.policies.rules.policies_about(it));
+        for policy in about.into_iter().flatten() {
+            reasons
+                .entry(key(&policy))
+                .or_insert_with(|| format!("{object}: {}", shortfall.reason));
         }
-        reasons
     }
+    reasons
 }
 
 #[cfg(test)]

@@ -201,6 +201,10 @@ impl Node {
                 >= wanted
         })
         .await;
+        eventually("kept", || {
+            agent.on_ledger(|ledger| ledger.policies.is_kept())
+        })
+        .await;
     }
 
     /// What the node says of its policies.

@@ -1,8 +1,9 @@
 //! Whose policies are on audit: what they deny is told, and passes.
 
-use super::Ledger;
-use crate::config::PolicyAudit;
-use crate::endpoint::table::LocalEndpoint;
+use crate::config::{AgentConfig, PolicyAudit};
+use crate::endpoint::pods::Pods;
+use crate::endpoint::table::{EndpointTable, LocalEndpoint};
+use crate::policy::Rules;
 use serde_json::Value;
 
 /// Annotation of a Pod or a Node whose policy is to be on audit, with the value `true`.
@@ -15,27 +16,28 @@ const ALLOW_LOCK_OUT: &str = "heddle.dev/allow-lock-out";
 /// Pods that a warning names.
 const NAMED: usize = 5;
 
-impl Ledger {
-    /// Whether the node's own policy is on audit.
-    pub(super) fn audits_node(&self) -> bool {
-        self.config.policy_audit != PolicyAudit::None
-            || self.nodes.own().is_some_and(|node| node.on_audit)
-    }
+/// Who is on audit by configuration and by annotation.
+#[derive(Clone, Copy)]
+pub(crate) struct Audit<'a> {
+    pub(crate) config: &'a AgentConfig,
+    pub(crate) pods: &'a Pods,
+}
 
+impl Audit<'_> {
     /// Whether an endpoint's policy is on audit. A Pod's annotation alone is not enough: who may write Pods
     /// may not be one who may weaken policies.
-    pub(crate) fn audits(&self, endpoint: &LocalEndpoint) -> bool {
+    pub(crate) fn audits(self, endpoint: &LocalEndpoint, rules: &Rules) -> bool {
         self.config.policy_audit == PolicyAudit::All
-            || (self.asks_for_audit(endpoint) && self.audit_refusal(endpoint).is_none())
+            || (self.asks(endpoint) && self.refusal(endpoint, rules).is_none())
     }
 
-    fn asks_for_audit(&self, endpoint: &LocalEndpoint) -> bool {
+    fn asks(self, endpoint: &LocalEndpoint) -> bool {
         let pod = self.pods.get(&endpoint.record.pod);
         pod.is_some_and(|pod| is_on_audit(&pod.value))
     }
 
     /// Why the annotation of an endpoint's Pod has no effect.
-    fn audit_refusal(&self, endpoint: &LocalEndpoint) -> Option<String> {
+    fn refusal(self, endpoint: &LocalEndpoint, rules: &Rules) -> Option<String> {
         if !self.config.allow_pod_audit {
             return Some("the agent's setting allowPodAudit is off".to_owned());
         }
@@ -46,20 +48,20 @@ impl Ledger {
             ));
         }
         // Audit is one bit for all of an endpoint's policies.
-        let about = self.engine.policies_about(endpoint.identity);
+        let about = rules.policies_about(endpoint.identity);
         let above = about.iter().find(|id| id.kind.cluster_wide())?;
         Some(format!("the cluster-wide policy {above} is about it"))
     }
 
     /// What an operator should know of Pods whose annotation has no effect.
-    pub(crate) fn audit_notice(&self) -> Option<String> {
+    pub(crate) fn notice(self, endpoints: &EndpointTable, rules: &Rules) -> Option<String> {
         if self.config.policy_audit == PolicyAudit::All {
             return None;
         }
-        let mut refused = self.endpoints.values().filter_map(|endpoint| {
+        let mut refused = endpoints.values().filter_map(|endpoint| {
             let reason = self
-                .asks_for_audit(endpoint)
-                .then(|| self.audit_refusal(endpoint))??;
+                .asks(endpoint)
+                .then(|| self.refusal(endpoint, rules))??;
             Some(format!("{}: {reason}", endpoint.record.pod))
         });
         let first: Vec<String> = refused.by_ref().take(NAMED).collect();
@@ -74,29 +76,20 @@ impl Ledger {
             )
         })
     }
-
-    /// Whether a Namespace lets its pods be on audit.
-    pub(super) fn set_audit_namespace(&mut self, name: &str, allows: bool) {
-        if self.pods.set_allows_audit(name, allows) {
-            let here = self.endpoints.values();
-            let here = here.filter(|it| it.record.pod.namespace == name);
-            self.touched.extend(here.map(|it| it.identity));
-        }
-    }
 }
 
 /// Whether a Pod or a Node is annotated to have its policy on audit.
-pub(super) fn is_on_audit(object: &Value) -> bool {
+pub(crate) fn is_on_audit(object: &Value) -> bool {
     is_annotated(object, AUDIT)
 }
 
 /// Whether a Namespace is annotated to let its pods be on audit.
-pub(super) fn allows_audit(namespace: &Value) -> bool {
+pub(crate) fn allows_audit(namespace: &Value) -> bool {
     is_annotated(namespace, ALLOW_AUDIT)
 }
 
 /// Whether a policy is annotated to cut what nodes live by.
-pub(super) fn may_lock_out(object: &Value) -> bool {
+pub(crate) fn may_lock_out(object: &Value) -> bool {
     is_annotated(object, ALLOW_LOCK_OUT)
 }
 

@@ -1,20 +1,20 @@
 //! Policy objects: accepted ones go to the engine, refused ones are refused loudly.
 
-use super::Ledger;
-use super::audit::may_lock_out;
-use super::budget::made;
-use crate::config::UnenforceablePolicies;
-use heddle_kube::objects::OpenEndpoints;
+use super::Rules;
+use super::budget::Key;
+use super::kept::Kept;
+use crate::audit::may_lock_out;
+use crate::config::{AgentConfig, CidrMatchMode, UnenforceablePolicies};
+use crate::endpoint::table::EndpointTable;
+use heddle_kube::objects::{Metadata, OpenEndpoints};
 use heddle_kube::policy::{
     ObservedPolicies, Problem, Severity, TOO_MANY_CIDRS, isolation_of, parse_policy,
 };
 use heddle_kube::store::{Kind, Object};
-use heddle_model::{Identity, NamespacedName};
+use heddle_model::NamespacedName;
 use heddle_policy::{Policy, PolicyId};
-use heddle_rpc::durable::{file_stem, make_private_directory, write_durably};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 /// Which policy object.
 pub(crate) type PolicyKey = (Kind, NamespacedName);
@@ -47,25 +47,29 @@ pub(crate) struct PolicyTable {
     objects: BTreeMap<PolicyKey, PolicyObject>,
     /// Which objects are known, each in its generation.
     observed: ObservedPolicies,
-    /// Where the last accepted versions of refused objects are kept over restarts.
-    kept: PathBuf,
+    /// The last accepted versions of refused objects.
+    pub(super) kept: Kept,
+    cidr_match_mode: CidrMatchMode,
+    unenforceable: UnenforceablePolicies,
+}
+
+/// What a policy object that was set changes beside its own policies.
+pub(super) struct Set {
+    /// Other objects whose addresses fit now, or do not any more.
+    pub(super) budget: BTreeSet<Key>,
+    /// It says otherwise than before whether it may cut what nodes live by.
+    pub(super) lock_out: bool,
 }
 
 impl PolicyTable {
-    pub(crate) fn new(state_dir: &Path) -> Self {
+    pub(super) fn new(config: &AgentConfig) -> Self {
         Self {
             objects: BTreeMap::new(),
             observed: ObservedPolicies::default(),
-            kept: state_dir.join("policies"),
+            kept: Kept::new(config.state_dir.join("policies")),
+            cidr_match_mode: config.policy_cidr_match_mode,
+            unenforceable: config.unenforceable_policies,
         }
-    }
-
-    fn kept_path(&self, kind: Kind, name: &NamespacedName) -> PathBuf {
-        let stem = file_stem(
-            &format!("{kind}.{}.{}", name.namespace, name.name),
-            "accepted",
-        );
-        self.kept.join(format!("{stem}.json"))
     }
 
     /// Refused objects, each with its first error.
@@ -91,7 +95,7 @@ impl PolicyTable {
     }
 
     /// Whether a policy may cut what nodes live by.
-    pub(super) fn may_lock_out(&self, id: &PolicyId) -> bool {
+    pub(crate) fn may_lock_out(&self, id: &PolicyId) -> bool {
         self.objects
             .values()
             .any(|object| object.may_lock_out && object.ids.contains(id))
@@ -104,92 +108,84 @@ impl PolicyTable {
             .filter(|object| object.accepted.is_some())
             .count()
     }
-}
 
-/// The first of these that is an error.
-fn first_error(problems: &[Problem]) -> Option<&Problem> {
-    problems
-        .iter()
-        .find(|problem| problem.severity == Severity::Error)
-        .or_else(|| problems.first())
-}
-
-impl Ledger {
-    pub(super) fn set_policy_object(&mut self, object: &Object) {
+    /// An object as the store has it.
+    pub(super) fn set(&mut self, object: &Object, rules: &mut Rules) -> Set {
         let key = (object.kind, object.name.clone());
         let content = content_of(&object.value);
-        let mut known = self.policies.objects.remove(&key).unwrap_or_default();
-        known.made = made(&object.value);
-        self.policies
-            .observed
-            .set(object.kind, &object.name, &object.value);
+        let mut known = self.objects.remove(&key).unwrap_or_default();
+        known.made = Metadata::of(&object.value).age();
+        self.observed.set(object.kind, &object.name, &object.value);
         known.isolation = None;
-        if std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value))
-            != known.may_lock_out
-        {
-            self.host.reconsider();
-            self.touched.insert(Identity::OWN_NODE);
-        }
-        match parse_policy(&object.value) {
+        let before = std::mem::replace(&mut known.may_lock_out, may_lock_out(&object.value));
+        let lock_out = before != known.may_lock_out;
+        let budget = match parse_policy(&object.value) {
             Ok(policies) => {
                 if known.accepted.as_ref() != Some(&content) || !known.problems.is_empty() {
                     tracing::info!(kind = %object.kind, policy = %object.name, version = %object.version, "policy accepted");
-                    let _ = std::fs::remove_file(self.policies.kept_path(key.0, &key.1));
+                    self.kept.forget(&kept_name(&key));
                 }
-                self.put_in_force(&key, &mut known, policies, content);
                 known.problems.clear();
+                self.put_in_force(&key, &mut known, policies, content, rules)
             }
-            Err(problems) => self.refuse(&key, &mut known, problems, &object.value),
-        }
-        self.heard.note_policy();
-        self.policies.objects.insert(key, known);
+            Err(problems) => self.refuse(&key, &mut known, problems, object, rules),
+        };
+        self.objects.insert(key, known);
+        Set { budget, lock_out }
     }
 
+    /// The other objects whose addresses fit now, or do not any more.
     fn put_in_force(
-        &mut self,
+        &self,
         key: &PolicyKey,
         known: &mut PolicyObject,
         policies: Vec<Policy>,
         content: Value,
-    ) {
+        rules: &mut Rules,
+    ) -> BTreeSet<Key> {
         let cost = policies.iter().map(Policy::cidr_cost).sum();
-        let namespace = &key.1.namespace;
-        let mut changed = self
-            .cidr_budget
-            .set(key.clone(), namespace, &known.made, cost);
+        let mut changed = rules
+            .budget
+            .set(key.clone(), &key.1.namespace, &known.made, cost);
         let flipped = changed.remove(key);
         if flipped || known.accepted.as_ref() != Some(&content) {
-            self.enforce(key, known, policies);
+            self.enforce(key, known, policies, rules);
             known.accepted = Some(content);
         }
-        self.budget_changed(changed);
+        changed
     }
 
     /// Hands the policies of an object to the engine: without their addresses where these do not fit.
-    fn enforce(&mut self, key: &PolicyKey, known: &mut PolicyObject, policies: Vec<Policy>) {
-        let fits = self.cidr_budget.admits(key);
+    fn enforce(
+        &self,
+        key: &PolicyKey,
+        known: &mut PolicyObject,
+        policies: Vec<Policy>,
+        rules: &mut Rules,
+    ) {
+        let fits = rules.budget.admits(key);
         if !fits {
             tracing::error!(kind = %key.0, policy = %key.1, "{TOO_MANY_CIDRS}");
         }
         let ids: BTreeSet<PolicyId> = policies.iter().map(|policy| policy.id.clone()).collect();
         for gone in known.ids.iter().filter(|id| !ids.contains(id)) {
-            self.touched.extend(self.engine.remove_policy(gone));
+            rules.change(|engine| engine.remove_policy(gone));
         }
         for policy in policies {
-            let policy = self.config.policy_cidr_match_mode.meant(policy);
+            let policy = self.cidr_match_mode.meant(policy);
             let policy = if fits {
                 policy
             } else {
                 policy.without_addresses()
             };
-            self.touched.extend(self.engine.set_policy(policy));
+            rules.change(|engine| engine.set_policy(policy));
         }
         known.ids = ids.into_iter().collect();
     }
 
     /// The addresses of a policy fit now, or do not any more.
-    pub(super) fn policy_budget_changed(&mut self, key: &PolicyKey) {
-        let Some(mut known) = self.policies.objects.remove(key) else {
+    pub(super) fn budget_changed(&mut self, key: &Key, rules: &mut Rules) {
+        let Some(mut known) = self.objects.remove(key) else {
             return;
         };
         // What was accepted once is read the same way again.
@@ -198,9 +194,9 @@ impl Ledger {
             .as_ref()
             .and_then(|accepted| parse_policy(accepted).ok())
         {
-            self.enforce(key, &mut known, policies);
+            self.enforce(key, &mut known, policies, rules);
         }
-        self.policies.objects.insert(key.clone(), known);
+        self.objects.insert(key.clone(), known);
     }
 
     /// The object's present content is not enforced; its last accepted version stays in force, also over
@@ -210,9 +206,9 @@ impl Ledger {
         key: &PolicyKey,
         known: &mut PolicyObject,
         problems: Vec<Problem>,
-        object: &Value,
-    ) {
-        let path = self.policies.kept_path(key.0, &key.1);
+        object: &Object,
+        rules: &mut Rules,
+    ) -> BTreeSet<Key> {
         if known.problems != problems
             && let Some(problem) = first_error(&problems)
         {
@@ -228,92 +224,111 @@ impl Ledger {
         }
         known.problems = problems;
         if let Some(accepted) = &known.accepted {
-            let kept = make_private_directory(&self.policies.kept)
-                .and_then(|()| write_durably(&path, accepted.to_string().as_bytes()));
-            if let Err(error) = kept {
-                tracing::error!(policy = %key.1, %error, "its last accepted version cannot be kept over a restart");
-            }
-            return;
+            let content = accepted.to_string().into_bytes();
+            self.kept.keep(&kept_name(key), content);
+            return BTreeSet::new();
         }
-        let Ok(kept) = std::fs::read(&path) else {
-            self.isolate(known, isolation_of(object));
-            return;
+        let Some(kept) = self.kept.read(&kept_name(key)) else {
+            self.isolate(known, isolation_of(&object.value), rules);
+            return BTreeSet::new();
         };
         let parsed = serde_json::from_slice::<Value>(&kept)
             .ok()
             .and_then(|value| Some((parse_policy(&value).ok()?, value)));
         match parsed {
             Some((policies, value)) => {
-                self.put_in_force(key, known, policies, content_of(&value));
+                self.put_in_force(key, known, policies, content_of(&value), rules)
             }
             None => {
-                tracing::error!(path = %path.display(), "the kept version of a refused policy cannot be read")
+                tracing::error!(path = %self.kept.path(&kept_name(key)).display(), "the kept version of a refused policy cannot be read");
+                BTreeSet::new()
             }
         }
     }
 
     /// No version of a refused policy is in force: whom it selects is open, or isolated where that is the setting.
-    fn isolate(&mut self, known: &mut PolicyObject, isolation: Option<Policy>) {
+    fn isolate(&self, known: &mut PolicyObject, isolation: Option<Policy>, rules: &mut Rules) {
         known.isolation = isolation;
-        if self.config.unenforceable_policies == UnenforceablePolicies::Ignore {
+        if self.unenforceable == UnenforceablePolicies::Ignore {
             return;
         }
         for gone in known.ids.drain(..) {
             if known.isolation.as_ref().is_none_or(|new| new.id != gone) {
-                self.touched.extend(self.engine.remove_policy(&gone));
+                rules.change(|engine| engine.remove_policy(&gone));
             }
         }
         if let Some(isolation) = known.isolation.clone() {
             known.ids.push(isolation.id.clone());
-            self.touched.extend(self.engine.set_policy(isolation));
+            rules.change(|engine| engine.set_policy(isolation));
         }
     }
 
     /// The endpoints that are open because a policy is refused, by policy.
-    pub(crate) fn open_endpoints(&self) -> impl Iterator<Item = (&PolicyKey, OpenEndpoints)> {
-        let refused = self.policies.objects.iter();
+    pub(crate) fn open_endpoints<'a>(
+        &'a self,
+        endpoints: &'a EndpointTable,
+    ) -> impl Iterator<Item = (&'a PolicyKey, OpenEndpoints)> {
+        let refused = self.objects.iter();
         let refused = refused.filter_map(|(key, known)| Some((key, known.isolation.as_ref()?)));
         // However many there are, to look at them costs what some do.
-        refused.take(MOST_LOOKED_AT).filter_map(|(key, isolation)| {
-            let namespace = &key.1.namespace;
-            let mut open = OpenEndpoints::default();
-            let endpoints = self.endpoints.values();
-            let endpoints = endpoints.filter(|endpoint| {
-                namespace.is_empty() || endpoint.record.pod.namespace == *namespace
-            });
-            for endpoint in endpoints {
-                let Some(policy) = &endpoint.policy else {
-                    continue;
-                };
-                let is_open = isolation.specs.iter().any(|spec| {
-                    (spec.isolates.ingress && !policy.ingress_enforced
-                        || spec.isolates.egress && !policy.egress_enforced)
-                        && spec.subject.matches(&endpoint.labels)
+        refused
+            .take(MOST_LOOKED_AT)
+            .filter_map(move |(key, isolation)| {
+                let namespace = &key.1.namespace;
+                let mut open = OpenEndpoints::default();
+                let endpoints = endpoints.values().filter(|endpoint| {
+                    namespace.is_empty() || endpoint.record.pod.namespace == *namespace
                 });
-                if is_open {
-                    open.count += 1;
-                    if open.pods.len() < MOST_OPEN {
-                        open.pods.push(endpoint.record.pod.to_string());
+                for endpoint in endpoints {
+                    let Some(policy) = &endpoint.policy else {
+                        continue;
+                    };
+                    let is_open = isolation.specs.iter().any(|spec| {
+                        (spec.isolates.ingress && !policy.ingress_enforced
+                            || spec.isolates.egress && !policy.egress_enforced)
+                            && spec.subject.matches(&endpoint.labels)
+                    });
+                    if is_open {
+                        open.count += 1;
+                        if open.pods.len() < MOST_OPEN {
+                            open.pods.push(endpoint.record.pod.to_string());
+                        }
                     }
                 }
-            }
-            (open.count > 0).then_some((key, open))
-        })
+                (open.count > 0).then_some((key, open))
+            })
     }
 
-    pub(super) fn remove_policy_object(&mut self, kind: Kind, name: &NamespacedName) {
+    /// The objects whose addresses fit now that this one is gone.
+    pub(super) fn remove(
+        &mut self,
+        kind: Kind,
+        name: &NamespacedName,
+        rules: &mut Rules,
+    ) -> BTreeSet<Key> {
         let key = (kind, name.clone());
-        let _ = std::fs::remove_file(self.policies.kept_path(kind, name));
-        self.policies.observed.remove(kind, name);
-        if let Some(known) = self.policies.objects.remove(&key) {
+        self.kept.forget(&kept_name(&key));
+        self.observed.remove(kind, name);
+        if let Some(known) = self.objects.remove(&key) {
             for id in &known.ids {
-                self.touched.extend(self.engine.remove_policy(id));
+                rules.change(|engine| engine.remove_policy(id));
             }
         }
-        let changed = self.cidr_budget.remove(&key);
-        self.budget_changed(changed);
-        self.heard.note_policy();
+        rules.budget.remove(&key)
     }
+}
+
+/// What a policy object is kept by.
+fn kept_name((kind, name): &PolicyKey) -> String {
+    format!("{kind}.{}.{}", name.namespace, name.name)
+}
+
+/// The first of these that is an error.
+fn first_error(problems: &[Problem]) -> Option<&Problem> {
+    problems
+        .iter()
+        .find(|problem| problem.severity == Severity::Error)
+        .or_else(|| problems.first())
 }
 
 /// What people wrote: the object without what the store adds, so that a write to its status is no change.
