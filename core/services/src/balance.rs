@@ -11,8 +11,8 @@ use crate::outcome::{Frontend, HealthCheck, NoBackend, Outcome, Scope};
 use crate::problem::Problems;
 use crate::select::Viewpoint;
 use crate::{
-    ClusterIps, Family, Fault, IngressMode, Kind, MAX_BACKENDS, Protocol, Service, ServicePort, Sources, Subject,
-    TrafficPolicy,
+    ClusterIps, Family, Fault, IngressMode, Kind, MAX_BACKENDS, Protocol, Service, ServicePort,
+    Sources, Subject, TrafficPolicy,
 };
 use std::net::IpAddr;
 
@@ -45,7 +45,10 @@ pub(crate) fn claims_of(service: &Service) -> Vec<Claim> {
         }
     }
     if let Some(number) = service.health_check_port {
-        claims.push(Claim::Port(on_node(Protocol::Tcp, number), Kind::HealthCheck));
+        claims.push(Claim::Port(
+            on_node(Protocol::Tcp, number),
+            Kind::HealthCheck,
+        ));
     }
     claims.sort();
     claims.dedup();
@@ -54,7 +57,10 @@ pub(crate) fn claims_of(service: &Service) -> Vec<Claim> {
 
 /// Addresses whose packets come to nodes. One that a proxy has is left to it.
 fn load_balancer_addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
-    let vips = service.ingress.iter().filter(|ingress| ingress.mode == IngressMode::Vip);
+    let vips = service
+        .ingress
+        .iter()
+        .filter(|ingress| ingress.mode == IngressMode::Vip);
     vips.map(|ingress| ingress.address)
 }
 
@@ -166,7 +172,9 @@ impl Balancer<'_> {
         for address in addresses {
             match self.claims.cluster_ip(self.subject, *address) {
                 Ok(()) => found.push(*address),
-                Err(fault) => self.problems.add("spec.clusterIPs", &address.to_string(), fault),
+                Err(fault) => self
+                    .problems
+                    .add("spec.clusterIPs", &address.to_string(), fault),
             }
         }
         self.outcome.addresses.extend(&found);
@@ -179,11 +187,15 @@ impl Balancer<'_> {
         for (address, kind) in shared_addresses(self.service) {
             match self.claims.shared_address(self.subject, address, kind) {
                 Ok(()) => found.push((address, kind)),
-                Err(fault) => self.problems.add(field_of(kind), &address.to_string(), fault),
+                Err(fault) => self
+                    .problems
+                    .add(field_of(kind), &address.to_string(), fault),
             }
         }
         let balanced = found.iter().filter(|(_, kind)| *kind == Kind::LoadBalancer);
-        self.outcome.addresses.extend(balanced.map(|(address, _)| address));
+        self.outcome
+            .addresses
+            .extend(balanced.map(|(address, _)| address));
         found
     }
 
@@ -214,7 +226,10 @@ impl Balancer<'_> {
     }
 
     fn has_node_port(&mut self, protocol: Protocol, number: u16, kind: Kind) -> bool {
-        match self.claims.port(self.subject, on_node(protocol, number), kind) {
+        match self
+            .claims
+            .port(self.subject, on_node(protocol, number), kind)
+        {
             Ok(()) => true,
             Err(fault) => {
                 let shown = format!("{protocol}/{number}");
@@ -233,7 +248,9 @@ impl Balancer<'_> {
             service.internal_policy == policy
                 || (outside && (external == policy || policy == TrafficPolicy::Cluster))
         };
-        let candidates = self.endpoints.candidates(service, port, family, self.claims);
+        let candidates = self
+            .endpoints
+            .candidates(service, port, family, self.claims);
         if candidates.left_out > 0 {
             let fault = Fault::TooMany {
                 count: candidates.count() + candidates.left_out,
@@ -269,7 +286,13 @@ impl Balancer<'_> {
         }
     }
 
-    fn add(&mut self, port: &ServicePort, place: (IpAddr, u16, Kind), scope: Scope, selection: usize) {
+    fn add(
+        &mut self,
+        port: &ServicePort,
+        place: (IpAddr, u16, Kind),
+        scope: Scope,
+        selection: usize,
+    ) {
         let (address, number, kind) = place;
         self.outcome.frontends.push(Frontend {
             address,
@@ -286,7 +309,9 @@ impl Balancer<'_> {
         if let Some(port) = self.service.health_check_port
             && self.has_node_port(Protocol::Tcp, port, Kind::HealthCheck)
         {
-            let local = self.endpoints.healthy_here(self.service, self.claims, self.viewpoint);
+            let local = self
+                .endpoints
+                .healthy_here(self.service, self.claims, self.viewpoint);
             self.outcome.health_check = Some(HealthCheck { port, local });
         }
     }

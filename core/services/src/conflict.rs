@@ -243,7 +243,8 @@ impl Claims {
 
     /// Everybody with a claim on an address between these two, both included.
     fn claimants_between(&self, first: IpAddr, last: IpAddr) -> Vec<Subject> {
-        let mut addresses: BTreeSet<IpAddr> = self.owners.cluster_ips_between(first, last).collect();
+        let mut addresses: BTreeSet<IpAddr> =
+            self.owners.cluster_ips_between(first, last).collect();
         let from = Spot::first_at(Place::Address(first));
         for spot in self.ports.range(from..).map(|(spot, _)| spot) {
             match spot.place {
@@ -292,7 +293,8 @@ impl Claims {
             .flat_map(|address| self.claimants(*address))
             .collect();
         let on_node = self.ports.range(Spot::first_at(Place::Node)..);
-        touched.extend(on_node.flat_map(|(_, ranks)| ranks.iter().map(|rank| rank.subject.clone())));
+        touched
+            .extend(on_node.flat_map(|(_, ranks)| ranks.iter().map(|rank| rank.subject.clone())));
         Some(touched)
     }
 

@@ -24,9 +24,7 @@ pub use address::{AddressFault, Family};
 pub use backend::{AdminState, BackendKey, Probe, Protocol};
 pub use conflict::{Kind, Subject};
 pub use maglev::{Maglev, MaglevConfig, TABLE_SIZES, TableSizeError};
-pub use make::{
-    HintsRefused, MAX_ENDPOINTS_PER_SLICE, Made, NodeCapacity, Pod, make_slices,
-};
+pub use make::{HintsRefused, MAX_ENDPOINTS_PER_SLICE, Made, NodeCapacity, Pod, make_slices};
 pub use node::{HostPort, HostPortPod, Node};
 pub use outcome::{
     Backend, Behind, Frontend, HealthCheck, MAX_BACKENDS, NoBackend, Outcome, Scope, Selection,

@@ -103,7 +103,8 @@ pub fn make_slices(
                 family: *family,
                 ports,
             };
-            made.slices.extend(group.place(endpoints, former, &mut taken));
+            made.slices
+                .extend(group.place(endpoints, former, &mut taken));
         }
     }
     made.slices.sort_by(|a, b| a.name.cmp(&b.name));
@@ -203,6 +204,8 @@ fn endpoint_of(
         zone,
         pod: Some(pod.name.name.as_str().into()),
         hostname: named.then(|| pod.hostname.as_str().into()),
-        hints: hints.filter(|hints| *hints != Hints::default()).map(Box::new),
+        hints: hints
+            .filter(|hints| *hints != Hints::default())
+            .map(Box::new),
     })
 }

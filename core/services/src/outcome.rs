@@ -2,8 +2,8 @@
 
 use crate::maglev::{Maglev, MaglevConfig};
 use crate::{
-    Algorithm, BackendKey, BackendState, Family, Ignored, Kind, Problem, Protocol, Sources, Subject, Topology,
-    TrafficPolicy,
+    Algorithm, BackendKey, BackendState, Family, Ignored, Kind, Problem, Protocol, Sources,
+    Subject, Topology, TrafficPolicy,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -103,7 +103,10 @@ impl Selection {
 
     /// The Maglev table of those that take new connections.
     pub fn maglev(&self, config: MaglevConfig) -> Maglev {
-        Maglev::new(config, self.active().map(|backend| (backend.key, backend.weight)))
+        Maglev::new(
+            config,
+            self.active().map(|backend| (backend.key, backend.weight)),
+        )
     }
 }
 

@@ -260,10 +260,13 @@ pub(crate) fn choose(
         (TrafficPolicy::Cluster, Some(viewpoint)) => by_hints(candidates, &mut out, viewpoint),
         _ => Topology::Ignored,
     };
-    let states = candidates.iter().zip(out).map(|(candidate, out)| match out {
-        Some(reason) => BackendState::Out(reason),
-        None => BackendState::In(candidate.reason(all_probes_down)),
-    });
+    let states = candidates
+        .iter()
+        .zip(out)
+        .map(|(candidate, out)| match out {
+            Some(reason) => BackendState::Out(reason),
+            None => BackendState::In(candidate.reason(all_probes_down)),
+        });
     Choice {
         states: states.collect(),
         topology,
@@ -292,7 +295,10 @@ fn prefer(
     reason: OutReason,
     wanted: impl Fn(&Candidate<'_>) -> bool,
 ) -> bool {
-    let mut left = candidates.iter().zip(&*out).filter(|(_, out)| out.is_none());
+    let mut left = candidates
+        .iter()
+        .zip(&*out)
+        .filter(|(_, out)| out.is_none());
     let any = left.any(|(candidate, _)| wanted(candidate));
     if any {
         exclude(candidates, out, reason, wanted);
@@ -308,7 +314,11 @@ fn by_hints(
     viewpoint: Viewpoint<'_>,
 ) -> Topology {
     let (mut on_nodes, mut in_zones) = (true, true);
-    for (candidate, _) in candidates.iter().zip(&*out).filter(|(_, out)| out.is_none()) {
+    for (candidate, _) in candidates
+        .iter()
+        .zip(&*out)
+        .filter(|(_, out)| out.is_none())
+    {
         if !candidate.is_ready() {
             return Topology::Ignored;
         }

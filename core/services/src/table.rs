@@ -8,9 +8,7 @@ use crate::balance::{Endpoints, claims_of, host_port_claims, host_port_outcome, 
 use crate::conflict::{Claim, Claims, Touched};
 use crate::outcome::{Behind, Outcome};
 use crate::select::Viewpoint;
-use crate::{
-    AdminState, BackendKey, EndpointSlice, HostPortPod, Node, Probe, Service, Subject,
-};
+use crate::{AdminState, BackendKey, EndpointSlice, HostPortPod, Node, Probe, Service, Subject};
 use heddle_model::NamespacedName;
 use names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -178,7 +176,12 @@ impl Services {
     /// Sets what an operator wants of the backends with an address: in one Service, or in every one that has no state of
     /// its own for the address. It stays until it is set to [`AdminState::None`], whatever becomes of the endpoint:
     /// who sets it knows whether it is meant for the next pod with that address.
-    pub fn set_admin(&mut self, service: Option<&NamespacedName>, address: IpAddr, state: AdminState) {
+    pub fn set_admin(
+        &mut self,
+        service: Option<&NamespacedName>,
+        address: IpAddr,
+        state: AdminState,
+    ) {
         let Some(service) = service else {
             if set_or_default(&mut self.admin_everywhere, address, state) {
                 self.touch_endpoints(address);
@@ -224,14 +227,23 @@ impl Services {
                     zone: node.and_then(|node| node.zone.as_deref()),
                 };
                 let endpoints = self.endpoints(entry);
-                Some(outcome(subject, service, &endpoints, &self.claims, viewpoint))
+                Some(outcome(
+                    subject,
+                    service,
+                    &endpoints,
+                    &self.claims,
+                    viewpoint,
+                ))
             }
         }
     }
 
     /// Every Service and every pod with host ports, in no order.
     pub fn subjects(&self) -> impl Iterator<Item = Subject> + '_ {
-        let services = self.entries.iter().filter(|(_, entry)| entry.service.is_some());
+        let services = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.service.is_some());
         let services = services.map(|(name, _)| Subject::Service(Arc::clone(name)));
         services.chain(self.pods.keys().map(|name| Subject::Pod(Arc::clone(name))))
     }
@@ -348,7 +360,9 @@ impl Services {
     /// The Services with an endpoint at an address may have another outcome.
     fn touch_endpoints(&mut self, address: IpAddr) {
         let services = self.slices_at(address).map(|slice| &slice.service);
-        let services: Vec<Subject> = services.map(|name| Subject::Service(self.key(name))).collect();
+        let services: Vec<Subject> = services
+            .map(|name| Subject::Service(self.key(name)))
+            .collect();
         self.changed.extend(services);
     }
 }
@@ -377,7 +391,11 @@ impl Claimed {
 }
 
 fn addresses_of(slice: &EndpointSlice) -> BTreeSet<IpAddr> {
-    slice.endpoints.iter().map(|endpoint| endpoint.address).collect()
+    slice
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.address)
+        .collect()
 }
 
 /// An entry that is there, with its name as the map has it.

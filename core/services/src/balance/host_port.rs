@@ -72,7 +72,9 @@ const fn is_usable(port: &HostPort) -> bool {
 /// What a pod's host ports take from others.
 pub(crate) fn host_port_claims(pod: &HostPortPod) -> Vec<Claim> {
     let spots = used(pod).into_iter().map(|port| At::of(port).spot(port));
-    let mut claims: Vec<Claim> = spots.map(|spot| Claim::Port(spot, Kind::HostPort)).collect();
+    let mut claims: Vec<Claim> = spots
+        .map(|spot| Claim::Port(spot, Kind::HostPort))
+        .collect();
     claims.sort();
     claims.dedup();
     claims
@@ -141,7 +143,10 @@ fn report_unused(pod: &HostPortPod, claims: &Claims, problems: &mut Problems) {
     }
     for port in pod.ports.iter().take(most) {
         if !is_usable(port) {
-            let shown = format!("{}/{} to {}", port.protocol, port.number, port.container_port);
+            let shown = format!(
+                "{}/{} to {}",
+                port.protocol, port.number, port.container_port
+            );
             problems.add(field, &shown, Fault::NotAPort);
         }
     }
@@ -169,7 +174,11 @@ fn frontend_of(port: &HostPort, address: IpAddr, selection: usize) -> Frontend {
         address,
         port: port.number,
         protocol: port.protocol,
-        scope: if is_loopback { Scope::Internal } else { Scope::Both },
+        scope: if is_loopback {
+            Scope::Internal
+        } else {
+            Scope::Both
+        },
         kind: Kind::HostPort,
         selection,
         restricted: false,

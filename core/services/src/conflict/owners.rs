@@ -110,7 +110,9 @@ impl AddressOwners {
         first: IpAddr,
         last: IpAddr,
     ) -> impl Iterator<Item = IpAddr> + '_ {
-        self.cluster_ips.range(first..=last).map(|(address, _)| *address)
+        self.cluster_ips
+            .range(first..=last)
+            .map(|(address, _)| *address)
     }
 
     /// A namespace other than this one that has an address from a load balancer: the first by name.

@@ -65,7 +65,11 @@ mod tests {
         for (seed, text, hash) in [
             (0, "", (0, 0)),
             (0, "hello", (0xcbd8_a7b3_41bd_9b02, 0x5b1e_906a_48ae_1d19)),
-            (0, "hello, world", (0x342f_ac62_3a5e_bc8e, 0x4cdc_bc07_9642_414d)),
+            (
+                0,
+                "hello, world",
+                (0x342f_ac62_3a5e_bc8e, 0x4cdc_bc07_9642_414d),
+            ),
             (
                 0,
                 "19 Jan 2038 at 3:14:07 AM",
@@ -79,7 +83,11 @@ mod tests {
             (1, "", (0x4610_abe5_6eff_5cb5, 0x5162_2daa_78f8_3583)),
             (1, "hello", (0xa78d_dff5_adae_8d10, 0x1289_00ef_2090_0135)),
         ] {
-            assert_eq!(murmur3_x64_128(text.as_bytes(), seed), hash, "{text:?}, {seed}");
+            assert_eq!(
+                murmur3_x64_128(text.as_bytes(), seed),
+                hash,
+                "{text:?}, {seed}"
+            );
         }
     }
 }

@@ -15,7 +15,12 @@ fn key(number: u32) -> BackendKey {
 
 fn table(size: u32, backends: impl IntoIterator<Item = (u32, u16)>) -> Maglev {
     let config = MaglevConfig::with_size(size).unwrap();
-    Maglev::new(config, backends.into_iter().map(|(number, weight)| (key(number), weight)))
+    Maglev::new(
+        config,
+        backends
+            .into_iter()
+            .map(|(number, weight)| (key(number), weight)),
+    )
 }
 
 fn places(maglev: &Maglev) -> BTreeMap<BackendKey, usize> {
@@ -29,18 +34,32 @@ fn places(maglev: &Maglev) -> BTreeMap<BackendKey, usize> {
 /// Places that lead elsewhere than before, those of backends that are gone aside.
 fn moved(before: &Maglev, after: &Maglev) -> usize {
     let pairs = before.table().iter().zip(after.table());
-    let keys = pairs.map(|(a, b)| (before.backends()[*a as usize], after.backends()[*b as usize]));
-    keys.filter(|(a, b)| a != b && after.backends().contains(a)).count()
+    let keys = pairs.map(|(a, b)| {
+        (
+            before.backends()[*a as usize],
+            after.backends()[*b as usize],
+        )
+    });
+    keys.filter(|(a, b)| a != b && after.backends().contains(a))
+        .count()
 }
 
 #[test]
 fn sizes_are_primes_and_others_are_refused() {
     for size in TABLE_SIZES {
-        assert!((2..size).take_while(|n| n * n <= size).all(|n| size % n != 0), "{size}");
+        assert!(
+            (2..size)
+                .take_while(|n| n * n <= size)
+                .all(|n| size % n != 0),
+            "{size}"
+        );
         assert_eq!(MaglevConfig::with_size(size).unwrap().size(), size);
     }
     let error = MaglevConfig::with_size(1000).unwrap_err();
-    assert!(error.to_string().contains("1000") && error.to_string().contains("16381"), "{error}");
+    assert!(
+        error.to_string().contains("1000") && error.to_string().contains("16381"),
+        "{error}"
+    );
     assert_eq!(MaglevConfig::default().size(), 16_381);
 }
 
@@ -90,8 +109,14 @@ fn more_backends_than_places_have_one_each_as_far_as_places_go() {
 fn equal_backends_have_equal_shares_to_one_place() {
     for count in [1, 2, 3, 10, 100, 163] {
         let counts = places(&table(16_381, (0..count).map(|number| (number, 100))));
-        let (least, most) = (counts.values().min().unwrap(), counts.values().max().unwrap());
-        assert!(most - least <= 1 && counts.len() == count as usize, "{count}: {least} to {most}");
+        let (least, most) = (
+            counts.values().min().unwrap(),
+            counts.values().max().unwrap(),
+        );
+        assert!(
+            most - least <= 1 && counts.len() == count as usize,
+            "{count}: {least} to {most}"
+        );
     }
 }
 
@@ -111,7 +136,9 @@ fn removing_one_of_many_moves_its_own_share_and_little_else() {
             worst = worst.max(part);
         }
         let mean = sum / f64::from(count.min(20));
-        println!("{count} backends, {size} places: {mean:.4} moved beside the share, worst {worst:.4}");
+        println!(
+            "{count} backends, {size} places: {mean:.4} moved beside the share, worst {worst:.4}"
+        );
         assert!(worst < bound, "{count} of {size}: {worst}");
     }
 }
@@ -128,12 +155,18 @@ fn adding_one_moves_about_its_share() {
 
 #[test]
 fn another_seed_or_size_is_another_table() {
-    let one = Maglev::new(MaglevConfig::default(), (0..9).map(|number| (key(number), 1)));
+    let one = Maglev::new(
+        MaglevConfig::default(),
+        (0..9).map(|number| (key(number), 1)),
+    );
     let other = MaglevConfig {
         seed: 1,
         ..MaglevConfig::default()
     };
-    assert_ne!(one, Maglev::new(other, (0..9).map(|number| (key(number), 1))));
+    assert_ne!(
+        one,
+        Maglev::new(other, (0..9).map(|number| (key(number), 1)))
+    );
 }
 
 proptest! {

@@ -171,8 +171,14 @@ fn desired<'a>(
 /// the other at least half of one. `has` stays as it was, so that it still tells who gives.
 fn even_out(zones: &mut BTreeMap<&str, Zone>, one: u128) {
     loop {
-        let surplus = |zone: &Zone| zone.has.saturating_sub(zone.desired + zone.moves as u128 * one);
-        let need = |zone: &Zone| zone.desired.saturating_sub(zone.has + zone.moves as u128 * one);
+        let surplus = |zone: &Zone| {
+            zone.has
+                .saturating_sub(zone.desired + zone.moves as u128 * one)
+        };
+        let need = |zone: &Zone| {
+            zone.desired
+                .saturating_sub(zone.has + zone.moves as u128 * one)
+        };
         let gives = most(zones, surplus);
         let needs = most(zones, need);
         let (Some((giver, to_give)), Some((taker, to_take))) = (gives, needs) else {
@@ -190,10 +196,7 @@ fn even_out(zones: &mut BTreeMap<&str, Zone>, one: u128) {
 }
 
 /// The zone with the most of something, the first by name of several.
-fn most(
-    zones: &BTreeMap<&str, Zone>,
-    amount: impl Fn(&Zone) -> u128,
-) -> Option<(String, u128)> {
+fn most(zones: &BTreeMap<&str, Zone>, amount: impl Fn(&Zone) -> u128) -> Option<(String, u128)> {
     let mut best: Option<(&str, u128)> = None;
     for (name, zone) in zones {
         let amount = amount(zone);

@@ -49,13 +49,18 @@ fn make(service: &Service, pods: &[Pod], former: &[EndpointSlice]) -> Vec<Endpoi
 fn differing(before: &[EndpointSlice], after: &[EndpointSlice]) -> usize {
     let changed = after.iter().filter(|slice| !before.contains(slice)).count();
     let names: BTreeSet<&NamespacedName> = after.iter().map(|slice| &slice.name).collect();
-    let gone = before.iter().filter(|slice| !names.contains(&slice.name)).count();
+    let gone = before
+        .iter()
+        .filter(|slice| !names.contains(&slice.name))
+        .count();
     changed + gone
 }
 
 fn members(slices: &[EndpointSlice]) -> Vec<Arc<str>> {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
-    let mut names: Vec<Arc<str>> = endpoints.filter_map(|endpoint| endpoint.pod.clone()).collect();
+    let mut names: Vec<Arc<str>> = endpoints
+        .filter_map(|endpoint| endpoint.pod.clone())
+        .collect();
     names.sort();
     names
 }
@@ -69,11 +74,24 @@ fn slices_have_at_most_a_hundred_endpoints_of_one_family() {
         .map(|slice| (slice.family, slice.endpoints.len()))
         .collect();
     let (v4, v6) = (Family::V4, Family::V6);
-    assert_eq!(sizes, [(v4, 100), (v4, 100), (v4, 50), (v6, 100), (v6, 100), (v6, 50)]);
+    assert_eq!(
+        sizes,
+        [
+            (v4, 100),
+            (v4, 100),
+            (v4, 50),
+            (v6, 100),
+            (v6, 100),
+            (v6, 50)
+        ]
+    );
     assert_eq!(slices[0].name.name, "web-ipv4-0");
     assert_eq!(slices[0].ports[0].number, 8080);
     assert!(slices.iter().all(|slice| {
-        slice.endpoints.iter().all(|endpoint| Family::of(endpoint.address) == slice.family)
+        slice
+            .endpoints
+            .iter()
+            .all(|endpoint| Family::of(endpoint.address) == slice.family)
     }));
 }
 
@@ -136,13 +154,25 @@ fn a_named_target_port_is_what_each_pod_calls_it() {
         .slices
         .iter()
         .map(|slice| {
-            let ports: Vec<_> = slice.ports.iter().map(|port| port.number.to_string()).collect();
-            format!("{} of {}", members(std::slice::from_ref(slice)).join(" "), ports.join(" "))
+            let ports: Vec<_> = slice
+                .ports
+                .iter()
+                .map(|port| port.number.to_string())
+                .collect();
+            format!(
+                "{} of {}",
+                members(std::slice::from_ref(slice)).join(" "),
+                ports.join(" ")
+            )
         })
         .collect();
     assert_eq!(
         shown,
-        ["pod-0003 of 9090", "pod-0000 pod-0002 of 9090 8080", "pod-0001 of 9090 8081"]
+        [
+            "pod-0003 of 9090",
+            "pod-0000 pod-0002 of 9090 8080",
+            "pod-0001 of 9090 8081"
+        ]
     );
     assert_eq!(
         made.problems[0].to_string(),
@@ -201,7 +231,10 @@ fn what_is_new_fills_the_fullest_slice_with_room_and_empty_slices_go() {
     let filled = make(&service, &fewer, &slices);
     let sizes: Vec<usize> = filled.iter().map(|slice| slice.endpoints.len()).collect();
     assert_eq!(sizes, [90, 50]);
-    let left: Vec<Pod> = fewer.into_iter().filter(|pod| pod.name.name >= "pod-0300".to_owned()).collect();
+    let left: Vec<Pod> = fewer
+        .into_iter()
+        .filter(|pod| pod.name.name >= "pod-0300".to_owned())
+        .collect();
     let last = make(&service, &left, &filled);
     assert_eq!(last.len(), 1);
     assert_eq!(last[0].name, filled[0].name);
@@ -219,7 +252,11 @@ fn slices_that_were_made_otherwise_are_put_right() {
     slices[1].endpoints.push(stranger);
     let right = make(&service, &pods(150), &slices);
     assert_eq!(members(&right).len(), 150);
-    assert!(right.iter().all(|slice| slice.endpoints.len() <= MAX_ENDPOINTS_PER_SLICE));
+    assert!(
+        right
+            .iter()
+            .all(|slice| slice.endpoints.len() <= MAX_ENDPOINTS_PER_SLICE)
+    );
     assert_eq!(differing(&right, &make(&service, &pods(150), &right)), 0);
 }
 
@@ -247,7 +284,14 @@ fn a_headless_service_without_ports_has_slices_without_ports() {
         written.ports.clear();
     });
     let slices = make(&headless, &pods(2), &[]);
-    assert_eq!((slices.len(), slices[0].ports.len(), slices[0].endpoints.len()), (1, 0, 2));
+    assert_eq!(
+        (
+            slices.len(),
+            slices[0].ports.len(),
+            slices[0].endpoints.len()
+        ),
+        (1, 0, 2)
+    );
 }
 
 #[test]
@@ -271,7 +315,10 @@ fn a_pod_s_address_that_no_host_has_is_refused() {
     pods[0].addresses = vec!["127.0.0.1".parse().unwrap()];
     let made = make_slices(&service, &pods, &[], &[]);
     assert_eq!(members(&made.slices), ["pod-0001".into()]);
-    assert_eq!(made.problems[0].fault, Fault::Unusable(AddressFault::Loopback));
+    assert_eq!(
+        made.problems[0].fault,
+        Fault::Unusable(AddressFault::Loopback)
+    );
 }
 
 /// The hints of each endpoint, as `ZONES/NODES`; `-` for none.
@@ -322,7 +369,8 @@ fn auto() -> Service {
 fn zones_of(slices: &[EndpointSlice]) -> (BTreeMap<String, usize>, BTreeMap<String, usize>) {
     let (mut own, mut hinted) = (BTreeMap::new(), BTreeMap::new());
     for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
-        *own.entry(endpoint.zone.as_deref().unwrap().to_owned()).or_default() += 1;
+        *own.entry(endpoint.zone.as_deref().unwrap().to_owned())
+            .or_default() += 1;
         let zone = &endpoint.hints.as_deref().unwrap().zones[0];
         *hinted.entry(zone.to_string()).or_default() += 1;
     }
@@ -344,17 +392,36 @@ fn auto_gives_each_zone_its_share_of_the_cpus() {
         pods
     };
     let counts = |found: &[(&str, usize)]| -> BTreeMap<String, usize> {
-        found.iter().map(|(zone, count)| ((*zone).to_owned(), *count)).collect()
+        found
+            .iter()
+            .map(|(zone, count)| ((*zone).to_owned(), *count))
+            .collect()
     };
     for (pods, cpus, hinted) in [
         // Even already.
-        (&[("a", 3), ("b", 3), ("c", 3)][..], &[("a", 4), ("b", 4), ("c", 4)][..], &[("a", 3), ("b", 3), ("c", 3)][..]),
+        (
+            &[("a", 3), ("b", 3), ("c", 3)][..],
+            &[("a", 4), ("b", 4), ("c", 4)][..],
+            &[("a", 3), ("b", 3), ("c", 3)][..],
+        ),
         // One zone has all: it gives to the others.
-        (&[("a", 9)], &[("a", 4), ("b", 4), ("c", 4)], &[("a", 3), ("b", 3), ("c", 3)]),
+        (
+            &[("a", 9)],
+            &[("a", 4), ("b", 4), ("c", 4)],
+            &[("a", 3), ("b", 3), ("c", 3)],
+        ),
         // By CPUs and not by zones.
-        (&[("a", 5), ("b", 5)], &[("a", 8), ("b", 2)], &[("a", 8), ("b", 2)]),
+        (
+            &[("a", 5), ("b", 5)],
+            &[("a", 8), ("b", 2)],
+            &[("a", 8), ("b", 2)],
+        ),
         // Less than half an endpoint does not move.
-        (&[("a", 5), ("b", 5)], &[("a", 52), ("b", 48)], &[("a", 5), ("b", 5)]),
+        (
+            &[("a", 5), ("b", 5)],
+            &[("a", 52), ("b", 48)],
+            &[("a", 5), ("b", 5)],
+        ),
     ] {
         let made = make_slices(&auto(), &in_zones(pods), &nodes(cpus), &[]);
         assert_eq!(made.hints_refused, []);
@@ -374,16 +441,26 @@ fn auto_gives_no_hints_where_they_would_overload_a_zone() {
     let mut unknown = nodes(&three);
     unknown[1].zone = None;
     let mut control_plane = nodes(&three);
-    control_plane.iter_mut().skip(1).for_each(|node| node.control_plane = true);
+    control_plane
+        .iter_mut()
+        .skip(1)
+        .for_each(|node| node.control_plane = true);
     let mut asleep = nodes(&three);
-    asleep.iter_mut().skip(1).for_each(|node| node.ready = false);
+    asleep
+        .iter_mut()
+        .skip(1)
+        .for_each(|node| node.ready = false);
     for (pods, nodes, why) in [
         (pods(6), vec![], HintsRefused::TooFewZones(0)),
         (pods(6), nodes(&[("a", 4)]), HintsRefused::TooFewZones(1)),
         (pods(6), control_plane, HintsRefused::TooFewZones(1)),
         (pods(6), asleep, HintsRefused::TooFewZones(1)),
         (pods(6), unknown, HintsRefused::UnknownCapacity),
-        (pods(6), nodes(&[("a", 4), ("b", 0)]), HintsRefused::UnknownCapacity),
+        (
+            pods(6),
+            nodes(&[("a", 4), ("b", 0)]),
+            HintsRefused::UnknownCapacity,
+        ),
         (
             without_zone,
             nodes(&three),
@@ -410,7 +487,10 @@ fn auto_gives_no_hints_where_they_would_overload_a_zone() {
     ] {
         let made = make_slices(&auto(), &pods, &nodes, &[]);
         assert_eq!(made.hints_refused, [(Family::V4, why.clone())], "{why}");
-        assert!(hints_of(&made.slices).iter().all(|hints| hints == "-"), "{why}");
+        assert!(
+            hints_of(&made.slices).iter().all(|hints| hints == "-"),
+            "{why}"
+        );
     }
 }
 

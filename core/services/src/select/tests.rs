@@ -103,7 +103,10 @@ fn under_local_the_node_s_own_are_used_and_its_terminating_ones_before_others_re
     check(
         TrafficPolicy::Local,
         &[
-            &[("ready @n1", "Up_Ready"), ("ready @n2", "Down_Local_OtherNode")],
+            &[
+                ("ready @n1", "Up_Ready"),
+                ("ready @n2", "Down_Local_OtherNode"),
+            ],
             &[
                 ("serving @n1", "Up_Terminating_NothingReady"),
                 ("ready @n2", "Down_Local_OtherNode"),
@@ -140,10 +143,20 @@ fn hints_count_where_every_candidate_has_some_and_one_is_for_here() {
     check(
         TrafficPolicy::Cluster,
         &[
-            &[("zone=a", "Up_Ready"), ("zone=b", "Down_Topology_OtherZone")],
-            &[("zone=a zone=b", "Up_Ready"), ("zone=b", "Down_Topology_OtherZone")],
+            &[
+                ("zone=a", "Up_Ready"),
+                ("zone=b", "Down_Topology_OtherZone"),
+            ],
+            &[
+                ("zone=a zone=b", "Up_Ready"),
+                ("zone=b", "Down_Topology_OtherZone"),
+            ],
             // One without a hint: all are used.
-            &[("zone=a", "Up_Ready"), ("zone=b", "Up_Ready"), ("ready", "Up_Ready")],
+            &[
+                ("zone=a", "Up_Ready"),
+                ("zone=b", "Up_Ready"),
+                ("ready", "Up_Ready"),
+            ],
             // None for this zone: all are used.
             &[("zone=b", "Up_Ready"), ("zone=c", "Up_Ready")],
             // Only what is ready counts.
@@ -191,7 +204,10 @@ fn what_an_operator_took_out_is_as_if_it_were_not_there() {
             &[("drain", "Down_Admin_Draining"), ("ready", "Up_Ready")],
             // All down: no backend, by the operator's wish.
             &[("down", "Down_Admin"), ("down", "Down_Admin")],
-            &[("down", "Down_Admin"), ("serving", "Up_Terminating_NothingReady")],
+            &[
+                ("down", "Down_Admin"),
+                ("serving", "Up_Terminating_NothingReady"),
+            ],
             // The zone's only endpoint is down: the others are used.
             &[("down zone=a", "Down_Admin"), ("zone=b", "Up_Ready")],
             // Up is about probes, not about readiness.
@@ -209,10 +225,16 @@ fn failing_probes_take_backends_out_while_anything_else_is_left() {
             &[("fail", "Down_Probe"), ("pass", "Up_Probe_Success")],
             &[("fail", "Down_Probe"), ("ready", "Up_Ready")],
             &[("fail up", "Up_Admin"), ("fail", "Down_Probe")],
-            &[("fail", "Up_Probe_AllDownIsUp"), ("fail", "Up_Probe_AllDownIsUp")],
+            &[
+                ("fail", "Up_Probe_AllDownIsUp"),
+                ("fail", "Up_Probe_AllDownIsUp"),
+            ],
             &[("fail", "Up_Probe_AllDownIsUp"), ("down", "Down_Admin")],
             // Readiness comes first: a ready pod with a failing probe is better than one that goes.
-            &[("fail", "Up_Probe_AllDownIsUp"), ("serving pass", "Down_Terminating")],
+            &[
+                ("fail", "Up_Probe_AllDownIsUp"),
+                ("serving pass", "Down_Terminating"),
+            ],
             // The zone's only endpoint fails: the others are used.
             &[("fail zone=a", "Down_Probe"), ("zone=b", "Up_Ready")],
         ],
@@ -230,13 +252,20 @@ fn failing_probes_take_backends_out_while_anything_else_is_left() {
 fn what_is_excluded_is_out_and_counts_for_nothing() {
     check(
         TrafficPolicy::Cluster,
-        &[&[("noport", "Down_NoSuchPort"), ("serving", "Up_Terminating_NothingReady")]],
+        &[&[
+            ("noport", "Down_NoSuchPort"),
+            ("serving", "Up_Terminating_NothingReady"),
+        ]],
     );
 }
 
 #[test]
 fn from_no_viewpoint_neither_nodes_nor_zones_matter() {
-    let specs = ["ready @n1 zone=b node=n9", "ready @n2 zone=c node=n8", "unready"];
+    let specs = [
+        "ready @n1 zone=b node=n9",
+        "ready @n2 zone=c node=n8",
+        "unready",
+    ];
     let choice = chosen(&specs, TrafficPolicy::Local, None);
     let codes: Vec<&str> = choice.states.iter().map(|state| state.code()).collect();
     assert_eq!(codes, ["Up_Ready", "Up_Ready", "Down_NotReady"]);

@@ -16,7 +16,8 @@ impl WrittenService {
         };
         let kind = reader.word("spec.type", &self.kind, &TYPES);
         let cluster_ips = reader.cluster_ips();
-        let family_policy = reader.word("spec.ipFamilyPolicy", &self.family_policy, &FAMILY_POLICIES);
+        let family_policy =
+            reader.word("spec.ipFamilyPolicy", &self.family_policy, &FAMILY_POLICIES);
         let families = reader.families(&cluster_ips, family_policy);
         let cluster_ips = reader.of_families(cluster_ips, &families);
         let external_policy = reader.word(
@@ -24,7 +25,11 @@ impl WrittenService {
             &self.external_policy,
             &TRAFFIC_POLICIES,
         );
-        let distribution = reader.word("spec.trafficDistribution", &self.distribution, &DISTRIBUTIONS);
+        let distribution = reader.word(
+            "spec.trafficDistribution",
+            &self.distribution,
+            &DISTRIBUTIONS,
+        );
         Service {
             name: self.name.clone(),
             uid: self.uid.clone(),
@@ -227,17 +232,23 @@ impl Reader<'_> {
             found = addresses.iter().copied().map(Family::of).collect();
         }
         if found.is_empty() {
-            let wanted = if policy == FamilyPolicy::SingleStack { 1 } else { 2 };
+            let wanted = if policy == FamilyPolicy::SingleStack {
+                1
+            } else {
+                2
+            };
             found = self.cluster.families.iter().copied().take(wanted).collect();
         }
         if policy == FamilyPolicy::SingleStack && found.len() > 1 {
             let fault = Fault::NoEffect("ipFamilyPolicy SingleStack allows one family");
-            self.problems.add("spec.ipFamilies[1]", found[1].name(), fault);
+            self.problems
+                .add("spec.ipFamilies[1]", found[1].name(), fault);
             found.truncate(1);
         }
         if policy == FamilyPolicy::RequireDualStack && found.len() < 2 {
             let fault = Fault::NoEffect("the Service has one family");
-            self.problems.add("spec.ipFamilyPolicy", "RequireDualStack", fault);
+            self.problems
+                .add("spec.ipFamilyPolicy", "RequireDualStack", fault);
         }
         found
     }
@@ -357,7 +368,11 @@ impl Reader<'_> {
     fn external_ips(&mut self, families: &[Family]) -> Vec<IpAddr> {
         let mut found = Vec::new();
         let mut seen = BTreeMap::new();
-        let texts = self.bounded("spec.externalIPs", &self.written.external_ips, MAX_ADDRESSES);
+        let texts = self.bounded(
+            "spec.externalIPs",
+            &self.written.external_ips,
+            MAX_ADDRESSES,
+        );
         for (at, text) in texts.iter().enumerate() {
             let field = format!("spec.externalIPs[{at}]");
             if let Some(address) = self.address(&field, text)
@@ -424,7 +439,11 @@ impl Reader<'_> {
                 Ok(range) => ranges.push(range.trunc()),
                 Err(_) => {
                     all_read = false;
-                    let fault = if deny { Fault::UnreadableDeny } else { Fault::NotAPrefix };
+                    let fault = if deny {
+                        Fault::UnreadableDeny
+                    } else {
+                        Fault::NotAPrefix
+                    };
                     self.problems.add(format!("{field}[{at}]"), text, fault);
                 }
             }
@@ -440,7 +459,11 @@ impl Reader<'_> {
 
     fn affinity(&mut self) -> Option<u32> {
         let written = self.written;
-        if !self.word("spec.sessionAffinity", &written.session_affinity, &AFFINITIES) {
+        if !self.word(
+            "spec.sessionAffinity",
+            &written.session_affinity,
+            &AFFINITIES,
+        ) {
             return None;
         }
         let Some(seconds) = written.affinity_timeout else {
@@ -471,7 +494,11 @@ impl Reader<'_> {
             return false;
         };
         let text = self.written.annotation(name);
-        self.word(&format!("metadata.annotations[{name}]"), text, &TOPOLOGY_MODES)
+        self.word(
+            &format!("metadata.annotations[{name}]"),
+            text,
+            &TOPOLOGY_MODES,
+        )
     }
 
     fn algorithm(&mut self) -> Algorithm {
@@ -485,7 +512,8 @@ impl Reader<'_> {
         let number = self.written.health_check_port;
         let field = "spec.healthCheckNodePort";
         if number != 0 && (kind, policy) != (ServiceType::LoadBalancer, TrafficPolicy::Local) {
-            let fault = Fault::NoEffect("it goes with type LoadBalancer and externalTrafficPolicy Local");
+            let fault =
+                Fault::NoEffect("it goes with type LoadBalancer and externalTrafficPolicy Local");
             self.problems.add(field, &number.to_string(), fault);
             return None;
         }

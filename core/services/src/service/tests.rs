@@ -117,7 +117,12 @@ fn an_invalid_port_takes_only_itself_out() {
             "spec.ports[8].name good services/conflict",
         ]
     );
-    assert!(service.problems.iter().all(|problem| !problem.fault.help().is_empty()));
+    assert!(
+        service
+            .problems
+            .iter()
+            .all(|problem| !problem.fault.help().is_empty())
+    );
     assert_eq!(
         service.problems[1].to_string(),
         "spec.ports[1].port \"65536\": is not a port (1 to 65535)"
@@ -147,8 +152,13 @@ fn node_ports_are_of_the_cluster_s_range_and_of_types_that_have_any() {
     }
     let mut object = written();
     object.kind = "NodePort".to_owned();
-    object.ports = [80, 81].map(|number| named(&number.to_string(), number)).to_vec();
-    object.ports.iter_mut().for_each(|port| port.node_port = 30_080);
+    object.ports = [80, 81]
+        .map(|number| named(&number.to_string(), number))
+        .to_vec();
+    object
+        .ports
+        .iter_mut()
+        .for_each(|port| port.node_port = 30_080);
     let (service, problems) = read(&object);
     assert_eq!(service.ports[1].node_port, None);
     assert_eq!(problems, ["spec.ports[1].nodePort 30080 services/conflict"]);
@@ -161,7 +171,13 @@ fn addresses_that_no_host_has_are_refused_one_by_one() {
     object.kind = "LoadBalancer".to_owned();
     object.families = text(&["IPv4"]);
     object.external_ips = text(&[
-        "1.2.3.4", "127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "nonsense", "1.2.3.4",
+        "1.2.3.4",
+        "127.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "nonsense",
+        "1.2.3.4",
         "2001:db8::1",
     ]);
     let ingress = ["5.6.7.8", "::1", "", "255.255.255.255"];
@@ -204,9 +220,19 @@ fn families_come_from_the_field_or_the_addresses_or_the_cluster() {
     };
     let (v4, v6) = (Family::V4, Family::V6);
     for (families, addresses, policy, found) in [
-        (&["IPv6", "IPv4"][..], &[][..], "PreferDualStack", (vec![v6, v4], 0)),
+        (
+            &["IPv6", "IPv4"][..],
+            &[][..],
+            "PreferDualStack",
+            (vec![v6, v4], 0),
+        ),
         (&["IPv6"], &[], "", (vec![v6], 0)),
-        (&[], &["10.96.0.1", "fd00::1"], "RequireDualStack", (vec![v4, v6], 0)),
+        (
+            &[],
+            &["10.96.0.1", "fd00::1"],
+            "RequireDualStack",
+            (vec![v4, v6], 0),
+        ),
         (&[], &["fd00::1"], "", (vec![v6], 0)),
         (&[], &[], "", (vec![v4], 0)),
         (&[], &["None"], "PreferDualStack", (vec![v4, v6], 0)),
@@ -218,9 +244,18 @@ fn families_come_from_the_field_or_the_addresses_or_the_cluster() {
         // An address of another family than the Service's, a second one of a family, a third.
         (&["IPv4"], &["fd00::1"], "", (vec![v4], 1)),
         (&[], &["10.96.0.1", "10.96.0.2"], "", (vec![v4], 1)),
-        (&[], &["10.96.0.1", "fd00::1", "10.96.0.2"], "PreferDualStack", (vec![v4, v6], 1)),
+        (
+            &[],
+            &["10.96.0.1", "fd00::1", "10.96.0.2"],
+            "PreferDualStack",
+            (vec![v4, v6], 1),
+        ),
     ] {
-        assert_eq!(with(families, addresses, policy), found, "{families:?} {addresses:?} {policy}");
+        assert_eq!(
+            with(families, addresses, policy),
+            found,
+            "{families:?} {addresses:?} {policy}"
+        );
     }
 }
 
@@ -262,14 +297,26 @@ fn source_ranges_allow_or_deny_and_never_open_by_mistake() {
     for (policy, ranges, found) in [
         ("", &[][..], ([true, true, true], 0)),
         ("", &["192.0.2.0/24"], ([true, false, false], 0)),
-        ("allow", &["192.0.2.7/24", " 2001:db8::/32 "], ([true, false, true], 0)),
+        (
+            "allow",
+            &["192.0.2.7/24", " 2001:db8::/32 "],
+            ([true, false, true], 0),
+        ),
         ("deny", &["192.0.2.0/24"], ([false, true, true], 0)),
         ("deny", &[], ([true, true, true], 0)),
         // An unreadable range allows nobody; unreadable alone, nobody is left.
-        ("", &["192.0.2.0/24", "198.51.100.0"], ([true, false, false], 1)),
+        (
+            "",
+            &["192.0.2.0/24", "198.51.100.0"],
+            ([true, false, false], 1),
+        ),
         ("", &["nonsense"], ([false, false, false], 1)),
         // Nobody knows whom an unreadable range was to keep out.
-        ("deny", &["192.0.2.0/24", "nonsense"], ([false, false, false], 1)),
+        (
+            "deny",
+            &["192.0.2.0/24", "nonsense"],
+            ([false, false, false], 1),
+        ),
         // An unknown policy means the default, which is the strict one.
         ("sometimes", &["192.0.2.0/24"], ([true, false, false], 1)),
     ] {
@@ -286,7 +333,10 @@ fn source_ranges_of_other_types_have_no_effect_and_are_told() {
     object.source_ranges = text(&["192.0.2.0/24"]);
     let (service, problems) = read(&object);
     assert_eq!(service.sources, Sources::Everybody);
-    assert_eq!(problems, ["spec.loadBalancerSourceRanges  services/no-effect"]);
+    assert_eq!(
+        problems,
+        ["spec.loadBalancerSourceRanges  services/no-effect"]
+    );
 }
 
 #[test]
@@ -301,7 +351,11 @@ fn traffic_distribution_has_the_words_of_kubernetes_1_34() {
         let mut object = written();
         object.distribution = word.to_owned();
         let (service, shown) = read(&object);
-        assert_eq!((service.distribution, shown.len()), (found, problems), "{word}");
+        assert_eq!(
+            (service.distribution, shown.len()),
+            (found, problems),
+            "{word}"
+        );
     }
 }
 
@@ -309,7 +363,9 @@ fn traffic_distribution_has_the_words_of_kubernetes_1_34() {
 fn annotations_choose_topology_and_algorithm() {
     let with = |pairs: &[(&str, &str)]| {
         let mut object = written();
-        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         object.annotations = pairs.collect();
         let (service, problems) = read(&object);
         (service.topology_auto, service.algorithm, problems.len())
@@ -323,7 +379,10 @@ fn annotations_choose_topology_and_algorithm() {
         (&[(present, "auto")], (true, Random, 0)),
         (&[(present, "Disabled")], (false, Random, 0)),
         (&[(former, "Auto")], (true, Random, 0)),
-        (&[(former, "Disabled"), (present, "Auto")], (false, Random, 0)),
+        (
+            &[(former, "Disabled"), (present, "Auto")],
+            (false, Random, 0),
+        ),
         (&[(present, "Sometimes")], (false, Random, 1)),
         (&[(algorithm, "maglev")], (false, Maglev, 0)),
         (&[(algorithm, "random")], (false, Random, 0)),
@@ -343,7 +402,10 @@ fn services_of_other_proxies_are_left_to_them() {
     let with = |label: Option<&str>, own: Option<&str>| {
         let mut object = written();
         let name = WrittenService::PROXY_NAME.to_owned();
-        object.labels = label.map(|label| (name, label.to_owned())).into_iter().collect();
+        object.labels = label
+            .map(|label| (name, label.to_owned()))
+            .into_iter()
+            .collect();
         let cluster = Cluster {
             proxy_name: own.map(str::to_owned),
             ..Cluster::default()
@@ -392,15 +454,25 @@ fn unknown_words_mean_the_default_and_are_told() {
 #[test]
 fn hostile_objects_are_bounded_and_their_words_are_cut() {
     let mut object = written();
-    object.ports = (0..5000).map(|number| named(&number.to_string(), number + 1)).collect();
+    object.ports = (0..5000)
+        .map(|number| named(&number.to_string(), number + 1))
+        .collect();
     object.external_ips = vec!["x".repeat(10_000); 5000];
     object.kind = "\u{1F980}".repeat(1000);
     let (service, problems) = read(&object);
     assert_eq!(service.ports.len(), MAX_PORTS);
     assert_eq!(problems.len(), MAX_PROBLEMS);
-    assert!(service.problems.iter().all(|problem| problem.value.chars().count() <= 64));
+    assert!(
+        service
+            .problems
+            .iter()
+            .all(|problem| problem.value.chars().count() <= 64)
+    );
     let last = service.problems.last().unwrap();
-    assert!(matches!(last.fault, Fault::More(count) if count > 100), "{last}");
+    assert!(
+        matches!(last.fault, Fault::More(count) if count > 100),
+        "{last}"
+    );
 }
 
 #[test]

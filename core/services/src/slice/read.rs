@@ -117,11 +117,13 @@ impl WrittenEndpointSlice {
                 found.insert(key, (number, at));
             }
         }
-        let ports = found.into_iter().map(|((name, protocol), (number, _))| SlicePort {
-            name,
-            protocol,
-            number,
-        });
+        let ports = found
+            .into_iter()
+            .map(|((name, protocol), (number, _))| SlicePort {
+                name,
+                protocol,
+                number,
+            });
         ports.collect()
     }
 
@@ -169,9 +171,9 @@ impl WrittenEndpoint {
             zones: names("forZones", &self.for_zones),
             nodes: names("forNodes", &self.for_nodes),
         };
-        let weight = self.weight.map_or(Some(DEFAULT_WEIGHT), |weight| {
-            u16::try_from(weight).ok()
-        });
+        let weight = self
+            .weight
+            .map_or(Some(DEFAULT_WEIGHT), |weight| u16::try_from(weight).ok());
         if weight.is_none() {
             problems.add(
                 format!("endpoints[{at}].weight"),

@@ -31,12 +31,32 @@ fn read(written: &WrittenEndpointSlice) -> EndpointSlice {
 fn addresses_that_lead_elsewhere_are_refused_and_the_rest_stays() {
     for (family, address, fault) in [
         ("IPv4", "127.0.0.1", Fault::Unusable(AddressFault::Loopback)),
-        ("IPv4", "169.254.169.254", Fault::Unusable(AddressFault::LinkLocal)),
-        ("IPv4", "224.0.0.251", Fault::Unusable(AddressFault::Multicast)),
-        ("IPv4", "0.0.0.0", Fault::Unusable(AddressFault::Unspecified)),
-        ("IPv4", "255.255.255.255", Fault::Unusable(AddressFault::Broadcast)),
+        (
+            "IPv4",
+            "169.254.169.254",
+            Fault::Unusable(AddressFault::LinkLocal),
+        ),
+        (
+            "IPv4",
+            "224.0.0.251",
+            Fault::Unusable(AddressFault::Multicast),
+        ),
+        (
+            "IPv4",
+            "0.0.0.0",
+            Fault::Unusable(AddressFault::Unspecified),
+        ),
+        (
+            "IPv4",
+            "255.255.255.255",
+            Fault::Unusable(AddressFault::Broadcast),
+        ),
         ("IPv4", "fd00::1", Fault::OtherFamily { found: Family::V6 }),
-        ("IPv4", "::ffff:10.0.0.1", Fault::Unusable(AddressFault::Mapped)),
+        (
+            "IPv4",
+            "::ffff:10.0.0.1",
+            Fault::Unusable(AddressFault::Mapped),
+        ),
         ("IPv4", "web.example", Fault::NotAnAddress),
         ("IPv4", "010.0.0.1", Fault::NotAnAddress),
         ("IPv4", "10.0.0.1%eth0", Fault::NotAnAddress),
@@ -44,10 +64,18 @@ fn addresses_that_lead_elsewhere_are_refused_and_the_rest_stays() {
         ("IPv6", "fe80::1", Fault::Unusable(AddressFault::LinkLocal)),
         ("IPv6", "ff02::1", Fault::Unusable(AddressFault::Multicast)),
         ("IPv6", "::", Fault::Unusable(AddressFault::Unspecified)),
-        ("IPv6", "::ffff:127.0.0.1", Fault::Unusable(AddressFault::Mapped)),
+        (
+            "IPv6",
+            "::ffff:127.0.0.1",
+            Fault::Unusable(AddressFault::Mapped),
+        ),
         ("IPv6", "10.0.0.1", Fault::OtherFamily { found: Family::V4 }),
     ] {
-        let good = if family == "IPv4" { "10.9.9.9" } else { "fd00::9" };
+        let good = if family == "IPv4" {
+            "10.9.9.9"
+        } else {
+            "fd00::9"
+        };
         let read = read(&slice(family, &[address, good]));
         assert_eq!(read.endpoints.len(), 1, "{address}");
         assert_eq!(read.endpoints[0].address, good.parse::<IpAddr>().unwrap());
@@ -68,8 +96,14 @@ fn conditions_that_are_not_there_mean_what_the_api_says() {
         (ready, serving, terminating)
     };
     assert_eq!(conditions(None, None, None), (true, true, false));
-    assert_eq!(conditions(Some(false), None, Some(true)), (false, true, true));
-    assert_eq!(conditions(Some(false), Some(false), None), (false, false, false));
+    assert_eq!(
+        conditions(Some(false), None, Some(true)),
+        (false, true, true)
+    );
+    assert_eq!(
+        conditions(Some(false), Some(false), None),
+        (false, false, false)
+    );
 }
 
 #[test]
@@ -84,10 +118,18 @@ fn an_endpoint_has_one_address_and_a_slice_has_an_address_once() {
         .map(|endpoint| endpoint.address.to_string())
         .collect();
     assert_eq!(addresses, ["10.0.0.1", "10.0.0.2"]);
-    let fields: Vec<&str> = read.problems.iter().map(|problem| &*problem.field).collect();
+    let fields: Vec<&str> = read
+        .problems
+        .iter()
+        .map(|problem| &*problem.field)
+        .collect();
     assert_eq!(
         fields,
-        ["endpoints[1].addresses[0]", "endpoints[2].addresses", "endpoints[3].addresses"]
+        [
+            "endpoints[1].addresses[0]",
+            "endpoints[2].addresses",
+            "endpoints[3].addresses"
+        ]
     );
 }
 
@@ -131,7 +173,10 @@ fn hints_and_weights_are_read_within_their_bounds() {
     assert_eq!(hints.zones, ["a".into(), "b".into()]);
     assert_eq!(hints.nodes, ["n1".into()]);
     assert_eq!(read.endpoints[0].weight, 7);
-    assert_eq!(read.endpoints[1].hints.as_deref().unwrap().zones.len(), MAX_HINTS);
+    assert_eq!(
+        read.endpoints[1].hints.as_deref().unwrap().zones.len(),
+        MAX_HINTS
+    );
     assert_eq!(read.endpoints[1].weight, DEFAULT_WEIGHT);
     assert_eq!(read.endpoints[2].hints, None);
     assert_eq!(read.problems.len(), 2);
@@ -144,7 +189,10 @@ fn a_slice_of_no_service_or_of_host_names_is_nobody_s() {
     assert_eq!(written.read(), Ok(None));
     assert_eq!(slice("FQDN", &["web.example"]).read(), Ok(None));
     let problem = slice("IPX", &["1"]).read().unwrap_err();
-    assert_eq!(problem.to_string(), "addressType \"IPX\": is not one of IPv4, IPv6, FQDN");
+    assert_eq!(
+        problem.to_string(),
+        "addressType \"IPX\": is not one of IPv4, IPv6, FQDN"
+    );
 }
 
 #[test]

@@ -34,7 +34,10 @@ impl Names {
         }
         slice.ports = ports.into();
         for endpoint in &mut slice.endpoints {
-            for name in [&mut endpoint.node, &mut endpoint.zone].into_iter().flatten() {
+            for name in [&mut endpoint.node, &mut endpoint.zone]
+                .into_iter()
+                .flatten()
+            {
                 self.intern(name);
             }
             if let Some(hints) = &mut endpoint.hints {

@@ -25,7 +25,10 @@ fn of_two_with_one_cluster_ip_the_older_has_it_and_then_the_first_by_name() {
     let mut world = World::new();
     let mut younger = written("a/younger");
     younger.created = 200;
-    world.add(&younger).add(&written("b/older")).add(&written("c/same-age"));
+    world
+        .add(&younger)
+        .add(&written("b/older"))
+        .add(&written("c/same-age"));
     assert_eq!(world.frontends("b/older").len(), 1);
     for loser in ["a/younger", "c/same-age"] {
         assert!(world.frontends(loser).is_empty());
@@ -74,7 +77,10 @@ fn an_external_ip_never_takes_a_node_s_or_a_pod_s_address() {
         object.ports[0].port = 22;
         world.add(&object);
         assert!(world.frontends("evil/grab").is_empty(), "{ip}");
-        assert_eq!(world.problems("evil/grab"), [format!("spec.externalIPs \"{ip}\": {told}")]);
+        assert_eq!(
+            world.problems("evil/grab"),
+            [format!("spec.externalIPs \"{ip}\": {told}")]
+        );
     }
 }
 
@@ -86,7 +92,10 @@ fn an_address_pool_that_overlaps_pods_or_nodes_gives_no_frontends() {
     object.cluster_ips = texts(&["10.1.1.9"]);
     object.ingress = vec![vip("192.168.0.2"), vip("203.0.113.1")];
     world.add(&object);
-    assert_eq!(world.frontends("d/web"), ["203.0.113.1:80/TCP LoadBalancer -> "]);
+    assert_eq!(
+        world.frontends("d/web"),
+        ["203.0.113.1:80/TCP LoadBalancer -> "]
+    );
     assert_eq!(
         world.problems("d/web"),
         [
@@ -115,13 +124,19 @@ fn an_external_ip_never_takes_another_namespace_s_load_balancer_address() {
     own.ports[0].port = 81;
     let mut attacker = external("evil/grab", 1, "203.0.113.1");
     attacker.ports[0].port = 443;
-    world.add(&own).add(&attacker).add(&balanced("victim/web", 50, "203.0.113.1"));
+    world
+        .add(&own)
+        .add(&attacker)
+        .add(&balanced("victim/web", 50, "203.0.113.1"));
     assert!(world.frontends("evil/grab").is_empty());
     assert_eq!(
         world.problems("evil/grab"),
         ["spec.externalIPs \"203.0.113.1\": is a load balancer's address of namespace victim"]
     );
-    assert_eq!(world.frontends("victim/more"), ["203.0.113.1:81/TCP ExternalIp -> "]);
+    assert_eq!(
+        world.frontends("victim/more"),
+        ["203.0.113.1:81/TCP ExternalIp -> "]
+    );
     world.0.take_changes();
     world.0.remove_service(&name("victim/web"));
     assert!(world.0.take_changes().contains(&service("evil/grab")));
@@ -143,13 +158,18 @@ fn load_balancers_share_an_address_by_ports_and_the_older_has_a_common_one() {
     );
     assert_eq!(world.frontends("b/more").len(), 2);
     // The address is refused at while one of them has it.
-    assert_eq!(world.outcome("a/web").addresses, world.outcome("b/more").addresses);
+    assert_eq!(
+        world.outcome("a/web").addresses,
+        world.outcome("b/more").addresses
+    );
 }
 
 #[test]
 fn a_load_balancer_s_port_comes_before_an_external_ip_of_its_namespace() {
     let mut world = World::new();
-    world.add(&external("a/old", 1, "203.0.113.1")).add(&balanced("a/web", 60, "203.0.113.1"));
+    world
+        .add(&external("a/old", 1, "203.0.113.1"))
+        .add(&balanced("a/web", 60, "203.0.113.1"));
     assert!(world.frontends("a/old").is_empty());
     assert_eq!(world.frontends("a/web").len(), 1);
 }
@@ -157,7 +177,9 @@ fn a_load_balancer_s_port_comes_before_an_external_ip_of_its_namespace() {
 #[test]
 fn of_two_external_ips_the_older_has_the_port() {
     let mut world = World::new();
-    world.add(&external("a/new", 9, "203.0.113.1")).add(&external("b/old", 1, "203.0.113.1"));
+    world
+        .add(&external("a/new", 9, "203.0.113.1"))
+        .add(&external("b/old", 1, "203.0.113.1"));
     assert!(world.frontends("a/new").is_empty());
     assert_eq!(
         world.problems("a/new"),
@@ -201,7 +223,10 @@ fn a_health_check_port_that_a_node_port_has_is_not_served() {
     other.ports[0].node_port = 30_080;
     world.0.take_changes();
     world.add(&other);
-    assert_eq!(world.0.take_changes(), [service("d/other"), service("d/web")]);
+    assert_eq!(
+        world.0.take_changes(),
+        [service("d/other"), service("d/web")]
+    );
     assert_eq!(world.outcome("d/web").health_check, None);
     assert_eq!(
         world.problems("d/web"),
@@ -218,7 +243,10 @@ fn an_external_ip_that_is_the_own_cluster_ip_or_load_balancer_s_is_told() {
     world.add(&object);
     assert_eq!(
         world.frontends("d/web"),
-        ["10.96.0.1:80/TCP ClusterIp -> ", "203.0.113.1:80/TCP LoadBalancer -> "]
+        [
+            "10.96.0.1:80/TCP ClusterIp -> ",
+            "203.0.113.1:80/TCP LoadBalancer -> "
+        ]
     );
     assert_eq!(world.problems("d/web").len(), 2);
 }
@@ -227,7 +255,11 @@ fn an_external_ip_that_is_the_own_cluster_ip_or_load_balancer_s_is_told() {
 fn ten_thousand_that_want_one_address_are_decided_once_each() {
     let mut world = World::new();
     for number in 0..10_000 {
-        world.add(&external(&format!("evil/grab-{number}"), number, "203.0.113.1"));
+        world.add(&external(
+            &format!("evil/grab-{number}"),
+            number,
+            "203.0.113.1",
+        ));
     }
     assert_eq!(world.0.take_changes().len(), 10_000);
     assert_eq!(world.frontends("evil/grab-0").len(), 1);

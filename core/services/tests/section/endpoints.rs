@@ -7,15 +7,29 @@ use std::collections::BTreeSet;
 #[test]
 fn addresses_of_nodes_loopback_and_link_local_are_refused_and_reported() {
     let mut world = World::new();
-    let hostile = ["127.0.0.1", "169.254.169.254", "192.168.0.2", "fd00::1", "10.1.1.5"];
-    world.add(&written("d/web")).slice(&slice("d/bad", "web", &hostile[..3]));
+    let hostile = [
+        "127.0.0.1",
+        "169.254.169.254",
+        "192.168.0.2",
+        "fd00::1",
+        "10.1.1.5",
+    ];
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/bad", "web", &hostile[..3]));
     let mut endpoints = slice("d/bad", "web", &[]);
     endpoints.endpoints = hostile.map(endpoint).to_vec();
     world.slice(&endpoints);
-    assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]);
+    assert_eq!(
+        world.frontends("d/web"),
+        ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]
+    );
     assert_eq!(
         world.states("d/web"),
-        ["10.1.1.5:8080/TCP Up_Ready", "192.168.0.2:8080/TCP Down_Refused_NodeAddress"]
+        [
+            "10.1.1.5:8080/TCP Up_Ready",
+            "192.168.0.2:8080/TCP Down_Refused_NodeAddress"
+        ]
     );
     assert_eq!(
         world.problems("d/web"),
@@ -35,7 +49,10 @@ fn a_pod_of_the_host_network_has_its_own_node_s_address() {
     world.slice(&slice("d/web-1", "web", &["192.168.0.2 @n2"]));
     assert_eq!(world.states("d/web"), ["192.168.0.2:8080/TCP Up_Ready"]);
     world.slice(&slice("d/web-1", "web", &["192.168.0.2 @n1"]));
-    assert_eq!(world.states("d/web"), ["192.168.0.2:8080/TCP Down_Refused_NodeAddress"]);
+    assert_eq!(
+        world.states("d/web"),
+        ["192.168.0.2:8080/TCP Down_Refused_NodeAddress"]
+    );
 }
 
 #[test]
@@ -43,7 +60,10 @@ fn the_api_server_s_own_service_has_addresses_of_nodes_and_no_other_may() {
     let mut world = World::new();
     world.add(&written("default/kubernetes"));
     world.slice(&slice("default/kubernetes", "kubernetes", &["192.168.0.2"]));
-    assert_eq!(world.states("default/kubernetes"), ["192.168.0.2:8080/TCP Up_Ready"]);
+    assert_eq!(
+        world.states("default/kubernetes"),
+        ["192.168.0.2:8080/TCP Up_Ready"]
+    );
     world.add(&written("tenant/kubernetes"));
     world.slice(&slice("tenant/kubernetes", "kubernetes", &["192.168.0.2"]));
     assert_eq!(
@@ -57,12 +77,20 @@ fn an_endpoint_on_a_cluster_ip_is_refused_while_a_service_has_it() {
     let mut world = World::new();
     let mut victim = written("victim/db");
     victim.cluster_ips = texts(&["10.96.0.7"]);
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["10.96.0.7"]));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["10.96.0.7"]));
     assert_eq!(world.states("d/web"), ["10.96.0.7:8080/TCP Up_Ready"]);
     world.0.take_changes();
     world.add(&victim);
-    assert_eq!(world.0.take_changes(), [service("d/web"), service("victim/db")]);
-    assert_eq!(world.states("d/web"), ["10.96.0.7:8080/TCP Down_Refused_ServiceAddress"]);
+    assert_eq!(
+        world.0.take_changes(),
+        [service("d/web"), service("victim/db")]
+    );
+    assert_eq!(
+        world.states("d/web"),
+        ["10.96.0.7:8080/TCP Down_Refused_ServiceAddress"]
+    );
     assert!(world.problems("d/web")[0].contains("the cluster IP of Service victim/db"));
     world.0.remove_service(&name("victim/db"));
     assert_eq!(world.states("d/web"), ["10.96.0.7:8080/TCP Up_Ready"]);
@@ -71,7 +99,9 @@ fn an_endpoint_on_a_cluster_ip_is_refused_while_a_service_has_it() {
 #[test]
 fn a_node_that_comes_takes_its_address_from_endpoints() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["192.168.0.3"]));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["192.168.0.3"]));
     assert_eq!(world.states("d/web"), ["192.168.0.3:8080/TCP Up_Ready"]);
     world.0.take_changes();
     world.0.set_node(Node {
@@ -80,7 +110,10 @@ fn a_node_that_comes_takes_its_address_from_endpoints() {
         ..Node::default()
     });
     assert_eq!(world.0.take_changes(), [service("d/web")]);
-    assert_eq!(world.states("d/web"), ["192.168.0.3:8080/TCP Down_Refused_NodeAddress"]);
+    assert_eq!(
+        world.states("d/web"),
+        ["192.168.0.3:8080/TCP Down_Refused_NodeAddress"]
+    );
     world.0.remove_node("n3");
     assert_eq!(world.states("d/web"), ["192.168.0.3:8080/TCP Up_Ready"]);
 }
@@ -125,7 +158,10 @@ fn many(count: usize) -> World {
 fn ten_thousand_endpoints_in_one_service() {
     let outcome = many(10_000).outcome("d/web");
     assert_eq!(outcome.selections[0].active().count(), 10_000);
-    assert_eq!((outcome.selections[0].left_out, outcome.problems.len()), (0, 0));
+    assert_eq!(
+        (outcome.selections[0].left_out, outcome.problems.len()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -133,7 +169,10 @@ fn endpoints_beyond_the_limit_are_left_out_by_their_addresses_and_reported() {
     let world = many(MAX_BACKENDS + 500);
     let outcome = world.outcome("d/web");
     let selection = &outcome.selections[0];
-    assert_eq!((selection.backends.len(), selection.left_out), (MAX_BACKENDS, 500));
+    assert_eq!(
+        (selection.backends.len(), selection.left_out),
+        (MAX_BACKENDS, 500)
+    );
     let last = std::net::Ipv4Addr::from(0x0a02_0000 + MAX_BACKENDS as u32 - 1);
     assert_eq!(selection.backends.last().unwrap().key.address, last);
     assert_eq!(
@@ -145,7 +184,9 @@ fn endpoints_beyond_the_limit_are_left_out_by_their_addresses_and_reported() {
 #[test]
 fn a_service_that_is_deleted_and_made_again_in_one_breath_is_another() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["10.1.1.5"]));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["10.1.1.5"]));
     world.0.take_changes();
     world.0.remove_service(&name("d/web"));
     let mut again = written("d/web");
@@ -155,7 +196,10 @@ fn a_service_that_is_deleted_and_made_again_in_one_breath_is_another() {
     world.add(&again);
     assert_eq!(world.0.take_changes(), [service("d/web")]);
     assert_eq!(world.outcome("d/web").uid, "another");
-    assert_eq!(world.frontends("d/web"), ["10.96.0.2:80/TCP ClusterIp -> 10.1.1.5:8080"]);
+    assert_eq!(
+        world.frontends("d/web"),
+        ["10.96.0.2:80/TCP ClusterIp -> 10.1.1.5:8080"]
+    );
 }
 
 #[test]
@@ -163,10 +207,16 @@ fn a_slice_that_changes_its_service_changes_both() {
     let mut world = World::new();
     let mut other = written("d/other");
     other.cluster_ips = texts(&["10.96.0.2"]);
-    world.add(&written("d/web")).add(&other).slice(&slice("d/s", "web", &["10.1.1.5"]));
+    world
+        .add(&written("d/web"))
+        .add(&other)
+        .slice(&slice("d/s", "web", &["10.1.1.5"]));
     world.0.take_changes();
     world.slice(&slice("d/s", "other", &["10.1.1.5"]));
-    assert_eq!(world.0.take_changes(), [service("d/other"), service("d/web")]);
+    assert_eq!(
+        world.0.take_changes(),
+        [service("d/other"), service("d/web")]
+    );
     assert_eq!(world.states("d/web"), [""; 0]);
     assert_eq!(world.states("d/other"), ["10.1.1.5:8080/TCP Up_Ready"]);
     world.0.remove_slice(&name("d/s"));
@@ -181,7 +231,12 @@ fn behind_a_service_stands_what_its_frontends_lead_to() {
     world.add(&object).slice(&slice(
         "d/web-1",
         "web",
-        &["10.1.1.5 @n1", "10.1.2.5 @n2", "10.1.2.6 unready", "192.168.0.2"],
+        &[
+            "10.1.1.5 @n1",
+            "10.1.2.5 @n2",
+            "10.1.2.6 unready",
+            "192.168.0.2",
+        ],
     ));
     let behind = world.0.behind(&name("d/web")).unwrap();
     let shown: Vec<String> = behind

@@ -37,7 +37,11 @@ fn several_protocols_on_one_port_at_all_addresses_of_the_node() {
     world.0.set_pod(host_pod(
         "d/dns",
         1,
-        &[("", Protocol::Udp, 53, 5353), ("", TCP, 53, 5354), ("", Protocol::Sctp, 53, 5355)],
+        &[
+            ("", Protocol::Udp, 53, 5353),
+            ("", TCP, 53, 5354),
+            ("", Protocol::Sctp, 53, 5355),
+        ],
     ));
     assert_eq!(
         frontends(&world, "d/dns"),
@@ -57,17 +61,33 @@ fn several_protocols_on_one_port_at_all_addresses_of_the_node() {
 fn a_host_ip_is_one_address_or_one_family_or_the_node_s_loopback() {
     let mut world = World::new();
     for (at, found) in [
-        ("192.168.0.1", "192.168.0.1:80/TCP HostPort -> 10.1.1.5:8080"),
+        (
+            "192.168.0.1",
+            "192.168.0.1:80/TCP HostPort -> 10.1.1.5:8080",
+        ),
         ("0.0.0.0", "192.168.0.1:80/TCP HostPort -> 10.1.1.5:8080"),
         ("::", "[fd99::1]:80/TCP HostPort -> fd01:1::5:8080"),
-        ("127.0.0.1", "127.0.0.1:80/TCP HostPort internal -> 10.1.1.5:8080"),
+        (
+            "127.0.0.1",
+            "127.0.0.1:80/TCP HostPort internal -> 10.1.1.5:8080",
+        ),
         ("::1", "[::1]:80/TCP HostPort internal -> fd01:1::5:8080"),
     ] {
-        world.0.set_pod(host_pod("d/web", 1, &[(at, TCP, 80, 8080)]));
+        world
+            .0
+            .set_pod(host_pod("d/web", 1, &[(at, TCP, 80, 8080)]));
         assert_eq!(frontends(&world, "d/web"), [found], "{at}");
     }
-    for other in ["192.168.0.2", "8.8.8.8", "10.96.0.1", "10.1.1.6", "169.254.1.1"] {
-        world.0.set_pod(host_pod("d/web", 1, &[(other, TCP, 80, 8080)]));
+    for other in [
+        "192.168.0.2",
+        "8.8.8.8",
+        "10.96.0.1",
+        "10.1.1.6",
+        "169.254.1.1",
+    ] {
+        world
+            .0
+            .set_pod(host_pod("d/web", 1, &[(other, TCP, 80, 8080)]));
         assert!(frontends(&world, "d/web").is_empty(), "{other}");
         assert_eq!(
             told(&world, "d/web"),
@@ -81,11 +101,18 @@ fn a_host_ip_is_one_address_or_one_family_or_the_node_s_loopback() {
 #[test]
 fn of_two_pods_the_older_has_the_port_at_the_addresses_that_both_want() {
     let mut world = World::new();
-    world.0.set_pod(host_pod("d/everywhere", 9, &[("", TCP, 80, 8080)]));
+    world
+        .0
+        .set_pod(host_pod("d/everywhere", 9, &[("", TCP, 80, 8080)]));
     world.0.take_changes();
-    world.0.set_pod(host_pod("d/one", 1, &[("192.168.0.1", TCP, 80, 9090)]));
+    world
+        .0
+        .set_pod(host_pod("d/one", 1, &[("192.168.0.1", TCP, 80, 9090)]));
     assert_eq!(world.0.take_changes(), [pod("d/everywhere"), pod("d/one")]);
-    assert_eq!(frontends(&world, "d/one"), ["192.168.0.1:80/TCP HostPort -> 10.1.1.5:9090"]);
+    assert_eq!(
+        frontends(&world, "d/one"),
+        ["192.168.0.1:80/TCP HostPort -> 10.1.1.5:9090"]
+    );
     assert_eq!(
         frontends(&world, "d/everywhere"),
         ["[fd99::1]:80/TCP HostPort -> fd01:1::5:8080"]
@@ -103,8 +130,12 @@ fn of_two_pods_the_older_has_the_port_at_the_addresses_that_both_want() {
 #[test]
 fn a_node_port_comes_before_a_host_port_but_not_at_the_loopback() {
     let mut world = World::new();
-    world.0.set_pod(host_pod("d/a", 1, &[("", TCP, 30_080, 8080)]));
-    world.0.set_pod(host_pod("d/b", 1, &[("127.0.0.1", TCP, 30_080, 8080)]));
+    world
+        .0
+        .set_pod(host_pod("d/a", 1, &[("", TCP, 30_080, 8080)]));
+    world
+        .0
+        .set_pod(host_pod("d/b", 1, &[("127.0.0.1", TCP, 30_080, 8080)]));
     let mut object = written("d/web");
     object.kind = "NodePort".to_owned();
     object.ports[0].node_port = 30_080;
@@ -120,7 +151,9 @@ fn a_node_port_comes_before_a_host_port_but_not_at_the_loopback() {
 #[test]
 fn a_host_port_is_served_at_whatever_addresses_the_node_has() {
     let mut world = World::new();
-    world.0.set_pod(host_pod("d/web", 1, &[("", TCP, 80, 8080)]));
+    world
+        .0
+        .set_pod(host_pod("d/web", 1, &[("", TCP, 80, 8080)]));
     world.0.take_changes();
     world.0.set_node(Node {
         name: "n1".to_owned(),
@@ -128,13 +161,20 @@ fn a_host_port_is_served_at_whatever_addresses_the_node_has() {
         ..Node::default()
     });
     assert!(world.0.take_changes().contains(&pod("d/web")));
-    assert_eq!(frontends(&world, "d/web"), ["192.168.0.7:80/TCP HostPort -> 10.1.1.5:8080"]);
+    assert_eq!(
+        frontends(&world, "d/web"),
+        ["192.168.0.7:80/TCP HostPort -> 10.1.1.5:8080"]
+    );
 }
 
 #[test]
 fn ports_that_are_none_and_pods_of_the_host_network_have_no_frontends() {
     let mut world = World::new();
-    world.0.set_pod(host_pod("d/web", 1, &[("", TCP, 0, 8080), ("", TCP, 80, 0)]));
+    world.0.set_pod(host_pod(
+        "d/web",
+        1,
+        &[("", TCP, 0, 8080), ("", TCP, 80, 0)],
+    ));
     assert!(frontends(&world, "d/web").is_empty());
     assert_eq!(told(&world, "d/web").len(), 2);
     let mut own = host_pod("d/own", 1, &[("", TCP, 80, 80)]);

@@ -19,7 +19,9 @@ fn external_local_has_two_scopes_and_internal_traffic_uses_every_backend() {
     let mut object = load_balancer();
     object.external_policy = "Local".to_owned();
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &BOTH_NODES));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &BOTH_NODES));
     assert_eq!(
         world.frontends("d/web"),
         [
@@ -39,7 +41,9 @@ fn internal_local_is_about_cluster_ips_only() {
     let mut object = load_balancer();
     object.internal_policy = "Local".to_owned();
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &BOTH_NODES));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &BOTH_NODES));
     let frontends = world.frontends("d/web");
     assert_eq!(frontends[0], "10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080");
     let all = |text: &String| text.ends_with("-> 10.1.1.5:8080 10.1.2.5:8080");
@@ -52,11 +56,16 @@ fn local_without_backends_drops_while_others_have_some_and_else_rejects() {
     let mut object = written("d/web");
     object.internal_policy = "Local".to_owned();
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.2.5 @n2"]));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.2.5 @n2"]));
     let selection = |world: &World| world.outcome("d/web").selections.remove(0);
     assert_eq!(selection(&world).active().count(), 0);
     assert_eq!(selection(&world).no_backend, NoBackend::Drop);
-    assert_eq!(world.states("d/web"), ["10.1.2.5:8080/TCP Down_Local_OtherNode"]);
+    assert_eq!(
+        world.states("d/web"),
+        ["10.1.2.5:8080/TCP Down_Local_OtherNode"]
+    );
     world.slice(&slice("d/web-1", "web", &["10.1.2.5 @n2 unready"]));
     assert_eq!(selection(&world).no_backend, NoBackend::Reject);
 }
@@ -66,18 +75,30 @@ fn a_service_without_endpoints_keeps_its_frontends_and_rejects() {
     let mut world = World::new();
     world.add(&written("d/web"));
     assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> "]);
-    assert_eq!(world.outcome("d/web").selections[0].no_backend, NoBackend::Reject);
+    assert_eq!(
+        world.outcome("d/web").selections[0].no_backend,
+        NoBackend::Reject
+    );
 }
 
 #[test]
 fn terminating_endpoints_serve_only_when_nothing_else_is_left() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["10.1.1.5", "10.1.1.6 serving"]));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["10.1.1.5", "10.1.1.6 serving"]));
     assert_eq!(
         world.states("d/web"),
-        ["10.1.1.5:8080/TCP Up_Ready", "10.1.1.6:8080/TCP Down_Terminating"]
+        [
+            "10.1.1.5:8080/TCP Up_Ready",
+            "10.1.1.6:8080/TCP Down_Terminating"
+        ]
     );
-    world.slice(&slice("d/web-1", "web", &["10.1.1.5 unready", "10.1.1.6 serving", "10.1.1.7 gone"]));
+    world.slice(&slice(
+        "d/web-1",
+        "web",
+        &["10.1.1.5 unready", "10.1.1.6 serving", "10.1.1.7 gone"],
+    ));
     assert_eq!(
         world.states("d/web"),
         [
@@ -94,12 +115,20 @@ fn topology_hints_prefer_the_node_then_the_zone_then_everywhere() {
     world.add(&written("d/web"));
     for (endpoints, topology, used) in [
         (
-            ["10.1.1.5 zone=a node=n1", "10.1.2.5 zone=a node=n2", "10.1.3.5 zone=b node=n3"],
+            [
+                "10.1.1.5 zone=a node=n1",
+                "10.1.2.5 zone=a node=n2",
+                "10.1.3.5 zone=b node=n3",
+            ],
             Topology::SameNode,
             "10.1.1.5:8080",
         ),
         (
-            ["10.1.1.5 zone=a node=n3", "10.1.2.5 zone=a node=n2", "10.1.3.5 zone=b node=n3"],
+            [
+                "10.1.1.5 zone=a node=n3",
+                "10.1.2.5 zone=a node=n2",
+                "10.1.3.5 zone=b node=n3",
+            ],
             Topology::SameZone,
             "10.1.1.5:8080 10.1.2.5:8080",
         ),
@@ -115,7 +144,11 @@ fn topology_hints_prefer_the_node_then_the_zone_then_everywhere() {
         ),
     ] {
         world.slice(&slice("d/web-1", "web", &endpoints));
-        assert_eq!(world.outcome("d/web").selections[0].topology, topology, "{endpoints:?}");
+        assert_eq!(
+            world.outcome("d/web").selections[0].topology,
+            topology,
+            "{endpoints:?}"
+        );
         let wanted = format!("10.96.0.1:80/TCP ClusterIp -> {used}");
         assert_eq!(world.frontends("d/web"), [wanted], "{endpoints:?}");
     }
@@ -124,8 +157,15 @@ fn topology_hints_prefer_the_node_then_the_zone_then_everywhere() {
 #[test]
 fn the_zone_is_that_of_this_node_and_follows_it() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["10.1.1.5 zone=a", "10.1.2.5 zone=b"]));
-    assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]);
+    world.add(&written("d/web")).slice(&slice(
+        "d/web-1",
+        "web",
+        &["10.1.1.5 zone=a", "10.1.2.5 zone=b"],
+    ));
+    assert_eq!(
+        world.frontends("d/web"),
+        ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]
+    );
     world.0.take_changes();
     world.0.set_node(Node {
         name: "n1".to_owned(),
@@ -133,7 +173,10 @@ fn the_zone_is_that_of_this_node_and_follows_it() {
         ..Node::default()
     });
     assert_eq!(world.0.take_changes(), [service("d/web")]);
-    assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> 10.1.2.5:8080"]);
+    assert_eq!(
+        world.frontends("d/web"),
+        ["10.96.0.1:80/TCP ClusterIp -> 10.1.2.5:8080"]
+    );
 }
 
 #[test]
@@ -143,7 +186,10 @@ fn session_affinity_has_its_time_out() {
     assert_eq!(world.add(&object).outcome("d/web").affinity_timeout, None);
     object.session_affinity = "ClientIP".to_owned();
     object.affinity_timeout = Some(90);
-    assert_eq!(world.add(&object).outcome("d/web").affinity_timeout, Some(90));
+    assert_eq!(
+        world.add(&object).outcome("d/web").affinity_timeout,
+        Some(90)
+    );
 }
 
 #[test]
@@ -160,7 +206,10 @@ fn source_ranges_are_about_load_balancer_addresses() {
     assert_eq!(restricted, [false, false, true, false]);
     let sources = world.outcome("d/web").sources;
     assert!(sources.admit(address("192.0.2.1")) && !sources.admit(address("192.0.3.1")));
-    object.annotations.insert(WrittenService::SOURCE_RANGES_POLICY.to_owned(), "deny".to_owned());
+    object.annotations.insert(
+        WrittenService::SOURCE_RANGES_POLICY.to_owned(),
+        "deny".to_owned(),
+    );
     let sources = world.add(&object).outcome("d/web").sources;
     assert!(!sources.admit(address("192.0.2.1")) && sources.admit(address("192.0.3.1")));
 }
@@ -184,9 +233,13 @@ fn a_health_check_port_counts_what_is_ready_on_this_node() {
         assert_eq!(local(&world), count, "{endpoints:?}");
     }
     world.slice(&slice("d/web-1", "web", &["10.1.1.5 @n1", "10.1.1.6 @n1"]));
-    world.0.set_admin(None, address("10.1.1.5"), AdminState::Down);
+    world
+        .0
+        .set_admin(None, address("10.1.1.5"), AdminState::Down);
     assert_eq!(local(&world), 1);
-    world.0.set_probe(&name("d/web"), key("10.1.1.6:8080/TCP"), Probe::Down);
+    world
+        .0
+        .set_probe(&name("d/web"), key("10.1.1.6:8080/TCP"), Probe::Down);
     assert_eq!(local(&world), 0);
 }
 
@@ -201,14 +254,22 @@ fn admin_states_are_of_one_service_or_of_all_and_the_own_one_wins() {
         .slice(&slice("d/web-1", "web", &BOTH_NODES))
         .slice(&slice("d/other-1", "other", &BOTH_NODES));
     world.0.take_changes();
-    world.0.set_admin(Some(&name("d/web")), address("10.1.1.5"), AdminState::Down);
+    world
+        .0
+        .set_admin(Some(&name("d/web")), address("10.1.1.5"), AdminState::Down);
     assert_eq!(world.0.take_changes(), [service("d/web")]);
     assert_eq!(world.states("d/web")[0], "10.1.1.5:8080/TCP Down_Admin");
     assert_eq!(world.states("d/other")[0], "10.1.1.5:8080/TCP Up_Ready");
     let drain = AdminState::Drain { deadline: 1234 };
     world.0.set_admin(None, address("10.1.1.5"), drain);
-    assert_eq!(world.0.take_changes(), [service("d/other"), service("d/web")]);
-    assert_eq!(world.states("d/other")[0], "10.1.1.5:8080/TCP Down_Admin_Draining");
+    assert_eq!(
+        world.0.take_changes(),
+        [service("d/other"), service("d/web")]
+    );
+    assert_eq!(
+        world.states("d/other")[0],
+        "10.1.1.5:8080/TCP Down_Admin_Draining"
+    );
     assert_eq!(world.states("d/web")[0], "10.1.1.5:8080/TCP Down_Admin");
     // The same again changes nothing.
     world.0.set_admin(None, address("10.1.1.5"), drain);
@@ -218,20 +279,28 @@ fn admin_states_are_of_one_service_or_of_all_and_the_own_one_wins() {
 #[test]
 fn all_down_by_hand_is_no_backend_and_all_down_by_probes_is_all() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &BOTH_NODES));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &BOTH_NODES));
     for backend in ["10.1.1.5:8080/TCP", "10.1.2.5:8080/TCP"] {
         world.0.set_probe(&name("d/web"), key(backend), Probe::Down);
     }
     assert_eq!(
         world.states("d/web"),
-        ["10.1.1.5:8080/TCP Up_Probe_AllDownIsUp", "10.1.2.5:8080/TCP Up_Probe_AllDownIsUp"]
+        [
+            "10.1.1.5:8080/TCP Up_Probe_AllDownIsUp",
+            "10.1.2.5:8080/TCP Up_Probe_AllDownIsUp"
+        ]
     );
     for backend in ["10.1.1.5", "10.1.2.5"] {
         world.0.set_admin(None, address(backend), AdminState::Down);
     }
     assert_eq!(
         world.states("d/web"),
-        ["10.1.1.5:8080/TCP Down_Admin", "10.1.2.5:8080/TCP Down_Admin"]
+        [
+            "10.1.1.5:8080/TCP Down_Admin",
+            "10.1.2.5:8080/TCP Down_Admin"
+        ]
     );
     assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> "]);
 }

@@ -6,7 +6,9 @@ use heddle_services::{Algorithm, Cluster, Ignored, WrittenService};
 #[test]
 fn cluster_ip() {
     let mut world = World::new();
-    world.add(&written("d/web")).slice(&slice("d/web-1", "web", &["10.1.1.5 @n1", "10.1.2.5 @n2"]));
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["10.1.1.5 @n1", "10.1.2.5 @n2"]));
     assert_eq!(
         world.frontends("d/web"),
         ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080 10.1.2.5:8080"]
@@ -24,7 +26,9 @@ fn headless_has_no_frontends_and_still_has_backends_behind_it() {
     let mut object = written("d/web");
     object.cluster_ips = texts(&["None"]);
     object.ports.clear();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5 pod=web-0"]));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.1.5 pod=web-0"]));
     let outcome = world.outcome("d/web");
     assert_eq!(outcome.ignored, Some(Ignored::Headless));
     assert!(outcome.frontends.is_empty() && outcome.addresses.is_empty());
@@ -40,7 +44,9 @@ fn node_port_is_served_at_every_address_of_this_node_and_at_no_other_node_s() {
     let mut object = written("d/web");
     object.kind = "NodePort".to_owned();
     object.ports[0].node_port = 30_080;
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.2.5 @n2"]));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.2.5 @n2"]));
     assert_eq!(
         world.frontends("d/web"),
         [
@@ -58,7 +64,9 @@ fn load_balancer_addresses_come_from_the_status_and_a_proxy_s_are_left_to_it() {
     object.ports[0].node_port = 30_080;
     object.ingress = vec![vip("203.0.113.1"), vip("203.0.113.2"), vip("")];
     object.ingress[1].mode = "Proxy".to_owned();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5"]));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.1.5"]));
     assert_eq!(
         world.frontends("d/web"),
         [
@@ -81,7 +89,10 @@ fn load_balancer_class_says_who_gives_addresses_and_nothing_about_those_that_are
     object.load_balancer_class = "example.com/other".to_owned();
     assert_eq!(world.add(&object).frontends("d/web"), without);
     let service = world.0.service(&name("d/web")).unwrap();
-    assert_eq!(service.load_balancer_class.as_deref(), Some("example.com/other"));
+    assert_eq!(
+        service.load_balancer_class.as_deref(),
+        Some("example.com/other")
+    );
 }
 
 #[test]
@@ -103,8 +114,13 @@ fn external_ips() {
     let mut object = written("d/web");
     object.external_ips = texts(&["203.0.113.9"]);
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5"]));
-    assert_eq!(world.frontends("d/web")[1], "203.0.113.9:80/TCP ExternalIp -> 10.1.1.5:8080");
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.1.5"]));
+    assert_eq!(
+        world.frontends("d/web")[1],
+        "203.0.113.9:80/TCP ExternalIp -> 10.1.1.5:8080"
+    );
     // The address leads to nodes by somebody else's doing: its other ports are not the Service's.
     assert_eq!(world.outcome("d/web").addresses, [address("10.96.0.1")]);
 }
@@ -114,7 +130,9 @@ fn external_name_is_ignored() {
     let mut object = written("d/web");
     object.kind = "ExternalName".to_owned();
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5"]));
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.1.5"]));
     let outcome = world.outcome("d/web");
     assert_eq!(outcome.ignored, Some(Ignored::ExternalName));
     assert!(outcome.frontends.is_empty());
@@ -151,9 +169,15 @@ fn endpoints_of_a_family_that_the_service_does_not_have_say_so() {
         .add(&written("d/web"))
         .slice(&slice("d/web-1", "web", &["10.1.1.5"]))
         .slice(&slice("d/web-2", "web", &["fd01:1::5"]));
-    assert_eq!(world.frontends("d/web"), ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]);
+    assert_eq!(
+        world.frontends("d/web"),
+        ["10.96.0.1:80/TCP ClusterIp -> 10.1.1.5:8080"]
+    );
     let outcome = world.outcome("d/web");
-    assert_eq!(states(&outcome, 1), ["[fd01:1::5]:8080/TCP Down_WrongFamily"]);
+    assert_eq!(
+        states(&outcome, 1),
+        ["[fd01:1::5]:8080/TCP Down_WrongFamily"]
+    );
 }
 
 #[test]
@@ -182,7 +206,12 @@ fn named_target_ports_may_differ_from_pod_to_pod() {
 #[test]
 fn several_ports_of_several_protocols_on_one_number() {
     let mut object = written("d/dns");
-    object.ports = vec![port("udp", 53), port("tcp", 53), port("sctp", 53), port("metrics", 9153)];
+    object.ports = vec![
+        port("udp", 53),
+        port("tcp", 53),
+        port("sctp", 53),
+        port("metrics", 9153),
+    ];
     object.ports[0].protocol = "UDP".to_owned();
     object.ports[2].protocol = "SCTP".to_owned();
     let mut endpoints = slice("d/dns-1", "dns", &["10.1.1.5"]);
@@ -210,19 +239,29 @@ fn services_without_selector_have_the_slices_that_somebody_writes() {
     let mut object = written("d/db");
     object.has_selector = false;
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/by-hand", "db", &["198.51.100.7"]));
-    assert_eq!(world.frontends("d/db"), ["10.96.0.1:80/TCP ClusterIp -> 198.51.100.7:8080"]);
+    world
+        .add(&object)
+        .slice(&slice("d/by-hand", "db", &["198.51.100.7"]));
+    assert_eq!(
+        world.frontends("d/db"),
+        ["10.96.0.1:80/TCP ClusterIp -> 198.51.100.7:8080"]
+    );
 }
 
 #[test]
 fn another_proxy_s_services_are_left_to_it_and_take_nothing_from_ours() {
     let mut other = written("d/other");
     other.created = 1;
-    other.labels.insert(WrittenService::PROXY_NAME.to_owned(), "kube-vip".to_owned());
+    other
+        .labels
+        .insert(WrittenService::PROXY_NAME.to_owned(), "kube-vip".to_owned());
     let mut world = World::new();
     world.add(&other).add(&written("d/web"));
     let outcome = world.outcome("d/other");
-    assert_eq!(outcome.ignored, Some(Ignored::OtherProxy("kube-vip".to_owned())));
+    assert_eq!(
+        outcome.ignored,
+        Some(Ignored::OtherProxy("kube-vip".to_owned()))
+    );
     assert!(outcome.frontends.is_empty());
     // The same cluster IP, which the older one would have.
     assert_eq!(world.frontends("d/web").len(), 1);
@@ -239,23 +278,47 @@ fn another_proxy_s_services_are_left_to_it_and_take_nothing_from_ours() {
 fn the_algorithm_is_chosen_by_annotation_and_weights_ask_for_maglev() {
     let mut object = written("d/web");
     let mut world = World::new();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5", "10.1.1.6"]));
-    assert_eq!(world.outcome("d/web").selections[0].algorithm, Algorithm::Random);
-    object.annotations.insert(WrittenService::ALGORITHM.to_owned(), "maglev".to_owned());
+    world
+        .add(&object)
+        .slice(&slice("d/web-1", "web", &["10.1.1.5", "10.1.1.6"]));
+    assert_eq!(
+        world.outcome("d/web").selections[0].algorithm,
+        Algorithm::Random
+    );
+    object
+        .annotations
+        .insert(WrittenService::ALGORITHM.to_owned(), "maglev".to_owned());
     world.add(&object);
-    assert_eq!(world.outcome("d/web").selections[0].algorithm, Algorithm::Maglev);
+    assert_eq!(
+        world.outcome("d/web").selections[0].algorithm,
+        Algorithm::Maglev
+    );
     object.annotations.clear();
-    world.add(&object).slice(&slice("d/web-1", "web", &["10.1.1.5 w=300", "10.1.1.6 w=100"]));
+    world.add(&object).slice(&slice(
+        "d/web-1",
+        "web",
+        &["10.1.1.5 w=300", "10.1.1.6 w=100"],
+    ));
     let selection = world.outcome("d/web").selections.remove(0);
     assert_eq!(selection.algorithm, Algorithm::Maglev);
     let maglev = selection.maglev(heddle_services::MaglevConfig::default());
     let heavy = maglev.table().iter().filter(|at| **at == 0).count();
     assert!((12_285..=12_287).contains(&heavy), "{heavy}");
     // A weight of 0 takes no new connections; the rest is even again.
-    world.slice(&slice("d/web-1", "web", &["10.1.1.5 w=0", "10.1.1.6 w=100"]));
+    world.slice(&slice(
+        "d/web-1",
+        "web",
+        &["10.1.1.5 w=0", "10.1.1.6 w=100"],
+    ));
     assert_eq!(
         world.states("d/web"),
-        ["10.1.1.5:8080/TCP Down_NoWeight", "10.1.1.6:8080/TCP Up_Ready"]
+        [
+            "10.1.1.5:8080/TCP Down_NoWeight",
+            "10.1.1.6:8080/TCP Up_Ready"
+        ]
     );
-    assert_eq!(world.outcome("d/web").selections[0].algorithm, Algorithm::Random);
+    assert_eq!(
+        world.outcome("d/web").selections[0].algorithm,
+        Algorithm::Random
+    );
 }

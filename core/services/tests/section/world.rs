@@ -210,8 +210,16 @@ pub(crate) fn shown(outcome: &Outcome) -> Vec<String> {
             Scope::Internal => " internal",
             Scope::External => " external",
         };
-        let restricted = if frontend.restricted { " restricted" } else { "" };
-        format!("{key} {:?}{scope}{restricted} -> {}", frontend.kind, backends.join(" "))
+        let restricted = if frontend.restricted {
+            " restricted"
+        } else {
+            ""
+        };
+        format!(
+            "{key} {:?}{scope}{restricted} -> {}",
+            frontend.kind,
+            backends.join(" ")
+        )
     };
     outcome.frontends.iter().map(show).collect()
 }
