@@ -276,7 +276,7 @@ impl Balancer<'_> {
     }
 
     /// A frontend for traffic from outside. With `externalTrafficPolicy: Local`, connections from inside of the
-    /// cluster use backends of all nodes (KEP-1669; kube-proxy's `KUBE-EXT` chains do likewise).
+    /// cluster use backends of all nodes, as in kube-proxy's `KUBE-EXT` chains.
     fn add_outside(&mut self, port: &ServicePort, place: (IpAddr, u16, Kind), places: &Places) {
         if places.external == places.cluster {
             self.add(port, place, Scope::Both, places.cluster);

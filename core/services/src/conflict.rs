@@ -199,13 +199,14 @@ impl Claims {
         if ranks.is_empty() {
             self.ports.remove(&spot);
         }
+        let has_moved = self.first(spot) != before.as_ref();
         let mut touched = Vec::new();
-        if self.first(spot) != before.as_ref() {
+        if has_moved {
             let ranks = self.ports.get(&spot).into_iter().flatten();
             touched.extend(ranks.map(|rank| rank.subject.clone()));
         }
         // Ports of pods at one address of the node and at all of them are in each other's way.
-        if is_host_port || (spot.place == Place::Node && !touched.is_empty()) {
+        if is_host_port || (has_moved && spot.place == Place::Node) {
             touched.extend(self.host_ports(spot.protocol, spot.port));
         }
         touched
@@ -282,8 +283,7 @@ impl Claims {
     }
 
     /// Sets the addresses of this node. Gives everybody with a claim that this may decide; `None` if they stay.
-    pub(crate) fn set_here(&mut self, addresses: &[IpAddr]) -> Option<Vec<Subject>> {
-        let addresses: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    pub(crate) fn set_here(&mut self, addresses: BTreeSet<IpAddr>) -> Option<Vec<Subject>> {
         if addresses == self.here {
             return None;
         }

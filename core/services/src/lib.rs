@@ -32,10 +32,10 @@ pub use outcome::{
 pub use problem::{Fault, MAX_PROBLEMS, Problem};
 pub use select::{BackendState, InReason, OutReason, Topology};
 pub use service::{
-    Algorithm, Cluster, ClusterIps, DEFAULT_AFFINITY_TIMEOUT, Distribution, FamilyPolicy, Ignored,
-    Ingress, IngressMode, MAX_ADDRESSES, MAX_AFFINITY_TIMEOUT, MAX_PORTS, MAX_SOURCE_RANGES,
-    Service, ServicePort, ServiceType, Sources, Target, TrafficPolicy, WrittenIngress, WrittenPort,
-    WrittenService,
+    Algorithm, ClusterFacts, ClusterIps, DEFAULT_AFFINITY_TIMEOUT, Distribution, FamilyPolicy,
+    Ignored, Ingress, IngressMode, MAX_ADDRESSES, MAX_AFFINITY_TIMEOUT, MAX_PORTS,
+    MAX_SOURCE_RANGES, Service, ServicePort, ServiceType, Sources, Target, TrafficPolicy,
+    WrittenIngress, WrittenPort, WrittenService,
 };
 pub use slice::{
     Conditions, DEFAULT_WEIGHT, Endpoint, EndpointSlice, Hints, MAX_HINTS, MAX_SLICE_ENDPOINTS,

@@ -13,7 +13,7 @@ use crate::{
     Hints, Problem, Protocol, Service, ServicePort, ServiceType, SlicePort, Target,
 };
 use heddle_model::{DeclaredPort, NamespacedName};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub const MAX_ENDPOINTS_PER_SLICE: usize = 100;
 /// A pod that a Service selects, and that has not run to its end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Pod {
-    /// Its name, in the Service's namespace.
+    /// Its name. A pod of another namespace than the Service's is none of its endpoints.
     pub name: NamespacedName,
     /// Its addresses (`status.podIPs`); the first of each family counts.
     pub addresses: Vec<IpAddr>,
@@ -75,11 +75,14 @@ pub fn make_slices(
         return made;
     }
     let mut problems = Problems::default();
+    let namespace = &service.name.namespace;
     let mut sorted: Vec<&Pod> = pods.iter().collect();
+    sorted.retain(|pod| pod.name.namespace == *namespace);
     sorted.sort_by_key(|pod| &pod.name);
     sorted.dedup_by_key(|pod| &pod.name);
     let ports = ports_of(service, &sorted, &mut problems);
-    let mut taken: BTreeSet<String> = former.iter().map(|slice| slice.name.name.clone()).collect();
+    let by_group = place::Former::new(service, former);
+    let mut names = place::FreeNames::beside(former);
     for family in &service.families {
         let mut endpoints = ByPod::new();
         let mut groups: BTreeMap<&[SlicePort], ByPod> = BTreeMap::new();
@@ -104,7 +107,7 @@ pub fn make_slices(
                 ports,
             };
             made.slices
-                .extend(group.place(endpoints, former, &mut taken));
+                .extend(group.place(endpoints, &by_group, &mut names));
         }
     }
     made.slices.sort_by(|a, b| a.name.cmp(&b.name));

@@ -12,7 +12,8 @@ pub struct Node {
     pub name: String,
     /// Its zone (label `topology.kubernetes.io/zone`).
     pub zone: Option<String>,
-    /// Its addresses. Ports of Services and of pods on the node are served at those of this node.
+    /// Its addresses; those that no single host has ([`crate::AddressFault`]) count for nothing. Ports of Services and of
+    /// pods on the node are served at those of this node.
     pub addresses: Vec<IpAddr>,
     /// The ranges of its pods' addresses: no Service can have an address in one.
     pub pod_ranges: Vec<IpNet>,

@@ -1,7 +1,7 @@
 //! Which endpoints take a connection, and why each of the others does not.
 //!
 //! The rules are those of kube-proxy 1.34 (`CategorizeEndpoints`): ready endpoints, else those that terminate and
-//! still serve; the node's own where the policy is `Local`; and those that hints prefer, by node and then by zone,
+//! still serve (KEP-1669); the node's own where the policy is `Local`; and those that hints prefer, by node and then by zone,
 //! where every candidate has hints. Two things come before and between: what an operator took out is as if it were
 //! not there, and what fails its probe is left out while anything else passes.
 

@@ -3,9 +3,10 @@
 mod read;
 #[cfg(test)]
 mod tests;
+mod words;
 mod written;
 
-pub use written::{Cluster, WrittenIngress, WrittenPort, WrittenService};
+pub use written::{ClusterFacts, WrittenIngress, WrittenPort, WrittenService};
 
 use crate::{Family, Problem, Protocol};
 use heddle_model::NamespacedName;

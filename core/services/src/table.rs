@@ -8,7 +8,9 @@ use crate::balance::{Endpoints, claims_of, host_port_claims, host_port_outcome, 
 use crate::conflict::{Claim, Claims, Touched};
 use crate::outcome::{Behind, Outcome};
 use crate::select::Viewpoint;
-use crate::{AdminState, BackendKey, EndpointSlice, HostPortPod, Node, Probe, Service, Subject};
+use crate::{
+    AddressFault, AdminState, BackendKey, EndpointSlice, HostPortPod, Node, Probe, Service, Subject,
+};
 use heddle_model::NamespacedName;
 use names::Names;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -324,7 +326,11 @@ impl Services {
     }
 
     fn move_node(&mut self, name: &Arc<str>, former: &Node, node: &Node) {
-        let addresses = |node: &Node| node.addresses.iter().copied().collect::<BTreeSet<_>>();
+        let addresses = |node: &Node| {
+            let addresses = node.addresses.iter().copied();
+            let of_hosts = addresses.filter(|address| AddressFault::of(*address).is_none());
+            of_hosts.collect::<BTreeSet<_>>()
+        };
         let ranges = |node: &Node| {
             let ranges = node.pod_ranges.iter().map(ipnet::IpNet::trunc);
             ranges.collect::<BTreeSet<_>>()
@@ -338,7 +344,7 @@ impl Services {
             self.touch(touched);
         }
         if *name == self.here {
-            if let Some(subjects) = self.claims.set_here(&node.addresses) {
+            if let Some(subjects) = self.claims.set_here(addresses(node)) {
                 self.changed.extend(subjects);
                 let pods = self.pods.keys().map(|name| Subject::Pod(Arc::clone(name)));
                 self.changed.extend(pods);

@@ -8,8 +8,8 @@
 
 use heddle_model::NamespacedName;
 use heddle_services::{
-    Cluster, EndpointSlice, Node, Services, WrittenEndpoint, WrittenEndpointSlice, WrittenPort,
-    WrittenService, WrittenSlicePort,
+    ClusterFacts, EndpointSlice, Node, Services, WrittenEndpoint, WrittenEndpointSlice,
+    WrittenPort, WrittenService, WrittenSlicePort,
 };
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ fn cluster_of(count: u32) -> Services {
         });
     }
     for number in 0..count {
-        services.set_service(service(number).read(&Cluster::default()));
+        services.set_service(service(number).read(&ClusterFacts::default()));
         services.set_slice(slice(number, true));
     }
     services

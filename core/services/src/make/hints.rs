@@ -75,24 +75,24 @@ pub(super) fn by_capacity(
 ) -> Result<(), HintsRefused> {
     let capacity = capacity_of(nodes)?;
     let total: u128 = capacity.values().sum();
-    let mut ready: Vec<(&Arc<str>, &mut Option<Box<Hints>>, Arc<str>)> = Vec::new();
+    let mut ready: Vec<(&mut Option<Box<Hints>>, Arc<str>)> = Vec::new();
     for (pod, endpoint) in endpoints {
         if endpoint.conditions.ready {
             let zone = endpoint.zone.clone().filter(|zone| !zone.is_empty());
             let zone = zone.ok_or_else(|| HintsRefused::NoZone {
                 pod: Arc::clone(pod),
             })?;
-            ready.push((pod, &mut endpoint.hints, zone));
+            ready.push((&mut endpoint.hints, zone));
         }
     }
     let mut zones = desired(&capacity, total, ready.len())?;
-    for (_, _, zone) in &ready {
+    for (_, zone) in &ready {
         if let Some(zone) = zones.get_mut(&**zone) {
             zone.has += total;
         }
     }
     even_out(&mut zones, total);
-    for (_, hints, zone) in ready {
+    for (hints, zone) in ready {
         let gives = zones
             .get_mut(&*zone)
             .filter(|zone| zone.moves > 0 && zone.has > zone.desired);

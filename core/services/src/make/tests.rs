@@ -1,7 +1,8 @@
 //! Slices for clusters without a controller: which endpoints, in which slices, with which hints.
 
 use super::*;
-use crate::{Cluster, WrittenPort, WrittenService};
+use crate::{ClusterFacts, WrittenPort, WrittenService};
+use std::collections::BTreeSet;
 
 fn service(change: impl FnOnce(&mut WrittenService)) -> Service {
     let mut written = WrittenService {
@@ -15,9 +16,9 @@ fn service(change: impl FnOnce(&mut WrittenService)) -> Service {
         ..WrittenService::default()
     };
     change(&mut written);
-    let cluster = Cluster {
+    let cluster = ClusterFacts {
         families: Family::ALL.to_vec(),
-        ..Cluster::default()
+        ..ClusterFacts::default()
     };
     written.read(&cluster)
 }
@@ -233,7 +234,7 @@ fn what_is_new_fills_the_fullest_slice_with_room_and_empty_slices_go() {
     assert_eq!(sizes, [90, 50]);
     let left: Vec<Pod> = fewer
         .into_iter()
-        .filter(|pod| pod.name.name >= "pod-0300".to_owned())
+        .filter(|pod| *pod.name.name >= *"pod-0300")
         .collect();
     let last = make(&service, &left, &filled);
     assert_eq!(last.len(), 1);
@@ -267,6 +268,22 @@ fn names_of_slices_are_never_those_of_others() {
     former[0].service = NamespacedName::new("default", "other");
     let slices = make(&service, &pods(1), &former);
     assert_eq!(slices[0].name.name, "web-ipv4-1");
+}
+
+#[test]
+fn pods_that_all_call_a_port_otherwise_have_a_slice_each() {
+    let service = service(|written| written.ports[0].target = "http".to_owned());
+    let mut odd = pods(3000);
+    for (number, pod) in odd.iter_mut().enumerate() {
+        pod.ports = vec![DeclaredPort {
+            name: "http".to_owned(),
+            protocol: "TCP".to_owned(),
+            number: number as u16 + 1,
+        }];
+    }
+    let slices = make(&service, &odd, &[]);
+    assert_eq!(slices.len(), 3000);
+    assert_eq!(make(&service, &odd, &slices), slices);
 }
 
 #[test]
@@ -306,6 +323,15 @@ fn a_host_name_is_of_pods_whose_subdomain_is_the_service() {
     let slices = make(&service, &pods, &[]);
     assert_eq!(slices[0].endpoints[0].hostname.as_deref(), Some("pod-0000"));
     assert_eq!(slices[0].endpoints[1].hostname, None);
+}
+
+#[test]
+fn a_pod_of_another_namespace_is_no_endpoint() {
+    let service = service(|_| {});
+    let mut stranger = pod(1);
+    stranger.name.namespace = "other".to_owned();
+    let slices = make(&service, &[pod(0), stranger], &[]);
+    assert_eq!(members(&slices), ["pod-0000".into()]);
 }
 
 #[test]

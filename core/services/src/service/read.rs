@@ -1,14 +1,24 @@
 //! Reads a Service's object: what can be used of it, and a problem for what cannot.
 
-use super::*;
+use super::words::{
+    AFFINITIES, ALGORITHMS, DISTRIBUTIONS, FAMILY_POLICIES, MODES, RANGE_POLICIES, TOPOLOGY_MODES,
+    TRAFFIC_POLICIES, TYPES, Words,
+};
+use super::{
+    Algorithm, ClusterFacts, ClusterIps, DEFAULT_AFFINITY_TIMEOUT, FamilyPolicy, Ingress,
+    MAX_ADDRESSES, MAX_AFFINITY_TIMEOUT, MAX_PORTS, MAX_SOURCE_RANGES, Service, ServicePort,
+    ServiceType, Sources, Target, TrafficPolicy, WrittenService,
+};
 use crate::backend::to_port;
 use crate::problem::Problems;
-use crate::{AddressFault, Fault};
+use crate::{AddressFault, Family, Fault, Protocol};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 impl WrittenService {
     /// The Service that the object means. What cannot be used is in [`Service::problems`], and left out.
-    pub fn read(&self, cluster: &Cluster) -> Service {
+    pub fn read(&self, cluster: &ClusterFacts) -> Service {
         let mut reader = Reader {
             written: self,
             cluster,
@@ -68,67 +78,9 @@ impl WrittenService {
     }
 }
 
-/// Words of a field, with what they mean; what is not there means the type's default.
-struct Words<T: 'static>(&'static str, &'static [(&'static str, T)]);
-
-const TYPES: Words<ServiceType> = Words(
-    "ClusterIP, NodePort, LoadBalancer, ExternalName",
-    &[
-        ("ClusterIP", ServiceType::ClusterIp),
-        ("NodePort", ServiceType::NodePort),
-        ("LoadBalancer", ServiceType::LoadBalancer),
-        ("ExternalName", ServiceType::ExternalName),
-    ],
-);
-const FAMILY_POLICIES: Words<FamilyPolicy> = Words(
-    "SingleStack, PreferDualStack, RequireDualStack",
-    &[
-        ("SingleStack", FamilyPolicy::SingleStack),
-        ("PreferDualStack", FamilyPolicy::PreferDualStack),
-        ("RequireDualStack", FamilyPolicy::RequireDualStack),
-    ],
-);
-const TRAFFIC_POLICIES: Words<TrafficPolicy> = Words(
-    "Cluster, Local",
-    &[
-        ("Cluster", TrafficPolicy::Cluster),
-        ("Local", TrafficPolicy::Local),
-    ],
-);
-const DISTRIBUTIONS: Words<Option<Distribution>> = Words(
-    "PreferSameZone, PreferClose, PreferSameNode",
-    &[
-        ("PreferSameZone", Some(Distribution::SameZone)),
-        ("PreferClose", Some(Distribution::SameZone)),
-        ("PreferSameNode", Some(Distribution::SameNode)),
-    ],
-);
-const MODES: Words<IngressMode> = Words(
-    "VIP, Proxy",
-    &[("VIP", IngressMode::Vip), ("Proxy", IngressMode::Proxy)],
-);
-const AFFINITIES: Words<bool> = Words("None, ClientIP", &[("None", false), ("ClientIP", true)]);
-const RANGE_POLICIES: Words<bool> = Words("allow, deny", &[("allow", false), ("deny", true)]);
-const ALGORITHMS: Words<Option<Algorithm>> = Words(
-    "random, maglev",
-    &[
-        ("random", Some(Algorithm::Random)),
-        ("maglev", Some(Algorithm::Maglev)),
-    ],
-);
-const TOPOLOGY_MODES: Words<bool> = Words(
-    "Auto, Disabled",
-    &[
-        ("Auto", true),
-        ("auto", true),
-        ("Disabled", false),
-        ("disabled", false),
-    ],
-);
-
 struct Reader<'a> {
     written: &'a WrittenService,
-    cluster: &'a Cluster,
+    cluster: &'a ClusterFacts,
     problems: Problems,
 }
 
@@ -138,14 +90,11 @@ impl Reader<'_> {
         if text.is_empty() {
             return T::default();
         }
-        match words.1.iter().find(|(word, _)| *word == text) {
-            Some((_, meaning)) => *meaning,
-            None => {
-                let fault = Fault::UnknownWord { known: words.0 };
-                self.problems.add(field, text, fault);
-                T::default()
-            }
-        }
+        words.meaning(text).unwrap_or_else(|| {
+            let fault = Fault::UnknownWord { known: words.known };
+            self.problems.add(field, text, fault);
+            T::default()
+        })
     }
 
     /// The entries of a list that are used.

@@ -28,10 +28,10 @@ fn named(name: &str, number: i64) -> WrittenPort {
     }
 }
 
-fn dual() -> Cluster {
-    Cluster {
+fn dual() -> ClusterFacts {
+    ClusterFacts {
         families: vec![Family::V4, Family::V6],
-        ..Cluster::default()
+        ..ClusterFacts::default()
     }
 }
 
@@ -390,9 +390,9 @@ fn annotations_choose_topology_and_algorithm() {
     ] {
         assert_eq!(with(pairs), found, "{pairs:?}");
     }
-    let cluster = Cluster {
+    let cluster = ClusterFacts {
         algorithm: Maglev,
-        ..Cluster::default()
+        ..ClusterFacts::default()
     };
     assert_eq!(written().read(&cluster).algorithm, Maglev);
 }
@@ -406,9 +406,9 @@ fn services_of_other_proxies_are_left_to_them() {
             .map(|label| (name, label.to_owned()))
             .into_iter()
             .collect();
-        let cluster = Cluster {
+        let cluster = ClusterFacts {
             proxy_name: own.map(str::to_owned),
-            ..Cluster::default()
+            ..ClusterFacts::default()
         };
         object.read(&cluster).ignored()
     };

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 /// What reading a Service needs to know of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Cluster {
+pub struct ClusterFacts {
     /// The cluster's families, the primary one first.
     pub families: Vec<Family>,
     /// Ports that Services may have on nodes. A Service that names another would take the port of a
@@ -19,7 +19,7 @@ pub struct Cluster {
     pub algorithm: Algorithm,
 }
 
-impl Default for Cluster {
+impl Default for ClusterFacts {
     /// IPv4, and the API server's default range of node ports.
     fn default() -> Self {
         Self {

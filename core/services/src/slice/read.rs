@@ -1,10 +1,16 @@
 //! Reads an EndpointSlice's object: refuses addresses that would lead elsewhere than to an endpoint.
 
-use super::*;
+use super::{
+    Conditions, DEFAULT_WEIGHT, Endpoint, EndpointSlice, Hints, MAX_HINTS, MAX_SLICE_ENDPOINTS,
+    MAX_SLICE_PORTS, SlicePort,
+};
 use crate::backend::to_port;
 use crate::problem::Problems;
-use crate::{AddressFault, Fault};
+use crate::{AddressFault, Family, Fault, Problem, Protocol};
+use heddle_model::NamespacedName;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 /// An entry of `ports`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

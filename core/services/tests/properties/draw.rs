@@ -2,8 +2,8 @@
 
 use heddle_model::NamespacedName;
 use heddle_services::{
-    AdminState, BackendKey, Cluster, EndpointSlice, Family, HostPort, HostPortPod, Node, Probe,
-    Protocol, Service, Services, WrittenEndpoint, WrittenEndpointSlice, WrittenIngress,
+    AdminState, BackendKey, ClusterFacts, EndpointSlice, Family, HostPort, HostPortPod, Node,
+    Probe, Protocol, Service, Services, WrittenEndpoint, WrittenEndpointSlice, WrittenIngress,
     WrittenPort, WrittenService, WrittenSlicePort,
 };
 use proptest::prelude::*;
@@ -59,14 +59,14 @@ const ADDRESSES: [&str; 10] = [
     "fd01::5",
 ];
 const RANGES: [&str; 4] = ["10.1.0.4/31", "10.1.0.0/24", "203.0.113.2/32", "fd01::/64"];
-const NODES: [&str; 3] = ["n0", "n1", "n2"];
+const NODES: [&str; 4] = ["n0", "n0", "n1", "n2"];
 const ZONES: [&str; 2] = ["a", "b"];
 const PORTS: [u16; 2] = [80, 30_080];
 
-pub(crate) fn cluster() -> Cluster {
-    Cluster {
+pub(crate) fn cluster() -> ClusterFacts {
+    ClusterFacts {
         families: Family::ALL.to_vec(),
-        ..Cluster::default()
+        ..ClusterFacts::default()
     }
 }
 
@@ -245,7 +245,7 @@ fn node() -> impl Strategy<Value = Node> {
     (
         text(&NODES),
         zone,
-        texts(&["192.168.0.1", "192.168.0.2", "203.0.113.1", "fd96::1"], 2),
+        texts(&["192.168.0.1", "192.168.0.2", "203.0.113.1", "fd96::1"], 3),
         texts(&RANGES, 2),
     )
         .prop_map(|(name, zone, addresses, ranges)| Node {
@@ -258,6 +258,8 @@ fn node() -> impl Strategy<Value = Node> {
 
 fn pod() -> impl Strategy<Value = HostPortPod> {
     let places = [
+        "192.168.0.1",
+        "192.168.0.1",
         "192.168.0.1",
         "203.0.113.1",
         "127.0.0.1",
@@ -319,5 +321,5 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (service_name(), key(), probe).prop_map(|(name, key, probe)| Event::Probe(name, key, probe)),
         2 => Just(Event::Look),
     ];
-    prop::collection::vec(event, 1..40)
+    prop::collection::vec(event, 1..60)
 }

@@ -47,14 +47,14 @@ proptest! {
         for event in &events {
             if let Event::Look = event {
                 follow(&mut services, &mut kept);
-                prop_assert_eq!(&kept, &all(&model.from_scratch(0)));
+                prop_assert_eq!(&kept, &all(&model.anew(0)));
             }
             model.apply(event);
             event.apply(&mut services);
         }
         follow(&mut services, &mut kept);
         // From scratch, in an order of arrival of its own.
-        let fresh = model.from_scratch(order);
+        let fresh = model.anew(order);
         prop_assert_eq!(&kept, &all(&fresh));
         for name in model.services.keys() {
             prop_assert_eq!(services.behind(name), fresh.behind(name));
@@ -67,7 +67,7 @@ proptest! {
         for event in &events {
             model.apply(event);
         }
-        let services = model.from_scratch(0);
+        let services = model.anew(0);
         for (subject, outcome) in all(&services) {
             let found = oracle::Seen::of(&outcome);
             prop_assert_eq!(&found, &oracle::expect(&model, &subject), "{}", subject);
@@ -94,6 +94,6 @@ proptest! {
             alone.apply(event);
             follow(&mut services, &mut kept);
         }
-        prop_assert_eq!(kept, all(&alone.from_scratch(0)));
+        prop_assert_eq!(kept, all(&alone.anew(0)));
     }
 }

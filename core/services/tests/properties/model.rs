@@ -80,7 +80,7 @@ impl Model {
     }
 
     /// All of it at once, in an order that a number chooses.
-    pub(crate) fn from_scratch(&self, order: u64) -> Services {
+    pub(crate) fn anew(&self, order: u64) -> Services {
         let mut events = self.events();
         let mut state = order;
         for left in (1..events.len()).rev() {

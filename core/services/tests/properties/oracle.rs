@@ -152,9 +152,8 @@ fn may_share(model: &Model, wishes: &[Wish], wish: &Wish, address: IpAddr) -> bo
             vips(service).contains(&address)
                 && service.name.namespace != wish.subject.name().namespace
         });
-    !is_of_nodes_or_pods(model, address)
-        && !others_cluster_ip
-        && !(wish.kind == Kind::ExternalIp && others_balancer)
+    let somebody_s = is_of_nodes_or_pods(model, address) || others_cluster_ip;
+    !somebody_s && (wish.kind != Kind::ExternalIp || !others_balancer)
 }
 
 /// Whether a wish comes true at an address (`None`: of the node as a whole).

@@ -149,6 +149,23 @@ fn a_node_port_comes_before_a_host_port_but_not_at_the_loopback() {
 }
 
 #[test]
+fn a_port_that_a_node_port_gives_back_is_a_pod_s_again_at_its_one_address() {
+    let mut world = World::new();
+    let mut object = written("d/web");
+    object.kind = "NodePort".to_owned();
+    object.ports[0].node_port = 30_080;
+    world.add(&object);
+    world
+        .0
+        .set_pod(host_pod("d/one", 1, &[("192.168.0.1", TCP, 30_080, 8080)]));
+    assert!(frontends(&world, "d/one").is_empty());
+    world.0.take_changes();
+    world.0.remove_service(&name("d/web"));
+    assert_eq!(world.0.take_changes(), [service("d/web"), pod("d/one")]);
+    assert_eq!(frontends(&world, "d/one").len(), 1);
+}
+
+#[test]
 fn a_host_port_is_served_at_whatever_addresses_the_node_has() {
     let mut world = World::new();
     world
@@ -157,7 +174,9 @@ fn a_host_port_is_served_at_whatever_addresses_the_node_has() {
     world.0.take_changes();
     world.0.set_node(Node {
         name: "n1".to_owned(),
-        addresses: vec![address("192.168.0.7")],
+        addresses: ["192.168.0.7", "127.0.0.1", "169.254.0.9", "fe80::1"]
+            .map(address)
+            .to_vec(),
         ..Node::default()
     });
     assert!(world.0.take_changes().contains(&pod("d/web")));

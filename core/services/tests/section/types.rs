@@ -1,7 +1,7 @@
 //! Types of Services, families, ports and protocols.
 
 use crate::world::*;
-use heddle_services::{Algorithm, Cluster, Ignored, WrittenService};
+use heddle_services::{Algorithm, ClusterFacts, Ignored, WrittenService};
 
 #[test]
 fn cluster_ip() {
@@ -266,7 +266,7 @@ fn another_proxy_s_services_are_left_to_it_and_take_nothing_from_ours() {
     // The same cluster IP, which the older one would have.
     assert_eq!(world.frontends("d/web").len(), 1);
     assert_eq!(world.problems("d/web"), [""; 0]);
-    let ours = Cluster {
+    let ours = ClusterFacts {
         proxy_name: Some("kube-vip".to_owned()),
         ..cluster()
     };

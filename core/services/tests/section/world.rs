@@ -2,9 +2,9 @@
 
 use heddle_model::NamespacedName;
 use heddle_services::{
-    BackendKey, Cluster, EndpointSlice, Family, Frontend, Node, Outcome, Protocol, Scope, Services,
-    Subject, WrittenEndpoint, WrittenEndpointSlice, WrittenIngress, WrittenPort, WrittenService,
-    WrittenSlicePort,
+    BackendKey, ClusterFacts, EndpointSlice, Family, Frontend, Node, Outcome, Protocol, Scope,
+    Services, Subject, WrittenEndpoint, WrittenEndpointSlice, WrittenIngress, WrittenPort,
+    WrittenService, WrittenSlicePort,
 };
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -68,10 +68,10 @@ pub(crate) fn vip(text: &str) -> WrittenIngress {
     }
 }
 
-pub(crate) fn cluster() -> Cluster {
-    Cluster {
+pub(crate) fn cluster() -> ClusterFacts {
+    ClusterFacts {
         families: Family::ALL.to_vec(),
-        ..Cluster::default()
+        ..ClusterFacts::default()
     }
 }
 
