@@ -282,20 +282,15 @@ impl Claims {
         }
     }
 
-    /// Sets the addresses of this node. Gives everybody with a claim that this may decide; `None` if they stay.
+    /// Sets the addresses of this node. Gives everybody with a port on it; `None` if they stay.
     pub(crate) fn set_here(&mut self, addresses: BTreeSet<IpAddr>) -> Option<Vec<Subject>> {
         if addresses == self.here {
             return None;
         }
-        let former = std::mem::replace(&mut self.here, addresses);
-        let mut touched: Vec<Subject> = former
-            .symmetric_difference(&self.here)
-            .flat_map(|address| self.claimants(*address))
-            .collect();
+        self.here = addresses;
         let on_node = self.ports.range(Spot::first_at(Place::Node)..);
-        touched
-            .extend(on_node.flat_map(|(_, ranks)| ranks.iter().map(|rank| rank.subject.clone())));
-        Some(touched)
+        let ranks = on_node.flat_map(|(_, ranks)| ranks);
+        Some(ranks.map(|rank| rank.subject.clone()).collect())
     }
 
     /// Addresses at which this node's ports are served.

@@ -209,6 +209,6 @@ fn endpoint_of(
         hostname: named.then(|| pod.hostname.as_str().into()),
         hints: hints
             .filter(|hints| *hints != Hints::default())
-            .map(Box::new),
+            .map(Arc::new),
     })
 }

@@ -81,7 +81,7 @@ pub struct Endpoint {
     /// The name that the DNS gives it under its Service's.
     pub hostname: Option<Arc<str>>,
     /// Whose traffic it is meant for; `None`: anybody's.
-    pub hints: Option<Box<Hints>>,
+    pub hints: Option<Arc<Hints>>,
 }
 
 /// Endpoints of one family and one set of ports of a Service.

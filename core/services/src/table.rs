@@ -1,6 +1,6 @@
 //! Everything that is known of Services on a node, and whose outcome a change may have changed.
 
-mod names;
+mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +12,7 @@ use crate::{
     AddressFault, AdminState, BackendKey, EndpointSlice, HostPortPod, Node, Probe, Service, Subject,
 };
 use heddle_model::NamespacedName;
-use names::Names;
+use pool::Pools;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 struct Entry {
     service: Option<Service>,
-    /// Names of its slices.
-    slices: BTreeSet<Arc<NamespacedName>>,
+    /// Names of its slices, sorted. Most Services have one.
+    slices: Vec<Arc<NamespacedName>>,
     admin: BTreeMap<IpAddr, AdminState>,
     probes: BTreeMap<BackendKey, Probe>,
 }
@@ -41,18 +41,19 @@ impl Entry {
 /// Objects are set and removed in any order. [`Services::take_changes`] names those whose [`Outcome`] may have changed
 /// since it was last asked; nothing is computed for the others. What a change costs depends on the objects that it
 /// touches, and by logarithms on how many there are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Services {
     here: Arc<str>,
-    entries: HashMap<Arc<NamespacedName>, Entry>,
-    slices: HashMap<Arc<NamespacedName>, EndpointSlice>,
+    // Tables of a map are half empty now and then: large values are elsewhere.
+    entries: HashMap<Arc<NamespacedName>, Box<Entry>>,
+    slices: HashMap<Arc<NamespacedName>, Box<EndpointSlice>>,
     /// Which slices have an endpoint with an address.
     slices_with: BTreeSet<(IpAddr, Arc<NamespacedName>)>,
     nodes: HashMap<Arc<str>, Node>,
     pods: HashMap<Arc<NamespacedName>, HostPortPod>,
     admin_everywhere: BTreeMap<IpAddr, AdminState>,
     claims: Claims,
-    names: Names,
+    pools: Pools,
     changed: BTreeSet<Subject>,
 }
 
@@ -68,7 +69,7 @@ impl Services {
             pods: HashMap::new(),
             admin_everywhere: BTreeMap::new(),
             claims: Claims::default(),
-            names: Names::default(),
+            pools: Pools::default(),
             changed: BTreeSet::new(),
         }
     }
@@ -101,10 +102,10 @@ impl Services {
     /// Enters a slice in place of the one of its name.
     pub fn set_slice(&mut self, mut slice: EndpointSlice) {
         let name = Arc::new(slice.name.clone());
-        if self.slices.get(&name) == Some(&slice) {
+        if self.slices.get(&name).is_some_and(|known| **known == slice) {
             return;
         }
-        self.names.share(&mut slice);
+        self.pools.share(&mut slice);
         let former = self.slices.get(&name);
         if let Some(former) = former.filter(|former| former.service != slice.service) {
             let service = former.service.clone();
@@ -112,10 +113,13 @@ impl Services {
         }
         let service = self.key(&slice.service);
         let entry = self.entries.entry(Arc::clone(&service)).or_default();
-        entry.slices.insert(Arc::clone(&name));
+        if let Err(at) = entry.slices.binary_search(&name) {
+            entry.slices.reserve_exact(1);
+            entry.slices.insert(at, Arc::clone(&name));
+        }
         let addresses = addresses_of(&slice);
-        let former = self.slices.insert(Arc::clone(&name), slice);
-        let known = former.as_ref().map(addresses_of).unwrap_or_default();
+        let former = self.slices.insert(Arc::clone(&name), Box::new(slice));
+        let known = former.as_deref().map(addresses_of).unwrap_or_default();
         for address in known.difference(&addresses) {
             self.slices_with.remove(&(*address, Arc::clone(&name)));
         }
@@ -275,13 +279,15 @@ impl Services {
         let found = self.slices_with.range(from..);
         found
             .take_while(move |(at, _)| *at == address)
-            .filter_map(|(_, name)| self.slices.get(name))
+            .filter_map(|(_, name)| self.slices.get(name).map(Box::as_ref))
     }
 
     fn endpoints<'a>(&'a self, entry: &'a Entry) -> Endpoints<'a> {
         let slices = entry.slices.iter();
         Endpoints {
-            slices: slices.filter_map(|name| self.slices.get(name)).collect(),
+            slices: slices
+                .filter_map(|name| self.slices.get(name).map(Box::as_ref))
+                .collect(),
             admin: &entry.admin,
             admin_everywhere: &self.admin_everywhere,
             probes: &entry.probes,
@@ -297,7 +303,7 @@ impl Services {
     }
 
     fn drop_if_empty(&mut self, name: &NamespacedName) {
-        if self.entries.get(name).is_some_and(Entry::is_empty) {
+        if self.entries.get(name).is_some_and(|entry| entry.is_empty()) {
             self.entries.remove(name);
         }
     }
@@ -305,7 +311,7 @@ impl Services {
     /// Takes a slice from a Service.
     fn detach(&mut self, service: &NamespacedName, slice: &Arc<NamespacedName>) {
         if let Some((name, entry)) = entry_of(&mut self.entries, service) {
-            entry.slices.remove(slice);
+            entry.slices.retain(|known| known != slice);
             self.changed.insert(Subject::Service(Arc::clone(&name)));
             self.drop_if_empty(&name);
         }
@@ -406,12 +412,12 @@ fn addresses_of(slice: &EndpointSlice) -> BTreeSet<IpAddr> {
 
 /// An entry that is there, with its name as the map has it.
 fn entry_of<'a>(
-    entries: &'a mut HashMap<Arc<NamespacedName>, Entry>,
+    entries: &'a mut HashMap<Arc<NamespacedName>, Box<Entry>>,
     name: &NamespacedName,
 ) -> Option<(Arc<NamespacedName>, &'a mut Entry)> {
     let (key, _) = entries.get_key_value(name)?;
     let key = Arc::clone(key);
-    entries.get_mut(name).map(|entry| (key, entry))
+    entries.get_mut(name).map(|entry| (key, &mut **entry))
 }
 
 /// Sets a value, of which the default is not kept. Whether that changed anything.

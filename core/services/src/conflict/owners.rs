@@ -89,10 +89,10 @@ impl AddressOwners {
         nodes.is_some_and(|nodes| nodes.iter().any(|name| **name == *node))
     }
 
-    /// The Service that has an address to itself.
+    /// The Service that has an address to itself, if that is not [`AddressOwners::owned`].
     pub(super) fn cluster_ip_of(&self, address: IpAddr) -> Option<&Arc<NamespacedName>> {
         let (_, oldest) = self.cluster_ips.get(&address)?.first()?;
-        self.owned(address).is_none().then_some(oldest)
+        Some(oldest)
     }
 
     /// Services that want an address to themselves.

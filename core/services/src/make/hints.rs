@@ -75,7 +75,7 @@ pub(super) fn by_capacity(
 ) -> Result<(), HintsRefused> {
     let capacity = capacity_of(nodes)?;
     let total: u128 = capacity.values().sum();
-    let mut ready: Vec<(&mut Option<Box<Hints>>, Arc<str>)> = Vec::new();
+    let mut ready: Vec<(&mut Option<Arc<Hints>>, Arc<str>)> = Vec::new();
     for (pod, endpoint) in endpoints {
         if endpoint.conditions.ready {
             let zone = endpoint.zone.clone().filter(|zone| !zone.is_empty());
@@ -107,7 +107,7 @@ pub(super) fn by_capacity(
                 target = Arc::from(*name);
             }
         }
-        *hints = Some(Box::new(Hints {
+        *hints = Some(Arc::new(Hints {
             zones: vec![target],
             nodes: Vec::new(),
         }));

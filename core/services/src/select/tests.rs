@@ -51,7 +51,7 @@ fn spec(words: &str) -> Spec {
             },
         }
     }
-    endpoint.hints = (hints != Hints::default()).then(|| Box::new(hints));
+    endpoint.hints = (hints != Hints::default()).then(|| Arc::new(hints));
     Spec(endpoint, admin, probe, excluded)
 }
 

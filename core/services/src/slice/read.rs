@@ -199,7 +199,7 @@ impl WrittenEndpoint {
             zone: some(&self.zone),
             pod: some(&self.pod),
             hostname: some(&self.hostname),
-            hints: (hints != Hints::default()).then(|| Box::new(hints)),
+            hints: (hints != Hints::default()).then(|| Arc::new(hints)),
         }
     }
 }

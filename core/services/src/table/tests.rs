@@ -1,4 +1,4 @@
-//! Names that nobody has any more are forgotten.
+//! What many endpoints have is there once, and forgotten when nobody has it any more.
 
 use super::*;
 use crate::{WrittenEndpoint, WrittenEndpointSlice};
@@ -20,11 +20,11 @@ fn names_of_nodes_that_are_gone_do_not_pile_up() {
         };
         services.set_slice(written.read().unwrap().unwrap());
     }
-    assert!(services.names.len() < 2000, "{}", services.names.len());
+    assert!(services.pools.len() < 2000, "{}", services.pools.len());
 }
 
 #[test]
-fn endpoints_of_the_same_node_share_its_name() {
+fn endpoints_of_the_same_node_share_its_name_and_hints() {
     let mut services = Services::new("n1");
     for number in 0..2 {
         let endpoint = |last: u8| WrittenEndpoint {
@@ -43,7 +43,8 @@ fn endpoints_of_the_same_node_share_its_name() {
         };
         services.set_slice(written.read().unwrap().unwrap());
     }
-    assert_eq!(services.names.len(), 2);
+    // The node, the zone, no ports, and one hint.
+    assert_eq!(services.pools.len(), 4);
 }
 
 #[test]

@@ -58,6 +58,15 @@ const ADDRESSES: [&str; 10] = [
     "fd96::1",
     "fd01::5",
 ];
+/// Addresses that Services claim to have from outside.
+const CLAIMED: [&str; 6] = [
+    "203.0.113.1",
+    "203.0.113.2",
+    "10.96.0.1",
+    "192.168.0.1",
+    "10.1.0.5",
+    "fd96::1",
+];
 const RANGES: [&str; 4] = ["10.1.0.4/31", "10.1.0.0/24", "203.0.113.2/32", "fd01::/64"];
 const NODES: [&str; 4] = ["n0", "n0", "n1", "n2"];
 const ZONES: [&str; 2] = ["a", "b"];
@@ -97,16 +106,20 @@ fn pod_name() -> impl Strategy<Value = NamespacedName> {
 }
 
 fn key() -> impl Strategy<Value = BackendKey> {
-    (address(), select(&[8080_u16, 9090][..])).prop_map(|(address, port)| BackendKey {
-        address,
-        port,
-        protocol: Protocol::Tcp,
-    })
+    (
+        select(vec!["10.1.0.5", "10.1.0.6", "10.1.0.7"]),
+        select(vec![8080_u16, 8080, 9090]),
+    )
+        .prop_map(|(address, port)| BackendKey {
+            address: address.parse().unwrap(),
+            port,
+            protocol: Protocol::Tcp,
+        })
 }
 
 fn ports() -> impl Strategy<Value = Vec<WrittenPort>> {
     let port = |name: &'static str| {
-        let protocol = text(&["TCP", "TCP", "UDP"]);
+        let protocol = text(&["TCP", "TCP", "TCP", "UDP"]);
         (
             select(&PORTS[..]),
             protocol,
@@ -128,12 +141,17 @@ fn ports() -> impl Strategy<Value = Vec<WrittenPort>> {
 
 fn service() -> impl Strategy<Value = Service> {
     let identity = (service_name(), 0..3_u64, 0..2_u8);
-    let places = (
-        texts(&["10.96.0.1", "fd96::1", "203.0.113.2", "None"], 2),
-        texts(&ADDRESSES, 2),
-        texts(&ADDRESSES, 2),
-        ports(),
-    );
+    let cluster_ips = select(vec![
+        vec!["10.96.0.1"],
+        vec!["10.96.0.1"],
+        vec!["10.96.0.2"],
+        vec!["10.96.0.2", "fd96::1"],
+        vec!["fd96::1"],
+        vec!["203.0.113.2"],
+        vec!["None"],
+    ]);
+    let cluster_ips = cluster_ips.prop_map(|words| words.into_iter().map(str::to_owned).collect());
+    let places = (cluster_ips, texts(&CLAIMED, 2), texts(&CLAIMED, 2), ports());
     let policies = (
         text(&[
             "ClusterIP",
@@ -182,28 +200,37 @@ fn service() -> impl Strategy<Value = Service> {
     })
 }
 
-fn endpoint() -> impl Strategy<Value = WrittenEndpoint> {
-    let conditions = select(
-        &[
-            (true, true, false),
-            (true, true, false),
-            (false, false, false),
-            (false, true, true),
-            (false, false, true),
-        ][..],
-    );
-    let place = (text(&["", "n0", "n1"]), texts(&ZONES, 2), texts(&NODES, 2));
-    let weight = select(&[100_i64, 100, 100, 7, 0][..]);
-    (text(&ADDRESSES), conditions, place, weight, 0..3_u8).prop_map(
-        |(address, (ready, serving, terminating), (node, zones, nodes), weight, hinted)| {
+/// Whose traffic the endpoints of a slice are meant for: mostly all of them say so, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hinted {
+    Not,
+    ByZone,
+    ByNode,
+}
+
+fn endpoint(addresses: &'static [&'static str]) -> impl Strategy<Value = WrittenEndpoint> {
+    let ready = (true, true, false);
+    let conditions = select(vec![
+        ready,
+        ready,
+        ready,
+        (false, false, false),
+        (false, true, true),
+        (false, true, true),
+        (false, false, true),
+    ]);
+    let place = (text(&["", "n0", "n0", "n1"]), text(&ZONES), text(&NODES));
+    let weight = select(vec![100_i64, 100, 100, 100, 7, 0]);
+    (text(addresses), conditions, place, weight).prop_map(
+        |(address, (ready, serving, terminating), (node, zone, for_node), weight)| {
             WrittenEndpoint {
                 addresses: vec![address],
                 ready: Some(ready),
                 serving: Some(serving),
                 terminating: Some(terminating),
                 node,
-                for_zones: if hinted == 0 { Vec::new() } else { zones },
-                for_nodes: if hinted < 2 { Vec::new() } else { nodes },
+                for_zones: vec![zone],
+                for_nodes: vec![for_node],
                 weight: Some(weight),
                 ..WrittenEndpoint::default()
             }
@@ -211,33 +238,75 @@ fn endpoint() -> impl Strategy<Value = WrittenEndpoint> {
     )
 }
 
+fn endpoints() -> impl Strategy<Value = (String, Vec<WrittenEndpoint>)> {
+    const V4: [&str; 8] = [
+        "10.1.0.5",
+        "10.1.0.6",
+        "10.1.0.7",
+        "10.1.0.8",
+        "192.168.0.1",
+        "10.96.0.1",
+        "203.0.113.2",
+        "fd01::5",
+    ];
+    const V6: [&str; 3] = ["fd01::5", "fd01::6", "fd96::1"];
+    let of = |family: &'static str, addresses| {
+        let endpoints = prop::collection::vec(endpoint(addresses), 0..5);
+        endpoints.prop_map(move |endpoints| (family.to_owned(), endpoints))
+    };
+    prop_oneof![4 => of("IPv4", &V4), 1 => of("IPv6", &V6)]
+}
+
 fn slice() -> impl Strategy<Value = EndpointSlice> {
-    let ports = subsequence(vec![("a", 8080_i64), ("b", 9090), ("a", 9090)], 0..=2);
-    let protocol = text(&["TCP", "TCP", "UDP"]);
-    let endpoints = prop::collection::vec(endpoint(), 0..5);
+    let ports = select(vec![
+        vec![("a", 8080_i64)],
+        vec![("a", 8080)],
+        vec![("a", 9090)],
+        vec![("a", 8080), ("b", 9090)],
+        vec![],
+    ]);
+    let hinted = select(vec![
+        Hinted::Not,
+        Hinted::ByZone,
+        Hinted::ByZone,
+        Hinted::ByNode,
+    ]);
+    let protocol = text(&["TCP", "TCP", "TCP", "UDP"]);
+    let owner = text(&["s", "s", "t"]);
     (
         slice_name(),
-        text(&["s", "t"]),
-        text(&["IPv4", "IPv4", "IPv6"]),
+        owner,
         ports,
         protocol,
-        endpoints,
+        endpoints(),
+        hinted,
+        0..4_usize,
     )
-        .prop_map(|(name, service, family, ports, protocol, endpoints)| {
-            let ports = ports.into_iter().map(|(name, number)| WrittenSlicePort {
-                name: name.to_owned(),
-                protocol: protocol.clone(),
-                port: Some(number),
-            });
-            let written = WrittenEndpointSlice {
-                name,
-                service,
-                family,
-                ports: ports.collect(),
-                endpoints,
-            };
-            written.read().unwrap().unwrap()
-        })
+        .prop_map(
+            |(name, service, ports, protocol, (family, mut endpoints), hinted, odd)| {
+                for (at, endpoint) in endpoints.iter_mut().enumerate() {
+                    if hinted == Hinted::Not || (at == 3 && odd == 3) {
+                        endpoint.for_zones.clear();
+                    }
+                    if hinted != Hinted::ByNode {
+                        endpoint.for_nodes.clear();
+                    }
+                }
+                let ports = ports.into_iter().map(|(name, number)| WrittenSlicePort {
+                    name: name.to_owned(),
+                    protocol: protocol.clone(),
+                    port: Some(number),
+                });
+                let written = WrittenEndpointSlice {
+                    name,
+                    service,
+                    family,
+                    ports: ports.collect(),
+                    endpoints,
+                };
+                written.read().unwrap().unwrap()
+            },
+        )
 }
 
 fn node() -> impl Strategy<Value = Node> {

@@ -267,3 +267,34 @@ fn ten_thousand_that_want_one_address_are_decided_once_each() {
     world.add(&external("evil/late", 99_999, "203.0.113.1"));
     assert_eq!(world.0.take_changes(), [service("evil/late")]);
 }
+
+#[test]
+fn a_service_is_told_of_a_namespace_that_has_the_address_while_it_has_it() {
+    let mut world = World::new();
+    world.add(&external("a/own", 1, "203.0.113.1"));
+    for namespace in ["a", "b", "c"] {
+        world.add(&balanced(&format!("{namespace}/web"), 50, "203.0.113.1"));
+    }
+    let told = |world: &World| world.problems("a/own").remove(0);
+    assert!(told(&world).ends_with("of namespace b"), "{}", told(&world));
+    world.0.take_changes();
+    world.0.remove_service(&name("b/web"));
+    assert!(world.0.take_changes().contains(&service("a/own")));
+    assert!(told(&world).ends_with("of namespace c"), "{}", told(&world));
+}
+
+#[test]
+fn an_external_ip_that_may_not_be_does_not_keep_others_from_the_port() {
+    let mut world = World::new();
+    let mut balancer = balanced("b/web", 50, "203.0.113.1");
+    balancer.ports[0].port = 443;
+    world
+        .add(&balancer)
+        .add(&external("a/first", 1, "203.0.113.1"))
+        .add(&external("b/second", 9, "203.0.113.1"));
+    assert!(world.frontends("a/first").is_empty());
+    assert_eq!(
+        world.frontends("b/second"),
+        ["203.0.113.1:80/TCP ExternalIp -> "]
+    );
+}

@@ -119,6 +119,53 @@ fn a_node_that_comes_takes_its_address_from_endpoints() {
 }
 
 #[test]
+fn of_nodes_with_one_address_each_has_its_own_pods_there() {
+    let mut world = World::new();
+    world
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["192.168.0.2 @n9"]));
+    assert_eq!(
+        world.states("d/web"),
+        ["192.168.0.2:8080/TCP Down_Refused_NodeAddress"]
+    );
+    world.0.take_changes();
+    world.0.set_node(Node {
+        name: "n9".to_owned(),
+        addresses: vec![address("192.168.0.2")],
+        ..Node::default()
+    });
+    assert_eq!(world.0.take_changes(), [service("d/web")]);
+    assert_eq!(world.states("d/web"), ["192.168.0.2:8080/TCP Up_Ready"]);
+}
+
+#[test]
+fn an_endpoint_is_free_again_when_its_address_turns_out_to_be_a_pod_s() {
+    let mut world = World::new();
+    let mut other = written("d/other");
+    other.cluster_ips = texts(&["10.7.0.1"]);
+    world
+        .add(&other)
+        .add(&written("d/web"))
+        .slice(&slice("d/web-1", "web", &["10.7.0.1"]));
+    assert_eq!(
+        world.states("d/web"),
+        ["10.7.0.1:8080/TCP Down_Refused_ServiceAddress"]
+    );
+    world.0.take_changes();
+    world.0.set_node(Node {
+        name: "n7".to_owned(),
+        pod_ranges: vec!["10.7.0.0/24".parse().unwrap()],
+        ..Node::default()
+    });
+    assert_eq!(
+        world.0.take_changes(),
+        [service("d/other"), service("d/web")]
+    );
+    assert_eq!(world.states("d/web"), ["10.7.0.1:8080/TCP Up_Ready"]);
+    assert!(world.frontends("d/other").is_empty());
+}
+
+#[test]
 fn an_endpoint_in_two_slices_is_one_and_the_more_usable_copy_counts() {
     let mut world = World::new();
     world.add(&written("d/web"));
@@ -256,4 +303,6 @@ fn behind_a_service_stands_what_its_frontends_lead_to() {
     let services = world.0.services_with(address("10.1.2.5"));
     assert_eq!(services, BTreeSet::from([name("d/web")]));
     assert!(world.0.services_with(address("10.1.2.99")).is_empty());
+    world.slice(&slice("d/web-1", "web", &["10.1.1.5 @n1"]));
+    assert!(world.0.services_with(address("10.1.2.5")).is_empty());
 }

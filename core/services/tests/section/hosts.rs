@@ -200,4 +200,17 @@ fn ports_that_are_none_and_pods_of_the_host_network_have_no_frontends() {
     own.addresses = vec![address("192.168.0.1")];
     world.0.set_pod(own);
     assert!(frontends(&world, "d/own").is_empty());
+    // Once the node has another address, that one is the pod's alone.
+    let mut looped = host_pod("d/looped", 1, &[("127.0.0.1", TCP, 81, 81)]);
+    looped.addresses = vec![address("192.168.0.1")];
+    world.0.set_pod(looped);
+    assert!(frontends(&world, "d/looped").is_empty());
+    world.0.take_changes();
+    world.0.set_node(Node {
+        name: "n1".to_owned(),
+        addresses: vec![address("192.168.0.7")],
+        ..Node::default()
+    });
+    assert!(world.0.take_changes().contains(&pod("d/looped")));
+    assert_eq!(frontends(&world, "d/looped").len(), 1);
 }
