@@ -213,6 +213,7 @@ impl Reader<'_> {
                 kept.push(address);
             }
         }
+        kept.shrink_to_fit();
         ClusterIps::At(kept)
     }
 
@@ -267,6 +268,7 @@ impl Reader<'_> {
                 node_port,
             });
         }
+        found.shrink_to_fit();
         found
     }
 

@@ -159,6 +159,7 @@ impl WrittenEndpointSlice {
                 }
             }
         }
+        found.shrink_to_fit();
         found
     }
 }

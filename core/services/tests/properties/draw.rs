@@ -376,7 +376,8 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         ][..],
     );
     let probe = select(&[Probe::Unknown, Probe::Up, Probe::Down, Probe::Down][..]);
-    let event = prop_oneof![
+    // A look after nearly each event: what one change forgets to name, the next may name by chance.
+    let anything = prop_oneof![
         6 => service().prop_map(Event::Service),
         2 => service_name().prop_map(Event::NoService),
         6 => slice().prop_map(Event::Slice),
@@ -387,8 +388,98 @@ pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => pod_name().prop_map(Event::NoPod),
         1 => (prop::option::of(service_name()), address(), admin)
             .prop_map(|(name, address, state)| Event::Admin(name, address, state)),
-        2 => (service_name(), key(), probe).prop_map(|(name, key, probe)| Event::Probe(name, key, probe)),
-        2 => Just(Event::Look),
+        2 => (service_name(), key(), probe)
+            .prop_map(|(name, key, probe)| Event::Probe(name, key, probe)),
+        12 => Just(Event::Look),
     ];
-    prop::collection::vec(event, 1..60)
+    // Few endpoints, and much coming and going of those who want the same addresses and ports.
+    let disputes = prop_oneof![
+        6 => service().prop_map(Event::Service),
+        4 => service_name().prop_map(Event::NoService),
+        2 => slice().prop_map(Event::Slice),
+        4 => node().prop_map(Event::Node),
+        3 => text(&NODES).prop_map(Event::NoNode),
+        5 => pod().prop_map(Event::Pod),
+        3 => pod_name().prop_map(Event::NoPod),
+        20 => Just(Event::Look),
+    ];
+    prop_oneof![
+        prop::collection::vec(anything, 1..60),
+        prop::collection::vec(disputes, 1..80),
+        preferences(),
+    ]
+}
+
+/// One Service that is there all the time, and all that may be said of its endpoints.
+fn preferences() -> impl Strategy<Value = Vec<Event>> {
+    let written = |policy: String| WrittenService {
+        name: NamespacedName::new("x", "s"),
+        cluster_ips: vec!["10.96.0.1".to_owned()],
+        ports: vec![WrittenPort {
+            name: "a".to_owned(),
+            port: 80,
+            ..WrittenPort::default()
+        }],
+        internal_policy: policy,
+        ..WrittenService::default()
+    };
+    let service = text(&["Cluster", "Cluster", "Cluster", "Local"]);
+    let service = service
+        .prop_map(move |policy| Event::Service(written(policy).read(&cluster())))
+        .boxed();
+    const PODS: [&str; 4] = ["10.1.0.5", "10.1.0.6", "10.1.0.7", "192.168.0.1"];
+    let endpoints = prop::collection::vec(endpoint(&PODS), 1..4);
+    let slice = (select(vec!["s-1", "s-2"]), endpoints, any::<bool>()).prop_map(
+        |(name, mut endpoints, by_node)| {
+            for endpoint in endpoints.iter_mut().filter(|_| !by_node) {
+                endpoint.for_nodes.clear();
+            }
+            let written = WrittenEndpointSlice {
+                name: NamespacedName::new("x", name),
+                service: "s".to_owned(),
+                family: "IPv4".to_owned(),
+                ports: vec![WrittenSlicePort {
+                    name: "a".to_owned(),
+                    port: Some(8080),
+                    ..WrittenSlicePort::default()
+                }],
+                endpoints,
+            };
+            Event::Slice(written.read().unwrap().unwrap())
+        },
+    );
+    let node = (prop::option::of(text(&ZONES)), any::<bool>()).prop_map(|(zone, is_first)| {
+        Event::Node(Node {
+            name: if is_first { "n0" } else { "n1" }.to_owned(),
+            zone,
+            addresses: vec!["192.168.0.1".parse().unwrap()],
+            pod_ranges: Vec::new(),
+        })
+    });
+    let states = vec![
+        AdminState::None,
+        AdminState::None,
+        AdminState::Up,
+        AdminState::Down,
+    ];
+    let admin =
+        (address(), select(states)).prop_map(|(address, state)| Event::Admin(None, address, state));
+    let probes = select(vec![Probe::Unknown, Probe::Up, Probe::Down]);
+    let probe = (key(), probes)
+        .prop_map(|(key, probe)| Event::Probe(NamespacedName::new("x", "s"), key, probe));
+    let no_slice = select(vec!["s-1", "s-2"]).prop_map(|name| NamespacedName::new("x", name));
+    let event = prop_oneof![
+        1 => service.clone(),
+        4 => slice,
+        1 => no_slice.prop_map(Event::NoSlice),
+        3 => node,
+        1 => Just(Event::NoNode("n1".to_owned())),
+        1 => admin,
+        2 => probe,
+        8 => Just(Event::Look),
+    ];
+    (service, prop::collection::vec(event, 1..40)).prop_map(|(first, mut events)| {
+        events.insert(0, first);
+        events
+    })
 }

@@ -38,7 +38,7 @@ fn all(services: &Services) -> BTreeMap<Subject, Outcome> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn what_changes_name_is_all_that_changed(events in events(), order in any::<u64>()) {

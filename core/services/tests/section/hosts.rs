@@ -208,6 +208,7 @@ fn ports_that_are_none_and_pods_of_the_host_network_have_no_frontends() {
     world.0.take_changes();
     world.0.set_node(Node {
         name: "n1".to_owned(),
+        zone: Some("a".to_owned()),
         addresses: vec![address("192.168.0.7")],
         ..Node::default()
     });
