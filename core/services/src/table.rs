@@ -101,10 +101,11 @@ impl Services {
 
     /// Enters a slice in place of the one of its name.
     pub fn set_slice(&mut self, mut slice: EndpointSlice) {
-        let name = Arc::new(slice.name.clone());
-        if self.slices.get(&name).is_some_and(|known| **known == slice) {
-            return;
-        }
+        let name = match self.slices.get_key_value(&slice.name) {
+            Some((_, known)) if **known == slice => return,
+            Some((name, _)) => Arc::clone(name),
+            None => Arc::new(slice.name.clone()),
+        };
         self.pools.share(&mut slice);
         let former = self.slices.get(&name);
         if let Some(former) = former.filter(|former| former.service != slice.service) {
