@@ -95,8 +95,14 @@ impl Processes {
             again: true,
         }];
         // JSON is YAML, which the daemons read.
+        let wrong = |reason| LabError::Config {
+            origin: lab.record().display().to_string(),
+            field: "agent".into(),
+            reason,
+        };
         let operator = lab.state().join("operator.yaml");
-        files::write_json(&operator, &record.operator_config(lab))?;
+        let settings = record.operator_config(lab).map_err(wrong)?;
+        files::write_json(&operator, &settings)?;
         files::make_folder(&lab.state().join("operator"))?;
         recipes.push(Recipe {
             name: "operator".into(),
@@ -116,13 +122,7 @@ impl Processes {
             let folder = lab.node(node);
             files::make_folder(&folder.join("cni"))?;
             let config = folder.join("agent.yaml");
-            let settings = record
-                .agent_config(lab, node)
-                .map_err(|reason| LabError::Config {
-                    origin: lab.record().display().to_string(),
-                    field: "agent".into(),
-                    reason,
-                })?;
+            let settings = record.agent_config(lab, node).map_err(wrong)?;
             files::write_json(&config, &settings)?;
             let conflist =
                 cni::configuration(&lab.agent_socket(node), cni_version, &record.cni.plugins);
