@@ -23,6 +23,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Before a store or operator that ended is started again, and the longest such pause.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// Why an order cannot be carried out: the daemon ends, or a part of it has failed.
+const UNMANAGED: &str = "the lab's daemon does not manage it any more";
+
 /// What to do with a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -188,10 +191,10 @@ impl Processes {
             .orders
             .send((order, answer))
             .await
-            .map_err(|_| failed("nobody looks after it".into()))?;
+            .map_err(|_| failed(UNMANAGED.into()))?;
         answered
             .await
-            .unwrap_or_else(|_| Err("nobody looks after it".into()))
+            .unwrap_or_else(|_| Err(UNMANAGED.into()))
             .map_err(failed)
     }
 
