@@ -2,7 +2,7 @@
 
 use heddle_ipam::{PoolAllocator, PoolConfig, PoolConfigError};
 use heddle_kube::identity::MIN_COLLECTION_INTERVAL;
-use heddle_model::setting::{Configuration, Setting, SettingError, Values};
+use heddle_model::setting::{Configuration, Setting, SettingError, Values, is_too_wide};
 use heddle_policy::CidrLimits;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,16 @@ pub(crate) enum PoolsError {
         /// Its range.
         second: IpNet,
     },
+    /// A range that no agent takes for one of pods.
+    #[error(
+        "pool {pool}: cidrs: {range} is wider than /8 (IPv4) or /16 (IPv6); write the part of it that pods get addresses from"
+    )]
+    TooWide {
+        /// The pool.
+        pool: String,
+        /// The range.
+        range: IpNet,
+    },
     /// One pool makes no sense.
     #[error("{0}")]
     Pool(#[from] PoolConfigError),
@@ -172,6 +182,12 @@ impl OperatorConfig {
             return Err(PoolsError::NoPools);
         }
         for (position, pool) in self.pools.iter().enumerate() {
+            if let Some(range) = pool.cidrs.iter().find(|range| is_too_wide(range)) {
+                return Err(PoolsError::TooWide {
+                    pool: pool.name.clone(),
+                    range: *range,
+                });
+            }
             for other in &self.pools[..position] {
                 if other.name == pool.name {
                     return Err(PoolsError::SameName {

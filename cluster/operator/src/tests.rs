@@ -534,6 +534,10 @@ fn configuration_has_defaults_and_names_what_is_wrong() {
             "store: s\nstateDir: d\npools:\n- {name: a, cidrs: [10.0.0.0/16]}\n- {name: b, cidrs: [10.0.9.0/24]}\n",
             "overlaps",
         ),
+        (
+            "store: s\nstateDir: d\npools: [{name: a, cidrs: [0.0.0.0/0]}]\n",
+            "pool a: cidrs: 0.0.0.0/0 is wider than /8",
+        ),
     ] {
         let error = read(text).unwrap_err().to_string();
         assert!(

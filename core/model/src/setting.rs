@@ -5,6 +5,7 @@
 //! made of.
 
 use crate::near::closest;
+use ipnet::IpNet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -13,6 +14,16 @@ use serde_json::{Map, Value};
 const AT_RESTART: &str = "at restart";
 /// Characters of a wrong value that an error repeats at most.
 const MAX_SHOWN: usize = 200;
+
+/// Whether a range cannot be one of pod addresses: wider than /8 (IPv4) or /16 (IPv6). The private ranges are no wider
+/// (RFC 1918) or are given out by the /48 (RFC 4193), and all other addresses of the range, up to the whole world, would
+/// be taken for those of pods that nobody knows.
+pub const fn is_too_wide(range: &IpNet) -> bool {
+    match range {
+        IpNet::V4(range) => range.prefix_len() < 8,
+        IpNet::V6(range) => range.prefix_len() < 16,
+    }
+}
 
 /// What a setting may be.
 #[derive(Clone, Copy, Debug)]
@@ -65,13 +76,14 @@ impl Values {
             })
         },
     };
-    /// Ranges of addresses.
+    /// Ranges of pod addresses.
     pub const RANGES: Self = Self::Checked {
-        rule: "a list of address ranges, as in [10.244.0.0/16, \"fd10:244::/48\"]",
+        rule: "a list of address ranges no wider than /8 (IPv4) or /16 (IPv6), as in [10.244.0.0/16, \"fd10:244::/48\"]",
         accepts: |value| {
             let is_range = |range: &Value| {
                 let text = range.as_str().unwrap_or_default();
-                text.parse::<ipnet::IpNet>().is_ok()
+                text.parse::<IpNet>()
+                    .is_ok_and(|range| !is_too_wide(&range))
             };
             value
                 .as_array()
@@ -494,5 +506,25 @@ mod tests {
             assert!(values.accepts(&good), "{good}: {}", values.rule());
             assert!(!values.accepts(&bad), "{bad}: {}", values.rule());
         }
+    }
+
+    #[test]
+    fn a_range_of_pods_does_not_take_in_the_world() {
+        for (range, wide) in [
+            ("0.0.0.0/0", true),
+            ("128.0.0.0/1", true),
+            ("10.0.0.0/7", true),
+            ("10.0.0.0/8", false),
+            ("::/0", true),
+            ("fc00::/7", true),
+            ("fd00::/15", true),
+            ("fd10::/16", false),
+        ] {
+            assert_eq!(is_too_wide(&range.parse().unwrap()), wide, "{range}");
+            let listed = json!(["10.244.0.0/16", range]);
+            assert_eq!(Values::RANGES.accepts(&listed), !wide, "{range}");
+        }
+        let rule = Values::RANGES.rule();
+        assert!(rule.contains("/8 (IPv4) or /16 (IPv6)"), "{rule}");
     }
 }

@@ -235,7 +235,33 @@ impl Configuration for AgentConfig {
                 });
             }
         }
+        for (index, one) in self.protected_traffic.iter().enumerate() {
+            if one.port == 0 {
+                return Err(SettingError::Refused {
+                    name: "protectedTraffic",
+                    reason: format!(
+                        "[{index}].port is 0, to which nobody connects, so it would protect nothing; name the port that is connected to, 1 to 65535"
+                    ),
+                });
+            }
+        }
         Ok(())
+    }
+}
+
+impl AgentConfig {
+    /// What the addresses that policies name may cost: pods and nodes have half of the ipcache for themselves.
+    pub const fn cidr_limits(&self) -> CidrLimits {
+        let half = self.max_ipcache_entries / 2;
+        let total = if self.max_policy_cidrs < half {
+            self.max_policy_cidrs
+        } else {
+            half
+        };
+        CidrLimits {
+            total: total as usize,
+            per_namespace: self.max_cidrs_per_namespace as usize,
+        }
     }
 }
 
@@ -286,4 +312,47 @@ const fn default_trace_events() -> u32 {
 }
 const fn default_established() -> u32 {
     256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heddle_model::setting::read;
+
+    /// A configuration with this setting beside those without defaults.
+    fn with(name: &str, value: Value) -> Result<AgentConfig, SettingError> {
+        let mut settings = AgentConfig::required();
+        settings.insert(name.to_owned(), value);
+        read(Value::Object(settings))
+    }
+
+    #[test]
+    fn protected_traffic_has_a_port() {
+        let to = |port: u16| json!({"direction": "egress", "peer": "10.0.0.1/32", "protocol": "TCP", "port": port});
+        assert!(with("protectedTraffic", json!([to(1), to(65_535)])).is_ok());
+        let error = with("protectedTraffic", json!([to(6443), to(0)])).unwrap_err();
+        assert_eq!(error.setting(), "protectedTraffic");
+        let reason = error.reason();
+        assert!(reason.starts_with("[1].port is 0"), "{reason}");
+        assert!(reason.contains("1 to 65535"), "{reason}");
+    }
+
+    #[test]
+    fn the_world_is_no_range_of_pods() {
+        for range in ["0.0.0.0/0", "::/0"] {
+            let error = with("podCidrs", json!(["10.244.0.0/16", "fd10::/16", range]));
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with("podCidrs: is ["), "{error}");
+            assert!(error.contains(range), "{error}");
+            assert!(error.contains("no wider than /8 (IPv4)"), "{error}");
+        }
+    }
+
+    #[test]
+    fn pods_and_nodes_keep_half_of_the_ipcache() {
+        for (ipcache, total) in [(131_072, 65_536), (1_000, 500)] {
+            let config = with("maxIpcacheEntries", json!(ipcache)).unwrap();
+            assert_eq!(config.cidr_limits().total, total);
+        }
+    }
 }

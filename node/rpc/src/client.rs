@@ -84,13 +84,16 @@ impl Client {
         push_line(&mut line, &request).map_err(|error| CallError::Malformed(error.to_string()))?;
         let until = Instant::now() + self.deadline;
         let failed = |error| failure(error, self.deadline);
-        let mut stream = connect(&self.socket, self.deadline).map_err(failed)?;
-        stream.write_all(&line).map_err(failed)?;
-        Ok(Answers {
+        let stream = connect(&self.socket, self.deadline).map_err(failed)?;
+        let mut answers = Answers {
             reader: BufReader::new(stream),
             deadline: Some(self.deadline),
             until: Some(until),
-        })
+        };
+        match answers.reader.get_mut().write_all(&line) {
+            Ok(()) => Ok(answers),
+            Err(error) => Err(answers.cut_off(error, self.deadline)),
+        }
     }
 }
 
@@ -153,6 +156,18 @@ impl Answers {
             _ => Err(CallError::Malformed(
                 "there is neither result nor error".into(),
             )),
+        }
+    }
+
+    /// Why the question could not be written to its end: who hangs up in the middle of it may have said why.
+    fn cut_off(&mut self, error: io::Error, deadline: Duration) -> CallError {
+        let hung_up = matches!(
+            error.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+        );
+        match hung_up.then(|| self.next_line()) {
+            Some(Err(refusal @ CallError::Refused(_))) => refusal,
+            _ => failure(error, deadline),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::error::{ApiError, error_codes};
 use crate::message::{Call, Line, Request, push_line};
+use serde::Serialize;
 use serde_json::Value;
 use std::future::Future;
 use std::io;
@@ -16,20 +17,25 @@ use tokio::time::timeout;
 
 /// Connections at once; one more waits.
 const MAX_CONNECTIONS: usize = 512;
-/// Bytes of a question at most.
-const MAX_QUESTION: u64 = 1024 * 1024;
+/// Bytes of a question at most: as many as the CNI plugin reads of what a runtime says.
+const MAX_QUESTION: u64 = 4 * 1024 * 1024;
 /// A reader that takes nothing for this long is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a question for this long is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a question that has begun.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the rest of a question that is too long is read, so that who asks can end it and read the refusal.
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
     /// Answers a question: with [`Reply::one`], [`Reply::stream`], or [`unknown_method`].
+    ///
+    /// Nothing here may block. An answer that can be large is put together in a blocking task, which makes the
+    /// [`Reply`], too, and gives that back: making it is what takes long, and sending it does not.
     fn answer(&self, request: Request) -> impl Future<Output = Result<Reply, ApiError>> + Send;
 }
 
@@ -39,7 +45,8 @@ pub struct Reply(Content);
 
 #[derive(Debug)]
 enum Content {
-    One(Value),
+    /// The line of the answer as it travels.
+    One(Vec<u8>),
     Stream {
         lines: mpsc::Receiver<Value>,
         follow: bool,
@@ -47,22 +54,28 @@ enum Content {
 }
 
 impl Reply {
-    /// The answer to a call.
+    /// The answer to a call, written here and now: of a large one in the blocking task that it comes from.
     ///
     /// # Errors
     /// When it cannot be written as JSON.
     pub fn one<C: Call>(answer: &C::Answer) -> Result<Self, ApiError> {
-        serde_json::to_value(answer)
-            .map(|value| Self(Content::One(value)))
-            .map_err(|error| {
-                ApiError::new(error_codes::BAD_ANSWER, format!("{}: {error}", C::METHOD))
-            })
+        let mut line = Vec::new();
+        push_line(&mut line, &Given { result: answer }).map_err(|error| {
+            ApiError::new(error_codes::BAD_ANSWER, format!("{}: {error}", C::METHOD))
+        })?;
+        Ok(Self(Content::One(line)))
     }
 
     /// Answers that end when `lines` does; with `follow` also when who asked hangs up or asks something else.
     pub const fn stream(lines: mpsc::Receiver<Value>, follow: bool) -> Self {
         Self(Content::Stream { lines, follow })
     }
+}
+
+/// A [`Line`] with a result that is not copied first.
+#[derive(Serialize)]
+struct Given<'a, T> {
+    result: &'a T,
 }
 
 /// Nobody answers this here.
@@ -137,9 +150,11 @@ async fn converse(service: &impl Service, stream: UnixStream) -> io::Result<()> 
         if line.last() != Some(&b'\n') && read as u64 == MAX_QUESTION {
             let error = ApiError::new(
                 error_codes::BAD_REQUEST,
-                "the question is longer than 1 MiB",
-            );
-            return say(&mut writing, &refusal(error)).await;
+                format!("the question is longer than {} MiB", MAX_QUESTION >> 20),
+            )
+            .help("ask about fewer objects at once");
+            tell_line(&mut writing, &refusal(error)).await?;
+            return leave(reading, writing).await;
         }
         let answer = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => service.answer(request).await,
@@ -150,12 +165,26 @@ async fn converse(service: &impl Service, stream: UnixStream) -> io::Result<()> 
             .help("one JSON object per line: {\"method\":\"status\",\"params\":{}}")),
         };
         match answer {
-            Ok(Reply(Content::One(value))) => say(&mut writing, &result(value)).await?,
+            Ok(Reply(Content::One(line))) => say(&mut writing, &line).await?,
             Ok(Reply(Content::Stream { lines, follow })) => {
                 tell(lines, follow, &mut reading, &mut writing).await?;
             }
-            Err(error) => say(&mut writing, &refusal(error)).await?,
+            Err(error) => tell_line(&mut writing, &refusal(error)).await?,
         }
+    }
+}
+
+/// Ends a connection in the middle of a question. To close it with something unread is to reset it: who asks could not
+/// write the rest, and might not get to read the answer.
+async fn leave(
+    mut reading: impl AsyncBufRead + Unpin,
+    mut writing: impl AsyncWriteExt + Unpin,
+) -> io::Result<()> {
+    writing.shutdown().await?;
+    let mut rest = tokio::io::sink();
+    match timeout(REST_TIMEOUT, tokio::io::copy_buf(&mut reading, &mut rest)).await {
+        Ok(read) => read.map(drop),
+        Err(_) => Ok(()),
     }
 }
 
@@ -173,10 +202,14 @@ fn refusal(error: ApiError) -> Line {
     }
 }
 
-async fn say(writing: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> io::Result<()> {
+async fn tell_line(writing: &mut (impl AsyncWriteExt + Unpin), line: &Line) -> io::Result<()> {
     let mut bytes = Vec::new();
     push_line(&mut bytes, line)?;
-    match timeout(WRITE_TIMEOUT, writing.write_all(&bytes)).await {
+    say(writing, &bytes).await
+}
+
+async fn say(writing: &mut (impl AsyncWriteExt + Unpin), line: &[u8]) -> io::Result<()> {
+    match timeout(WRITE_TIMEOUT, writing.write_all(line)).await {
         Ok(written) => written,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
@@ -203,13 +236,13 @@ async fn tell(
             line = lines.recv() => line,
         };
         let Some(line) = line else { break };
-        say(writing, &result(line)).await?;
+        tell_line(writing, &result(line)).await?;
     }
     let end = Line {
         end: true,
         ..Line::default()
     };
-    say(writing, &end).await
+    tell_line(writing, &end).await
 }
 
 /// Returns when the peer has hung up, or has begun another question, which stays to be read.
@@ -228,3 +261,6 @@ async fn heard(reading: &mut (impl AsyncBufRead + Unpin)) {
         reading.consume(blank);
     }
 }
+
+#[cfg(test)]
+mod tests;

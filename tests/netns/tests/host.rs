@@ -173,7 +173,7 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
 #[test]
 fn every_address_of_a_node_is_the_node() {
     for fabric in ["routed", "vxlan"] {
-        let config = "agent: {hostRouting: false}\n";
+        let config = "hostRouting: false\n";
         let lab = Lab::with(config, &["--nodes", "1", "--fabric", fabric]);
         lab.apply(
             &[

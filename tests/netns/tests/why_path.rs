@@ -549,7 +549,7 @@ fn in_an_overlay_what_is_broken_on_the_path_is_named() {
 #[test]
 fn where_the_stack_carries_packets_its_routes_are_looked_at() {
     for fabric in ["routed", "vxlan"] {
-        let lab = Lab::with("agent: {hostRouting: false}\n", &["--fabric", fabric]);
+        let lab = Lab::with("hostRouting: false\n", &["--fabric", fabric]);
         both_servers(&lab);
         whole(&lab);
         let near = lab.addresses("near");

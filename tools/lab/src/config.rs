@@ -3,7 +3,7 @@
 use crate::LabError;
 use heddle_agent::config::{AgentConfig, Fabric};
 use heddle_kube::configuration::{ConfigurationError, load};
-use heddle_model::setting::{Configuration, Setting, SettingError, Values, read};
+use heddle_model::setting::{Configuration, Setting, SettingError, Values, is_too_wide, read};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,6 +12,13 @@ use std::path::{Path, PathBuf};
 
 /// Nodes of a lab at most: the node's number is one byte of its addresses.
 pub const MAX_NODES: u32 = 200;
+/// Settings of agents that the lab itself is made by, and what they are beside `agent`.
+const OF_THE_LAB: [(&str, &str); 4] = [
+    ("fabric", "fabric"),
+    ("families", "families"),
+    ("podCidrs", "pools"),
+    ("hostRouting", "hostRouting"),
+];
 /// When a change of the file takes effect.
 const AT_UP: &str = "at the next `lab up`, after `lab down`";
 
@@ -22,7 +29,7 @@ pub struct Pool {
     /// Its name.
     #[serde(default = "default_pool_name")]
     pub name: String,
-    /// Its ranges.
+    /// Its ranges, none wider than /8 (IPv4) or /16 (IPv6).
     pub cidrs: Vec<IpNet>,
     /// Length of a node's IPv4 block.
     #[serde(default = "default_mask_v4")]
@@ -91,7 +98,7 @@ pub struct LabConfig {
     /// CNI plugins beside Heddle's.
     #[serde(default)]
     pub cni: CniChain,
-    /// Settings of every agent, as in the agent's own configuration file.
+    /// Settings of every agent, as in the agent's own configuration file, but for those that the lab sets.
     #[serde(default)]
     pub agent: Map<String, Value>,
 }
@@ -250,6 +257,14 @@ impl LabRecord {
                     "a pool needs a range".into(),
                 ));
             }
+            if let Some(range) = pool.cidrs.iter().find(|range| is_too_wide(range)) {
+                return Err(wrong(
+                    &format!("pools[{index}].cidrs"),
+                    format!(
+                        "{range} is wider than /8 (IPv4) or /16 (IPv6); write the part of it that pods get addresses from"
+                    ),
+                ));
+            }
             pool.cidrs.retain(|range| families.contains(&family(range)));
         }
         pools.retain(|pool| !pool.cidrs.is_empty());
@@ -334,14 +349,19 @@ impl LabRecord {
                 if fixed.contains(&key.as_str()) {
                     return Err(format!("{key} is set by the lab and cannot be changed"));
                 }
+                if let Some((_, own)) = OF_THE_LAB.iter().find(|(name, _)| name == key) {
+                    return Err(format!(
+                        "{key}: is {value} here, and the rest of the lab goes by its own; set it beside `agent`, as `{own}`"
+                    ));
+                }
                 settings.insert(key.clone(), value.clone());
             }
         }
         read(settings).map_err(|error| format!("{error}; {}", error.help()))
     }
 
-    /// The operator's configuration.
-    pub fn operator_config(&self, lab: &crate::paths::Lab) -> Value {
+    /// The operator's configuration; the error says which setting of the agents is wrong.
+    pub fn operator_config(&self, lab: &crate::paths::Lab) -> Result<Value, String> {
         let mut config = serde_json::json!({
             "cluster": "default",
             "store": lab.store_socket(),
@@ -349,13 +369,13 @@ impl LabRecord {
             "pools": self.pools,
             "metrics": "127.0.0.1:9963",
         });
-        // What agents enforce is what the operator sums up.
-        for key in ["maxPolicyCidrs", "maxCidrsPerNamespace"] {
-            if let Some(limit) = self.agent.get(key) {
-                config[key] = limit.clone();
-            }
+        // What agents enforce is what the operator sums up. All of them have the same limits.
+        if let Some(node) = self.nodes.first() {
+            let limits = self.agent_config(lab, node)?.cidr_limits();
+            config["maxPolicyCidrs"] = limits.total.into();
+            config["maxCidrsPerNamespace"] = limits.per_namespace.into();
         }
-        config
+        Ok(config)
     }
 
     /// The cgroup of everything that runs for the lab.
@@ -467,6 +487,69 @@ mod tests {
         }
         std::fs::write(&file, "").unwrap();
         assert_eq!(LabConfig::read(&file).unwrap(), LabConfig::default());
+    }
+
+    #[test]
+    fn what_the_lab_is_made_by_is_not_set_for_its_agents_alone() {
+        for (setting, beside) in [
+            ("fabric: vxlan", "`fabric`"),
+            ("families: [4]", "`families`"),
+            ("podCidrs: [10.9.0.0/16, \"fd09::/48\"]", "`pools`"),
+            ("hostRouting: false", "`hostRouting`"),
+        ] {
+            let error = made(&format!("agent: {{{setting}}}")).unwrap_err();
+            assert_eq!(error.field(), "agent", "{setting}: {error}");
+            let (key, _) = setting.split_once(':').unwrap();
+            let text = error.to_string();
+            assert!(text.contains(&format!("{key}: is ")), "{text}");
+            assert!(text.contains("set it beside `agent`"), "{text}");
+            assert!(text.ends_with(beside), "{text}");
+        }
+        assert!(!made("hostRouting: false").unwrap().host_routing);
+    }
+
+    #[test]
+    fn an_agents_own_check_is_made_when_the_lab_is() {
+        let text = "agent: {protectedTraffic: [{direction: egress, peer: 10.0.0.1/32, protocol: TCP, port: 0}]}";
+        let error = made(text).unwrap_err().to_string();
+        assert!(error.contains("protectedTraffic: [0].port is 0"), "{error}");
+    }
+
+    #[test]
+    fn a_pool_is_no_part_of_the_internet() {
+        for range in ["0.0.0.0/0", "10.0.0.0/7", "\"::/0\"", "\"fd00::/8\""] {
+            let text = format!("pools: [{{cidrs: [10.244.0.0/16, \"fd10:244::/48\", {range}]}}]");
+            let error = made(&text).unwrap_err();
+            assert_eq!(error.field(), "pools[0].cidrs", "{range}: {error}");
+            let shown = error.to_string();
+            let what = format!("{} is wider than /8", range.trim_matches('"'));
+            assert!(shown.contains(&what), "{shown}");
+        }
+        made("pools: [{cidrs: [10.0.0.0/8, \"fd10::/16\"]}]").unwrap();
+    }
+
+    #[test]
+    fn the_operator_sums_up_by_the_limits_that_the_agents_have() {
+        let lab = crate::paths::Lab::named("t").unwrap();
+        for (text, total, per_namespace) in [
+            ("{}", 65_536, 32_768),
+            ("agent: {maxIpcacheEntries: 1000}", 500, 32_768),
+            (
+                "agent: {maxIpcacheEntries: 1000, maxPolicyCidrs: 700}",
+                500,
+                32_768,
+            ),
+            (
+                "agent: {maxIpcacheEntries: 1000, maxPolicyCidrs: 300}",
+                300,
+                32_768,
+            ),
+            ("agent: {maxCidrsPerNamespace: 9}", 65_536, 9),
+        ] {
+            let config = made(text).unwrap().operator_config(&lab).unwrap();
+            assert_eq!(config["maxPolicyCidrs"], total, "{text}");
+            assert_eq!(config["maxCidrsPerNamespace"], per_namespace, "{text}");
+        }
     }
 
     #[test]

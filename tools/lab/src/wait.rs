@@ -65,7 +65,7 @@ async fn why_not_ready(lab: &Lab, node: &str) -> String {
     if tail.is_empty() {
         said
     } else {
-        format!("{said}; its last words:\n{tail}")
+        format!("{said}; its last log lines:\n{tail}")
     }
 }
 
@@ -86,7 +86,7 @@ pub fn with_log(lab: &Lab, process: &str, ended: &str) -> String {
     if tail.is_empty() {
         ended.to_owned()
     } else {
-        format!("{ended}; its last words:\n{tail}")
+        format!("{ended}; its last log lines:\n{tail}")
     }
 }
 

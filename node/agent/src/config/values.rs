@@ -101,7 +101,7 @@ pub struct ProtectedTraffic {
     pub peer: IpNet,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: ProtectedProtocol,
-    /// The port that is connected to.
+    /// The port that is connected to, 1 to 65535.
     pub port: u16,
 }
 

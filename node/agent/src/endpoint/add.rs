@@ -87,14 +87,16 @@ impl Agent {
         let known = self
             .on_ledger(move |ledger| ledger.endpoints.by_key(&wanted).map(|it| it.record.clone()))
             .await;
+        let given_up = self.withdraw_deletion(&key).await?;
         if let Some(record) = known {
-            if record.netns == params.netns
+            if !given_up
+                && record.netns == params.netns
                 && record.pod == name
                 && let Some(attachment) = record.attachment
             {
                 return Ok(attachment);
             }
-            // The same container id with another namespace is a new container.
+            // The same container id with another namespace, or after a DEL, is a new container.
             self.remove_record(record).await?;
         }
 

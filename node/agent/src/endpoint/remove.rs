@@ -9,6 +9,7 @@ use heddle_rpc::ApiError;
 use heddle_rpc::cni::{DelParams, GcParams};
 use heddle_rpc::pending;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Carries out what was queued, and tries again what could not be removed.
@@ -47,6 +48,11 @@ impl Agent {
     async fn delete_key(self: &Arc<Self>, key: &AttachmentKey) {
         let turn = self.turn(key);
         let _turn = turn.lock().await;
+        self.delete_in_turn(key).await;
+    }
+
+    /// Removes all there is of an attachment, whose turn the caller holds.
+    async fn delete_in_turn(self: &Arc<Self>, key: &AttachmentKey) {
         // A removal that is stuck is tried again by the clock; it is on the disk.
         let _ = self.finish_leftover(key).await;
         let wanted = key.clone();
@@ -96,7 +102,7 @@ impl Agent {
 
     /// Carries out the deletions that the plugin queued while nobody listened.
     async fn delete_pending(self: &Arc<Self>) {
-        let queue = pending::directory(&self.config.state_dir.join("agent.sock"));
+        let queue = self.queue_of_deletions();
         let listed = blocking(move || pending::list(&queue)).await;
         let entries = match listed {
             Ok(entries) => entries,
@@ -112,11 +118,7 @@ impl Agent {
                         container_id: params.container_id,
                         interface: params.interface,
                     };
-                    self.delete_key(&key).await;
-                    // From here on the endpoint's own record says that it has to go.
-                    if let Err(error) = std::fs::remove_file(&path) {
-                        tracing::warn!(path = %path.display(), %error, "a deletion stays queued");
-                    }
+                    self.delete_queued(path, &key).await;
                 }
                 Err(reason) => {
                     let aside = path.with_extension("damaged");
@@ -125,6 +127,54 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Carries out a queued deletion, unless an ADD of the same attachment has withdrawn it since the queue was read.
+    async fn delete_queued(self: &Arc<Self>, path: PathBuf, key: &AttachmentKey) {
+        let turn = self.turn(key);
+        let _turn = turn.lock().await;
+        let file = path.clone();
+        if !blocking(move || file.exists()).await {
+            return;
+        }
+        self.delete_in_turn(key).await;
+        // From here on the endpoint's own record says that it has to go.
+        let file = path.clone();
+        if let Err(error) = blocking(move || std::fs::remove_file(file)).await {
+            tracing::warn!(path = %path.display(), %error, "a deletion stays queued");
+        }
+    }
+
+    /// Takes the deletion of an attachment from the queue, for an ADD of the same one, which the runtime asks for after
+    /// the DEL: carried out later, the deletion would remove what the ADD makes. True when there was one, so that what
+    /// is attached is to be removed first. The caller holds the attachment's turn.
+    ///
+    /// # Errors
+    /// When it cannot be taken from there, so that it would still be carried out.
+    pub(super) async fn withdraw_deletion(&self, key: &AttachmentKey) -> Result<bool, ApiError> {
+        let queue = self.queue_of_deletions();
+        let deletion = DelParams {
+            container_id: key.container_id.clone(),
+            interface: key.interface.clone(),
+        };
+        let place = queue.display().to_string();
+        blocking(move || pending::withdraw(&queue, &deletion))
+            .await
+            .map_err(|error| {
+                ApiError::new(
+                    "agent/state-not-saved",
+                    format!(
+                        "container {}, interface {}: a deletion that is queued in {place} cannot be taken from there: {error}",
+                        key.container_id, key.interface
+                    ),
+                )
+                .help("see that the agent can write there; the runtime will try again")
+            })
+    }
+
+    /// Where the plugin queues deletions.
+    fn queue_of_deletions(&self) -> PathBuf {
+        pending::directory(&self.config.state_dir.join("agent.sock"))
     }
 
     /// Finishes a removal of this attachment that was begun earlier.
@@ -208,5 +258,96 @@ impl Agent {
                     format!("pod {}: its record cannot be removed: {error}", record.pod),
                 )
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Node, eventually};
+
+    fn deletion() -> DelParams {
+        DelParams {
+            container_id: "c1".into(),
+            interface: "eth0".into(),
+        }
+    }
+
+    /// Queues the deletion as the plugin does; gives the queue.
+    fn queue_it(node: &Node) -> PathBuf {
+        let queue = pending::directory(&node.state().join("agent.sock"));
+        pending::record(&queue, &deletion()).unwrap();
+        queue
+    }
+
+    #[tokio::test]
+    async fn a_queued_deletion_does_not_reach_a_later_attachment() {
+        let node = Node::start().await;
+        node.pod("shop", "web", &[]).await;
+        let queue = queue_it(&node);
+        node.add("c1", "shop", "web").await.unwrap();
+        assert!(pending::list(&queue).unwrap().is_empty());
+        let _ = Removals.work(&node.agent()).await;
+        assert_eq!(node.datapath.kernel().attached.len(), 1);
+        assert_eq!(node.agent().addresses.leased(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_attachment_whose_deletion_is_queued_is_made_anew() {
+        let node = Node::start().await;
+        node.pod("shop", "web", &[]).await;
+        node.add("c1", "shop", "web").await.unwrap();
+        node.datapath.take_calls();
+        let queue = queue_it(&node);
+        node.add("c1", "shop", "web").await.unwrap();
+        let calls = node.datapath.take_calls();
+        let place = |call: &str| calls.iter().position(|it| it.starts_with(call));
+        let (removed, made) = (place("remove_endpoint"), place("create_link"));
+        assert!(removed.is_some() && removed < made, "{calls:?}");
+        assert!(pending::list(&queue).unwrap().is_empty());
+        assert_eq!(node.datapath.kernel().attached.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_is_withdrawn_while_it_waits_for_its_turn_is_not_carried_out() {
+        let node = Node::start().await;
+        node.pod("shop", "web", &[]).await;
+        node.add("c1", "shop", "web").await.unwrap();
+        let agent = node.agent();
+        let key = AttachmentKey {
+            container_id: "c1".into(),
+            interface: "eth0".into(),
+        };
+        let turn = agent.turn(&key);
+        let held = turn.lock().await;
+        queue_it(&node);
+        let working = tokio::spawn({
+            let agent = Arc::clone(&agent);
+            async move { agent.delete_pending().await }
+        });
+        // This test and the agent's list have one each.
+        eventually("waiting for its turn", || async {
+            Arc::strong_count(&turn) > 2
+        })
+        .await;
+        assert!(agent.withdraw_deletion(&key).await.unwrap());
+        drop(held);
+        working.await.unwrap();
+        assert_eq!(node.datapath.kernel().attached.len(), 1);
+        assert!(!agent.withdraw_deletion(&key).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_add_whose_queued_deletion_stays_fails() {
+        let node = Node::start().await;
+        node.pod("shop", "web", &[]).await;
+        // A file where the directory should be refuses everything, also for root.
+        let queue = pending::directory(&node.state().join("agent.sock"));
+        std::fs::write(&queue, "").unwrap();
+        let error = node.add("c1", "shop", "web").await.unwrap_err();
+        assert_eq!(error.code, "agent/state-not-saved");
+        assert!(error.message.contains("cni-pending"), "{error}");
+        std::fs::remove_file(&queue).unwrap();
+        node.add("c1", "shop", "web").await.unwrap();
     }
 }

@@ -99,6 +99,36 @@ fn what_is_no_answer_is_told_apart() {
     );
 }
 
+/// Takes a few bytes of a question, answers, and hangs up with the rest unread.
+fn interrupted(answer: &'static str) -> Result<Value, CallError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 16]).unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let long = Value::String("x".repeat(5 << 20));
+    let answer = Client::new(&path, SOON).ask("m", long);
+    server.join().unwrap();
+    answer
+}
+
+#[test]
+fn who_is_refused_in_the_middle_of_the_question_is_told_why() {
+    let refused = interrupted("{\"error\":{\"code\":\"a/b\",\"message\":\"too long\"}}\n");
+    assert!(
+        matches!(refused, Err(CallError::Refused(ref error)) if error.message == "too long"),
+        "{refused:?}"
+    );
+    // What answers less than the whole question is no answer to it.
+    for silence in ["", "{\"result\":1}\n"] {
+        let gone = interrupted(silence);
+        assert!(matches!(gone, Err(CallError::Unreachable(_))), "{gone:?}");
+    }
+}
+
 #[test]
 fn an_answer_may_be_null_and_say_more_than_is_known() {
     let null = ask(

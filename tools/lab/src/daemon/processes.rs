@@ -23,6 +23,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Before a store or operator that ended is started again, and the longest such pause.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// Why an order cannot be carried out: the daemon ends, or a part of it has failed.
+const UNMANAGED: &str = "the lab's daemon does not manage it any more";
+
 /// What to do with a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,8 +98,14 @@ impl Processes {
             again: true,
         }];
         // JSON is YAML, which the daemons read.
+        let wrong = |reason| LabError::Config {
+            origin: lab.record().display().to_string(),
+            field: "agent".into(),
+            reason,
+        };
         let operator = lab.state().join("operator.yaml");
-        files::write_json(&operator, &record.operator_config(lab))?;
+        let settings = record.operator_config(lab).map_err(wrong)?;
+        files::write_json(&operator, &settings)?;
         files::make_folder(&lab.state().join("operator"))?;
         recipes.push(Recipe {
             name: "operator".into(),
@@ -116,13 +125,7 @@ impl Processes {
             let folder = lab.node(node);
             files::make_folder(&folder.join("cni"))?;
             let config = folder.join("agent.yaml");
-            let settings = record
-                .agent_config(lab, node)
-                .map_err(|reason| LabError::Config {
-                    origin: lab.record().display().to_string(),
-                    field: "agent".into(),
-                    reason,
-                })?;
+            let settings = record.agent_config(lab, node).map_err(wrong)?;
             files::write_json(&config, &settings)?;
             let conflist =
                 cni::configuration(&lab.agent_socket(node), cni_version, &record.cni.plugins);
@@ -188,10 +191,10 @@ impl Processes {
             .orders
             .send((order, answer))
             .await
-            .map_err(|_| failed("nobody looks after it".into()))?;
+            .map_err(|_| failed(UNMANAGED.into()))?;
         answered
             .await
-            .unwrap_or_else(|_| Err("nobody looks after it".into()))
+            .unwrap_or_else(|_| Err(UNMANAGED.into()))
             .map_err(failed)
     }
 

@@ -364,14 +364,9 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
         report.pods
     ))?;
     let rows = report.nodes.iter().map(|node| {
-        let agent = match (node.agent.pid, node.agent.ready) {
-            (Some(pid), true) => format!("ready ({pid})"),
-            (Some(pid), false) => format!("not ready ({pid})"),
-            (None, _) => "not running".to_owned(),
-        };
         vec![
             node.name.clone(),
-            agent,
+            node.agent.to_string(),
             node.addresses.join(","),
             node.pod_cidrs.join(","),
             node.pods.to_string(),
