@@ -18,6 +18,7 @@ pub mod path;
 mod peer;
 mod probe;
 mod summary;
+mod unroutable;
 pub mod why;
 
 pub use cluster::{Cluster, Holder, Node, Placement, Pod, Service};
@@ -28,3 +29,4 @@ pub use inventory::{GroupSpec, Inventory, NodeSpec, PodSpec, ServiceSpec};
 pub use peer::{About, Family, Named, Peer, common_family};
 pub use probe::{Answers, Kind, Probe, word};
 pub use summary::Summary;
+pub use unroutable::{GATEWAY_IPV4, is_unroutable, unroutable_class};

@@ -7,6 +7,7 @@ use heddle_policy::compiled::CompiledPolicy;
 use heddle_verify::path::Seen;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -167,6 +168,16 @@ pub struct RealisedPolicy {
     pub aliases: Vec<heddle_policy::compiled::Alias>,
 }
 
+/// The node's kernel routes of the main table, beside those that the datapath sets.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RealisedRoutes {
+    /// By which device those lead that [`Datapath::set_routes`] sets; `None` where it sets none.
+    pub overlay: Option<String>,
+    /// Prefix and device of the routes to the prefixes that were asked for, and of all others that the datapath has set by
+    /// the overlay; no device for those that lead nowhere.
+    pub routes: BTreeSet<(IpNet, Option<String>)>,
+}
+
 /// How full a map is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MapUse {
@@ -246,6 +257,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// address of its node. (Routed fabric without host routing, overlay, and traffic of the node itself.)
     fn set_routes(&self, routes: &[(IpNet, IpAddr)]) -> Result<(), DatapathError>;
 
+    /// The node's kernel routes to these prefixes, with all others that [`Datapath::set_routes`] has set; `None` where there
+    /// are no routes.
+    fn routes(&self, _: &BTreeSet<IpNet>) -> Result<Option<RealisedRoutes>, DatapathError> {
+        Ok(None)
+    }
+
     /// Waits up to `timeout` for the addresses to change at which this node takes packets for itself, and returns them
     /// as they are: of all its devices, the broadcast addresses of their networks, and prefixes routed to `local`.
     fn node_addresses(
@@ -277,7 +294,7 @@ pub trait Datapath: Send + Sync + 'static {
     /// The ipcache as the kernel holds it.
     fn peers(&self) -> Result<Vec<PeerRow>, DatapathError>;
 
-    /// Connections, at most `limit`.
+    /// Connections, at most `limit`, a share of those without an answer among them; fewer are all there are.
     fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError>;
 
     /// Counters; those that are zero are left out.

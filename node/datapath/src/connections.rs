@@ -8,20 +8,36 @@ use crate::{
 use aya::maps::IterableMap as _;
 use heddle_abi::{ConnectionEntry, ConnectionKey, SHARES};
 
-/// Connections in both tables, at most `limit`.
+/// Connections in both tables, at most `limit`; fewer are all there are.
 pub(crate) fn list(maps: &Maps, limit: usize) -> Vec<ConnectionRow> {
-    let mut rows = Vec::new();
-    for table in [&maps.established, &maps.connections] {
-        // One lock at a time.
-        let table = lock(table);
-        let entries = table.iter().filter_map(Result::ok);
-        let left = limit - rows.len();
-        rows.extend(
-            entries
-                .take(left)
-                .map(|(key, entry)| connection_row(key, entry)),
-        );
-    }
+    // One lock at a time.
+    of_both(
+        limit,
+        |most| rows(&lock(&maps.connections), most),
+        |most| rows(&lock(&maps.established), most),
+    )
+}
+
+/// Rows of a table, at most `most`.
+pub(crate) fn rows(table: &Connections, most: usize) -> Vec<ConnectionRow> {
+    let entries = table.iter().filter_map(Result::ok).take(most);
+    entries
+        .map(|(key, entry)| connection_row(key, entry))
+        .collect()
+}
+
+/// At most `limit` rows of both tables: each has half of them, and what the other leaves. Established connections alone
+/// would say nothing of those that hear no answer. Fewer rows than `limit` are all there are.
+pub(crate) fn of_both<T>(
+    limit: usize,
+    connections: impl FnOnce(usize) -> Vec<T>,
+    established: impl FnOnce(usize) -> Vec<T>,
+) -> Vec<T> {
+    let mut rows = connections(limit);
+    let left = limit.saturating_sub(rows.len());
+    let established = established(left.max(limit / 2));
+    rows.truncate(limit.saturating_sub(established.len()));
+    rows.extend(established);
     rows
 }
 
@@ -120,6 +136,31 @@ fn sweep_table(
 mod tests {
     use super::*;
     use aya::maps::MapData;
+
+    #[test]
+    fn each_table_has_its_share_of_the_rows_and_fewer_rows_than_the_limit_are_all() {
+        for (waiting, standing, expected) in [
+            (0, 0, (0, 0)),
+            (3, 4, (3, 4)),
+            (10, 0, (10, 0)),
+            (0, 10, (0, 10)),
+            // A busy node: what stands does not take all places.
+            (3, 100, (3, 7)),
+            (100, 100, (5, 5)),
+            (100, 3, (7, 3)),
+            (10, 1, (9, 1)),
+            (6, 4, (6, 4)),
+        ] {
+            let of = |name, there: usize| move |most| vec![name; there.min(most)];
+            let rows = of_both(10, of("waiting", waiting), of("standing", standing));
+            let count = |name| rows.iter().filter(|row| **row == name).count();
+            let found = (count("waiting"), count("standing"));
+            assert_eq!(found, expected, "{waiting} {standing}");
+            if rows.len() < 10 {
+                assert_eq!(found, (waiting, standing));
+            }
+        }
+    }
 
     /// Needs root.
     #[test]

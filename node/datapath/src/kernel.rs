@@ -2,7 +2,7 @@
 
 use crate::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
-    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, Settings,
+    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes, Settings,
     attach::{self, Attachment, Hook},
     batch, connections,
     conversion::{from_kernel, monotonic_seconds, peer_key, peer_row, peer_value, to_kernel},
@@ -14,6 +14,7 @@ use crate::{
     path::{self, NodeDevices, PathQuestion},
     pod_hooks::PodHooks,
     policy::Policies,
+    routes,
     takeover::{OpenStep, Takeover},
 };
 use aya::{
@@ -72,7 +73,7 @@ pub struct KernelDatapath {
 }
 
 /// Name of the host side of an endpoint's link.
-pub(crate) fn link_name(endpoint: u16) -> String {
+pub fn link_name(endpoint: u16) -> String {
     format!("hd{endpoint}")
 }
 
@@ -593,6 +594,11 @@ impl Datapath for KernelDatapath {
             self.netlink.set_route(*prefix, overlay.index)?;
         }
         Ok(())
+    }
+
+    fn routes(&self, prefixes: &BTreeSet<IpNet>) -> Result<Option<RealisedRoutes>, DatapathError> {
+        let overlay = self.overlay.as_ref().map(|link| (OVERLAY, link.index));
+        routes::realised(&self.netlink, overlay, prefixes).map(Some)
     }
 
     fn node_addresses(&self, timeout: Duration) -> Result<BTreeSet<IpNet>, DatapathError> {

@@ -24,15 +24,16 @@ mod pinned;
 mod pinned_link;
 mod pod_hooks;
 mod policy;
+mod routes;
 mod settings;
 mod takeover;
 
 pub use api::{
     ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
-    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
+    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
 };
 pub use cost::ProgramSize;
-pub use kernel::KernelDatapath;
+pub use kernel::{KernelDatapath, link_name};
 pub use object::{OBJECT, PROGRAMS};
 pub use path::{PathPod, PathQuestion};
 pub use pinned::{Bindings, Pinned};

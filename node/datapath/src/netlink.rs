@@ -17,6 +17,7 @@ use rtnetlink::{
     new_connection,
 };
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -27,7 +28,7 @@ use std::{
 use tokio::runtime::{Builder, Runtime};
 
 /// Marks the routes that Heddle made (a number without a meaning of its own in rtnetlink.h).
-const ROUTES: RouteProtocol = RouteProtocol::Other(0x48);
+pub(crate) const ROUTES: RouteProtocol = RouteProtocol::Other(0x48);
 
 /// A netlink socket in one network namespace.
 pub(crate) struct Netlink {
@@ -110,6 +111,24 @@ impl Netlink {
             Err(error) if is_errno(&error, ENODEV) => Ok(None),
             Err(error) => Err(failed("look up link", name)(error)),
         }
+    }
+
+    /// The names of all links by their index.
+    pub(crate) fn link_names(&self) -> Result<BTreeMap<u32, String>, DatapathError> {
+        let links: Vec<LinkMessage> = self
+            .run(|handle| async move { handle.link().get().execute().try_collect().await })
+            .map_err(failed("list", "links"))?;
+        let named = links.into_iter().filter_map(|link| {
+            let name = link
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name.clone()),
+                    _ => None,
+                })?;
+            Some((link.header.index, name))
+        });
+        Ok(named.collect())
     }
 
     /// Removes a link; one that is not there is no error.
@@ -233,41 +252,8 @@ impl Netlink {
             .map_err(failed("set route", object))
     }
 
-    /// The prefixes that Heddle's routes by this interface lead to.
-    pub(crate) fn routes_by(
-        &self,
-        interface: u32,
-    ) -> Result<Vec<(IpNet, RouteMessage)>, DatapathError> {
-        let mut found = Vec::new();
-        for v6 in [false, true] {
-            let request = if v6 {
-                RouteMessageBuilder::<Ipv6Addr>::new().build()
-            } else {
-                RouteMessageBuilder::<Ipv4Addr>::new().build()
-            };
-            let routes: Vec<RouteMessage> =
-                self.run(|handle| async move {
-                    handle.route().get(request).execute().try_collect().await
-                })
-                .map_err(failed("list", "routes"))?;
-            for route in routes {
-                if route.header.protocol != ROUTES {
-                    continue;
-                }
-                let by_this = route
-                    .attributes
-                    .iter()
-                    .any(|attribute| matches!(attribute, RouteAttribute::Oif(index) if *index == interface));
-                if let (true, Some(prefix)) = (by_this, destination(&route)) {
-                    found.push((prefix, route));
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The prefixes whose packets the kernel takes for itself: the `local`, `broadcast` and `anycast` routes.
-    pub(crate) fn local_routes(&self) -> Result<Vec<IpNet>, DatapathError> {
+    /// All routes of a namespace, of every table.
+    pub(crate) fn all_routes(&self) -> Result<Vec<RouteMessage>, DatapathError> {
         let mut found = Vec::new();
         let requests = [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
@@ -278,16 +264,35 @@ impl Netlink {
                 self.run(|handle| async move {
                     handle.route().get(request).execute().try_collect().await
                 })
-                .map_err(failed("list", "local routes"))?;
-            let taken = routes.iter().filter(|route| {
-                matches!(
-                    route.header.kind,
-                    RouteType::Local | RouteType::Broadcast | RouteType::Anycast
-                )
-            });
-            found.extend(taken.filter_map(destination));
+                .map_err(failed("list", "routes"))?;
+            found.extend(routes);
         }
         Ok(found)
+    }
+
+    /// The prefixes that Heddle's routes by this interface lead to.
+    pub(crate) fn routes_by(
+        &self,
+        interface: u32,
+    ) -> Result<Vec<(IpNet, RouteMessage)>, DatapathError> {
+        let routes = self.all_routes()?.into_iter();
+        let own = routes
+            .filter(|route| route.header.protocol == ROUTES && output_of(route) == Some(interface));
+        Ok(own
+            .filter_map(|route| Some((destination(&route)?, route)))
+            .collect())
+    }
+
+    /// The prefixes whose packets the kernel takes for itself: the `local`, `broadcast` and `anycast` routes.
+    pub(crate) fn local_routes(&self) -> Result<Vec<IpNet>, DatapathError> {
+        let routes = self.all_routes()?;
+        let taken = routes.iter().filter(|route| {
+            matches!(
+                route.header.kind,
+                RouteType::Local | RouteType::Broadcast | RouteType::Anycast
+            )
+        });
+        Ok(taken.filter_map(destination).collect())
     }
 
     /// Removes a route.
@@ -354,8 +359,20 @@ fn describe(message: LinkMessage) -> Link {
     }
 }
 
+/// The device of a route, the first of its next hops'.
+pub(crate) fn output_of(route: &RouteMessage) -> Option<u32> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+            _ => None,
+        })
+}
+
 /// Where a route leads.
-fn destination(route: &RouteMessage) -> Option<IpNet> {
+pub(crate) fn destination(route: &RouteMessage) -> Option<IpNet> {
     let address = route
         .attributes
         .iter()

@@ -1,8 +1,8 @@
 //! The pinned maps, read without opening the datapath: what packets meet while no agent runs.
 
 use crate::{
-    ConnectionRow, DatapathError, Facts, PeerRow, RealisedPolicy,
-    conversion::{connection_row, from_kernel, peer_row},
+    ConnectionRow, DatapathError, Facts, PeerRow, RealisedPolicy, connections,
+    conversion::{from_kernel, peer_row},
     maps::{Connections, PolicyMap, refused},
     object::map_directory,
     policy::{read_rows, realised},
@@ -114,25 +114,24 @@ impl Pinned {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// Tracked connections, at most `limit`.
+    /// Tracked connections, at most `limit`; fewer are all there are.
     ///
     /// # Errors
     ///
     /// When the map cannot be opened.
     pub fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        let mut rows = Vec::new();
-        for (name, kind) in [
-            (map_names::ESTABLISHED, Map::HashMap as fn(MapData) -> Map),
-            (map_names::CONNECTIONS, Map::LruHashMap),
-        ] {
-            let table: Connections = kind(self.map(name)?)
+        let open = |name, kind: fn(MapData) -> Map| -> Result<Connections, DatapathError> {
+            kind(self.map(name)?)
                 .try_into()
-                .map_err(refused("use map", name))?;
-            let left = limit - rows.len();
-            let found = table.iter().filter_map(Result::ok).take(left);
-            rows.extend(found.map(|(key, entry)| connection_row(key, entry)));
-        }
-        Ok(rows)
+                .map_err(refused("use map", name))
+        };
+        let connections = open(map_names::CONNECTIONS, Map::LruHashMap)?;
+        let established = open(map_names::ESTABLISHED, Map::HashMap)?;
+        Ok(connections::of_both(
+            limit,
+            |most| connections::rows(&connections, most),
+            |most| connections::rows(&established, most),
+        ))
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Settings {
 
 impl Settings {
     /// Gateway address in pods' IPv4 routes (RFC 3927 range).
-    pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 23, 1);
+    pub const GATEWAY_IPV4: Ipv4Addr = heddle_verify::GATEWAY_IPV4;
     /// Gateway address in pods' IPv6 routes (RFC 4291, 2.5.6).
     pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x23, 1);
 

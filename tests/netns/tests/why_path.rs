@@ -80,7 +80,7 @@ fn whole(lab: &Lab) {
         let passed = answer["path"]["checks"].as_array().unwrap().len();
         assert!(passed > 1, "{from} {to}: {answer}");
     }
-    // Ports of a node may be translated before a socket is looked up: nobody there is a hint.
+    // Ports may be translated before a socket is looked up: nobody there is a hint.
     let said = why(lab, "default/client", "host:node-2", "9");
     let answer = said.json();
     assert_eq!(said.code, 0, "{answer}");
@@ -188,6 +188,33 @@ fn each_break(lab: &Lab, mtu: u32) {
             (0, &"impaired".into())
         );
     }
+    // Addresses to which the programs drop whatever a pod sends; those of the kernel alone are not among them.
+    for address in [
+        "224.0.0.1",
+        "127.0.0.1",
+        "240.0.0.1",
+        "169.254.23.1",
+        "ff02::1",
+        "fe80::23:1",
+    ] {
+        let said = why(lab, "default/client", address, "8080");
+        let answer = said.json();
+        let codes: Vec<String> = findings(&answer).into_iter().map(|it| it.0).collect();
+        assert_eq!(codes, ["path/unroutable"], "{address}: {answer}");
+        let told = (&answer["verdict"], &answer["path"]["verdict"]);
+        assert_eq!(told, (&"allow".into(), &"broken".into()), "{address}");
+        assert_eq!(said.code, 1, "{address}: {answer}");
+        assert!(!lab.connects("client", address, 8080), "{address}");
+    }
+    // A node that drops what is for documentation addresses has a way to the world.
+    on(lab, "node-1", "ip route add blackhole 192.0.2.0/24");
+    let said = why(lab, "default/client", "world", "443");
+    assert_eq!(
+        (said.code, findings(&said.json())),
+        (0, Vec::new()),
+        "{said:?}"
+    );
+    on(lab, "node-1", "ip route del blackhole 192.0.2.0/24");
     // The pod's own route.
     on_pod(lab, "client", "ip route del default");
     finds(lab, CLIENT_FAR, "path/no-route", "node-1", &["IPv4"], true);
@@ -405,6 +432,14 @@ fn in_a_routed_fabric_what_is_broken_on_the_path_is_named() {
     // To a pod of the node itself, and from it.
     let near = lab.addresses("near");
     on(&lab, "node-1", &format!("ip route del {}", near[0]));
+    let said = lab.run(&["diff", "--node", "node-1", "-o", "json"]);
+    let gone: Vec<Value> = said.json().as_array().unwrap().clone();
+    assert_eq!((said.code, gone.len()), (1, 1), "{said:?}");
+    let (kind, object) = (&gone[0]["kind"], &gone[0]["object"]);
+    assert_eq!(
+        (kind, object),
+        (&"route".into(), &format!("{}/32", near[0]).into())
+    );
     finds(
         &lab,
         ("host:node-1", "default/near"),

@@ -56,6 +56,9 @@ pub fn checks(side: &Side<'_>, seen: &Observed<Seen>) -> Vec<Check> {
         side,
         checks: Vec::new(),
     };
+    if found.refuses(seen) {
+        return found.checks;
+    }
     match seen {
         Observed::Seen(seen) => found.look_at(seen),
         Observed::Failed(reason) => found.not_done(

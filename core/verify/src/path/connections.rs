@@ -1,12 +1,10 @@
 //! Connections that hear no answer, and how far their packets came.
 
-use super::{Check, Code, Status, Subject};
+use super::{Check, Code, RECENT_SECONDS, Status, Subject};
 use crate::Family;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// What is older says nothing of the path as it is now.
-const RECENT_SECONDS: u32 = 30;
 const TCP: u8 = 6;
 
 /// A tracked connection of the two ends.
@@ -48,10 +46,38 @@ pub struct Connections<'a> {
     pub recent: &'a [Tracked],
     /// Whether those are all.
     pub complete: bool,
+    /// Whether those are the latest of all, though there are more.
+    pub latest_of_all: bool,
+}
+
+impl Connections<'_> {
+    /// Whether a connection that was not told cannot be the latest without an answer.
+    fn none_is_hidden(&self) -> bool {
+        let ends_the_search = |it: &Tracked| it.answered || it.idle_seconds > RECENT_SECONDS;
+        self.complete || self.latest_of_all && self.recent.iter().any(ends_the_search)
+    }
+
+    fn not_all(&self, names: (&str, &str), family: Family) -> Check {
+        let (from, to) = names;
+        Check {
+            subject: Subject::Connections,
+            status: Status::NotDone,
+            code: None,
+            node: self.node.to_owned(),
+            families: vec![family],
+            stops: false,
+            seen: format!(
+                "whether connections from {from} to {to} hear an answer: not all that {} tracks could be looked through, and there was none without an answer among those that could",
+                self.node
+            ),
+            help: None,
+        }
+    }
 }
 
 /// The connection that has waited least for an answer that did not come, if none was answered since; and how far its
-/// packets came, by what both nodes track. `explained` are sources whose packets a policy dropped.
+/// packets came, by what both nodes track. Where there is none among what was told, and there may be one among what was
+/// not, the check was not done. `explained` are sources whose packets a policy dropped.
 pub fn one_way(
     names: (&str, &str),
     family: Family,
@@ -66,7 +92,9 @@ pub fn one_way(
         .recent
         .iter()
         .filter(|it| it.is_unanswered() && !explained.contains(&it.source));
-    let waiting = unanswered.min_by_key(|it| it.idle_seconds)?;
+    let Some(waiting) = unanswered.min_by_key(|it| it.idle_seconds) else {
+        return (!first.none_is_hidden()).then(|| first.not_all(names, family));
+    };
     let answered = first.recent.iter().filter(|it| it.answered);
     let last_answered = answered.map(|it| it.idle_seconds).min();
     if last_answered.is_some_and(|idle| idle <= waiting.idle_seconds) {
@@ -126,10 +154,20 @@ pub fn one_way(
         1 => "1 packet".to_owned(),
         packets => format!("{packets} packets"),
     };
+    // One that was answered since may be among those that were not looked through.
+    let is_latest = first.complete || first.latest_of_all;
+    let doubt = if is_latest {
+        String::new()
+    } else {
+        format!(
+            " ({} tracks too many to tell whether another was answered since)",
+            first.node
+        )
+    };
     Some(Check {
         subject: Subject::Connections,
         // Who sends datagrams may want no answer.
-        status: if protocol == TCP {
+        status: if protocol == TCP && is_latest {
             Status::Fail
         } else {
             Status::Warn
@@ -139,7 +177,7 @@ pub fn one_way(
         families: vec![family],
         stops: false,
         seen: format!(
-            "a connection goes one way only: {count} {} -> {}, the last {} s ago, and none back: {what}",
+            "a connection goes one way only: {count} {} -> {}, the last {} s ago, and none back: {what}{doubt}",
             waiting.source, waiting.destination, waiting.idle_seconds
         ),
         help: Some(help),

@@ -1,6 +1,6 @@
 //! Whether somebody takes the packet at the destination.
 
-use super::{Code, Listener, Observed, Seen, Status, Subject, checks::Found};
+use super::{Code, Listener, Observed, Place, Route, Seen, Status, Subject, checks::Found};
 use std::net::{IpAddr, Ipv6Addr};
 
 const TCP: u8 = 6;
@@ -37,8 +37,22 @@ impl Found<'_> {
             }
         };
         let Some(address) = side.address else { return };
-        if listeners.iter().any(|it| accepts(it, address)) {
-            return self.pass(Subject::Listener, format!("{own} takes {name}/{port}"));
+        let mut accepting = listeners
+            .iter()
+            .filter(|it| accepts(it, address))
+            .peekable();
+        if let Some(first) = accepting.peek() {
+            let first = first.device.clone().unwrap_or_default();
+            let comes_by = arrival(seen);
+            let hears = |it: &Listener| it.device.is_none() || it.device.as_deref() == comes_by;
+            if accepting.any(hears) {
+                return self.pass(Subject::Listener, format!("{own} takes {name}/{port}"));
+            }
+            // It may hear by a way that is not looked at: several networks of a pod, a VRF, asymmetric routes.
+            let what = format!(
+                "who takes {name}/{port} in {own}: what listens is bound to device {first}, and whether packets come by it is not looked at"
+            );
+            return self.not_done(Subject::Listener, what);
         }
         let bound: Vec<String> = listeners.iter().map(|it| it.address.to_string()).collect();
         let nobody = if bound.is_empty() {
@@ -56,19 +70,31 @@ impl Found<'_> {
         } else {
             "let it listen on all addresses, 0.0.0.0 and ::".to_owned()
         };
-        if side.is_node {
-            // A service or a host port may be translated before a socket is looked up.
-            let seen = format!("{nobody} (ports that rules translate are not looked at)");
-            let check = self.add(
-                Subject::Listener,
-                Status::Warn,
-                Some(Code::NoListener),
-                seen,
-            );
-            check.help = Some(help);
-        } else {
-            self.fail(Subject::Listener, Code::NoListener, false, nobody, help);
+        // Before a socket is looked up, a service, a host port or a mesh in the pod itself may send the packet elsewhere.
+        let seen = format!("{nobody} (ports that rules translate are not looked at)");
+        let check = self.add(
+            Subject::Listener,
+            Status::Warn,
+            Some(Code::NoListener),
+            seen,
+        );
+        check.help = Some(help);
+    }
+}
+
+/// The device by which the peer's packets come, as far as it is known: the pod's interface; of a node the one by which its
+/// answers go.
+fn arrival(seen: &Seen) -> Option<&str> {
+    if let Some(Observed::Seen(inside)) = &seen.inside {
+        return Some(&inside.device.name);
+    }
+    match &seen.to_peer {
+        Some(Observed::Seen(Route::Leads { device, hops, .. })) if hops.is_empty() => {
+            Some(&device.name)
         }
+        // Its own packets come by the loopback device, whichever of its addresses they are for.
+        _ if seen.place == Place::ThisNode => Some("lo"),
+        _ => None,
     }
 }
 

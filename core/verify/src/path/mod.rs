@@ -7,6 +7,7 @@ mod checks;
 mod connections;
 mod listeners;
 mod mtu;
+mod refused;
 mod routes;
 mod seen;
 
@@ -14,17 +15,21 @@ pub use checks::{Side, checks};
 pub use connections::{Connections, Tracked, one_way};
 pub use mtu::differing_mtu;
 pub use seen::{
-    Device, DeviceState, Inside, Listener, Neighbour, NoRoute, Observed, Place, Route, Seen,
+    Device, DeviceState, Inside, Listener, Neighbour, NextHop, NoRoute, Observed, Place, Route,
+    Seen,
 };
 
 use crate::Family;
 use serde::Serialize;
 
+/// Seconds after which what was seen of packets says nothing of the path as it is now.
+const RECENT_SECONDS: u32 = 30;
+
 /// What a check is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Subject {
-    /// The whole path, where nobody could be asked.
+    /// The whole path: where nobody could be asked, or no packet ever comes as far as a device.
     Path,
     /// A network device.
     Device,
@@ -48,7 +53,7 @@ pub enum Status {
     Pass,
     /// It is not.
     Fail,
-    /// It is not as it should be, and this connection does not need it.
+    /// It is not as it should be; this connection does not need it, or may get through all the same.
     Warn,
     /// It could not be done.
     NotDone,
@@ -57,6 +62,9 @@ pub enum Status {
 /// What was found. Stable: scripts compare it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub enum Code {
+    /// The programs drop whatever has the other end's address.
+    #[serde(rename = "path/unroutable")]
+    Unroutable,
     /// A device is not there.
     #[serde(rename = "path/device-missing")]
     DeviceMissing,
@@ -96,6 +104,7 @@ impl Code {
     /// The code as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Unroutable => "path/unroutable",
             Self::DeviceMissing => "path/device-missing",
             Self::DeviceDown => "path/device-down",
             Self::MtuBelow1280 => "path/mtu-below-1280",

@@ -36,12 +36,15 @@ impl Found<'_> {
             .as_ref()
             .filter(|_| !matches!(way.route, Expected::Unused));
         for (route, is_outer) in [(outer, true), (inner, false)] {
-            let Some(Observed::Seen(Route::Leads { device, mtu, .. })) = route else {
+            let Some(Observed::Seen(Route::Leads {
+                device, mtu, hops, ..
+            })) = route
+            else {
                 continue;
             };
-            let Some(device_state) = device.state else {
-                continue;
-            };
+            let devices = std::iter::once(device).chain(hops.iter().map(|hop| &hop.device));
+            let of_devices =
+                devices.filter_map(|device| Some((Some(device.state?.mtu), device.name.as_str())));
             let node = match &seen.place {
                 Place::RemotePod { node } | Place::RemoteNode { node } if is_outer => Some(node),
                 _ => None,
@@ -51,10 +54,7 @@ impl Found<'_> {
                 Some(IpAddr::V4(_)) => (OVERHEAD_IPV4, ", less 50 bytes of outer headers"),
                 None => (0, ""),
             };
-            for (mtu, whose) in [
-                (Some(device_state.mtu), device.name.as_str()),
-                (*mtu, "the route"),
-            ] {
+            for (mtu, whose) in of_devices.chain([(*mtu, "the route")]) {
                 if let Some(mtu) = mtu {
                     limits.push((
                         mtu.saturating_sub(overhead),

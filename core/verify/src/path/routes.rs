@@ -1,7 +1,8 @@
 //! Where routes lead, and whether the next hop answers.
 
 use super::{
-    Code, Device, Inside, Neighbour, NoRoute, Observed, Place, Route, Seen, Status, Subject,
+    Code, Inside, Neighbour, NextHop, NoRoute, Observed, Place, RECENT_SECONDS, Route, Seen,
+    Status, Subject,
     checks::{Expected, Found, Way},
 };
 use std::net::IpAddr;
@@ -93,33 +94,21 @@ impl Found<'_> {
                 device,
                 gateway,
                 neighbour,
+                since,
+                hops,
                 ..
-            }) => {
-                let by = match gateway {
-                    Some(gateway) => format!("{} by {gateway}", device.name),
-                    None => device.name.clone(),
-                };
-                match expected {
-                    Expected::Device(name) if name != device.name => self.fail(
-                        Subject::Route,
-                        Code::WrongDevice,
-                        stops,
-                        format!("{what} leads to {by}, and must lead to {name}"),
-                        help.to_owned(),
-                    ),
-                    Expected::Any
-                        if device
-                            .state
-                            .is_some_and(|state| !state.up || !state.carrier) =>
-                    {
-                        self.device("the device of the route", device, true, true);
-                    }
-                    _ => {
-                        self.pass(Subject::Route, format!("{what} leads to {by}"));
-                        self.next_hop(*gateway, device, *neighbour, stops);
-                    }
+            }) => match hops.as_slice() {
+                [] => {
+                    let hop = NextHop {
+                        device: device.clone(),
+                        gateway: *gateway,
+                        neighbour: *neighbour,
+                        since: *since,
+                    };
+                    self.by_hop(what, expected, &hop, stops, help);
                 }
-            }
+                hops => self.by_one_of(what, expected, hops, stops, help),
+            },
         }
         if !stops {
             for check in &mut self.checks[before..] {
@@ -131,40 +120,125 @@ impl Found<'_> {
         }
     }
 
-    fn next_hop(
+    /// A route with several next hops: each connection takes one of them, so that one which fails stops some of them.
+    fn by_one_of(
         &mut self,
-        gateway: Option<IpAddr>,
-        device: &Device,
-        neighbour: Neighbour,
+        what: &str,
+        expected: Expected<'_>,
+        hops: &[NextHop],
         stops: bool,
+        help: &str,
     ) {
-        let hop = match gateway {
-            Some(gateway) => format!("the next hop {gateway} on {}", device.name),
-            None => format!("the next hop on {}, the address itself,", device.name),
+        let before = self.checks.len();
+        let mut all_fail = true;
+        for hop in hops {
+            let first = self.checks.len();
+            self.by_hop(what, expected, hop, stops, help);
+            let mut of_hop = self.checks[first..].iter();
+            all_fail &= of_hop.any(|check| check.status == Status::Fail);
+        }
+        let count = hops.len();
+        for check in &mut self.checks[before..] {
+            let others = if check.code.is_some() && !all_fail {
+                ": only the connections that take this one are affected"
+            } else {
+                ""
+            };
+            let which = format!(" (one of {count} next hops{others})");
+            check.seen.push_str(&which);
+            check.stops &= all_fail;
+        }
+    }
+
+    fn by_hop(
+        &mut self,
+        what: &str,
+        expected: Expected<'_>,
+        hop: &NextHop,
+        stops: bool,
+        help: &str,
+    ) {
+        let device = &hop.device;
+        let by = match hop.gateway {
+            Some(gateway) => format!("{} by {gateway}", device.name),
+            None => device.name.clone(),
+        };
+        match expected {
+            Expected::Device(name) if name != device.name => self.fail(
+                Subject::Route,
+                Code::WrongDevice,
+                stops,
+                format!("{what} leads to {by}, and must lead to {name}"),
+                help.to_owned(),
+            ),
+            Expected::Any
+                if device
+                    .state
+                    .is_some_and(|state| !state.up || !state.carrier) =>
+            {
+                self.device("the device of the route", device, true, true);
+            }
+            _ => {
+                self.pass(Subject::Route, format!("{what} leads to {by}"));
+                self.next_hop(hop, stops);
+            }
+        }
+    }
+
+    fn next_hop(&mut self, next: &NextHop, stops: bool) {
+        let device = &next.device.name;
+        let hop = match next.gateway {
+            Some(gateway) => format!("the next hop {gateway} on {device}"),
+            None => format!("the next hop on {device}, the address itself,"),
         };
         let help = || {
             format!(
-                "see that the address of the route's next hop is right and that the host is there; `ip neigh show dev {}` shows its entry",
-                device.name
+                "see that the address of the route's next hop is right and that the host is there; `ip neigh show dev {device}` shows its entry"
             )
         };
-        match neighbour {
+        match next.neighbour {
             Neighbour::Known => self.pass(Subject::NextHop, format!("{hop} is known")),
             Neighbour::Absent => {
                 self.pass(Subject::NextHop, format!("{hop} was not asked for lately"));
             }
-            Neighbour::Failed => self.fail(
-                Subject::NextHop,
-                Code::NeighbourFailed,
-                stops,
-                format!("{hop} did not answer when its link-layer address was asked for (neighbour entry FAILED)"),
-                help(),
-            ),
+            Neighbour::Failed => {
+                let silent = "did not answer when its link-layer address was asked for";
+                match next.since {
+                    Some(seconds) if seconds <= RECENT_SECONDS => self.fail(
+                        Subject::NextHop,
+                        Code::NeighbourFailed,
+                        stops,
+                        format!(
+                            "{hop} {silent}, the last time {seconds} s ago (neighbour entry FAILED)"
+                        ),
+                        help(),
+                    ),
+                    // The kernel keeps the entry for as long as nobody asks again, also when the host is back.
+                    since => {
+                        let when = since.map_or_else(
+                            || "at a time that is not known".to_owned(),
+                            |seconds| format!("{seconds} s ago"),
+                        );
+                        let seen = format!(
+                            "{hop} {silent}, {when}, and nobody has asked since: the next packet does (neighbour entry FAILED)"
+                        );
+                        let check = self.add(
+                            Subject::NextHop,
+                            Status::Warn,
+                            Some(Code::NeighbourFailed),
+                            seen,
+                        );
+                        check.help = Some(help());
+                    }
+                }
+            }
             Neighbour::Incomplete => self.fail(
                 Subject::NextHop,
                 Code::NeighbourIncomplete,
                 stops,
-                format!("{hop} has not told its link-layer address yet (neighbour entry INCOMPLETE)"),
+                format!(
+                    "{hop} has not told its link-layer address yet (neighbour entry INCOMPLETE)"
+                ),
                 help(),
             ),
         }

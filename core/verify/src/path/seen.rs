@@ -97,9 +97,29 @@ pub enum Route {
         mtu: Option<u32>,
         /// Whether the link-layer address of the next hop is known.
         neighbour: Neighbour,
+        /// Seconds since that changed.
+        #[serde(default)]
+        since: Option<u32>,
+        /// All next hops of a route that has several, of which the one above is what the look-up chose.
+        #[serde(default)]
+        hops: Vec<NextHop>,
     },
     /// Nowhere.
     Refused(NoRoute),
+}
+
+/// One next hop of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NextHop {
+    /// By which device.
+    pub device: Device,
+    /// Its address; `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Whether its link-layer address is known.
+    pub neighbour: Neighbour,
+    /// Seconds since that changed.
+    pub since: Option<u32>,
 }
 
 /// What a pod's network namespace looks like from inside.
@@ -115,13 +135,16 @@ pub struct Inside {
 }
 
 /// A socket that takes packets for the port that was asked about: TCP that listens, UDP that is bound.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
     /// The local address that it is bound to; unspecified for all.
     pub address: IpAddr,
     /// An IPv6 socket that takes no IPv4.
     pub ipv6_only: bool,
+    /// The device that it is bound to: it takes what comes by that alone.
+    #[serde(default)]
+    pub device: Option<String>,
 }
 
 /// Where the peer is, as the node's datapath has it.

@@ -1,5 +1,9 @@
 //! What is found of which path, by tables.
 
+mod connections;
+mod hops;
+mod refused;
+
 use super::*;
 use std::net::IpAddr;
 
@@ -24,6 +28,8 @@ fn leads(name: &str, mtu: u32, gateway: Option<&str>) -> Observed<Route> {
         gateway: gateway.map(address),
         mtu: None,
         neighbour: Neighbour::Known,
+        since: None,
+        hops: Vec::new(),
     })
 }
 
@@ -31,6 +37,7 @@ fn listener(text: &str, ipv6_only: bool) -> Listener {
     Listener {
         address: address(text),
         ipv6_only,
+        device: None,
     }
 }
 
@@ -365,25 +372,47 @@ fn each_thing_that_is_broken_is_found_and_nothing_else() {
 
 #[test]
 fn a_next_hop_that_does_not_answer_is_found_on_each_route() {
-    let hop = |neighbour| {
+    let hop = |neighbour, since| {
         Some(Observed::Seen(Route::Leads {
             device: device("eth0", 1500),
             gateway: Some(address("172.31.1.1")),
             mtu: None,
             neighbour,
+            since,
+            hops: Vec::new(),
         }))
     };
-    for (neighbour, expected) in [
-        (Neighbour::Failed, &[(Code::NeighbourFailed, true)][..]),
-        (Neighbour::Incomplete, &[(Code::NeighbourIncomplete, true)]),
-        (Neighbour::Absent, &[]),
+    for (neighbour, since, expected) in [
+        (
+            Neighbour::Failed,
+            Some(0),
+            &[(Code::NeighbourFailed, true)][..],
+        ),
+        (
+            Neighbour::Failed,
+            Some(30),
+            &[(Code::NeighbourFailed, true)],
+        ),
+        // The entry stays for as long as nobody asks again: it says nothing of the host as it is now.
+        (
+            Neighbour::Failed,
+            Some(31),
+            &[(Code::NeighbourFailed, false)],
+        ),
+        (Neighbour::Failed, None, &[(Code::NeighbourFailed, false)]),
+        (
+            Neighbour::Incomplete,
+            Some(9),
+            &[(Code::NeighbourIncomplete, true)],
+        ),
+        (Neighbour::Absent, Some(0), &[]),
     ] {
         let plain = Seen {
-            to_peer: hop(neighbour),
+            to_peer: hop(neighbour, since),
             ..routed()
         };
         let encapsulated = Seen {
-            to_node: hop(neighbour),
+            to_node: hop(neighbour, since),
             ..overlay()
         };
         for seen in [plain, encapsulated] {
@@ -391,7 +420,7 @@ fn a_next_hop_that_does_not_answer_is_found_on_each_route() {
         }
     }
     let mut seen = routed();
-    inside(&mut seen).to_peer = hop(Neighbour::Failed);
+    inside(&mut seen).to_peer = hop(Neighbour::Failed, Some(3));
     assert_eq!(
         found(&side(Family::V6), &seen),
         [(Code::NeighbourFailed, true)]
@@ -440,7 +469,7 @@ fn who_listens_is_asked_for_the_address_and_family_of_the_packet() {
         (listener("127.0.0.1", false), Family::V4, false),
     ] {
         let mut seen = routed();
-        inside(&mut seen).listeners = Some(Observed::Seen(vec![bound]));
+        inside(&mut seen).listeners = Some(Observed::Seen(vec![bound.clone()]));
         assert_eq!(
             found(&side(family), &seen).is_empty(),
             takes,
@@ -452,24 +481,74 @@ fn who_listens_is_asked_for_the_address_and_family_of_the_packet() {
         };
         assert_eq!(found(&sends, &seen), []);
     }
-    // A node's ports may be translated before a socket is looked up: that is a hint.
-    let node = Seen {
+    // Ports may be translated before a socket is looked up, by a node's rules or those of a mesh in the pod: that is a hint.
+    let (mut pod, node) = (routed(), the_node(Vec::new()));
+    inside(&mut pod).listeners = Some(Observed::Seen(Vec::new()));
+    for (is_node, seen) in [(false, pod), (true, node)] {
+        let own = Side {
+            is_node,
+            ..side(Family::V4)
+        };
+        let checks = checks(&own, &Observed::Seen(seen));
+        let hint = checks
+            .iter()
+            .find(|it| it.code == Some(Code::NoListener))
+            .unwrap();
+        assert_eq!((hint.status, hint.stops), (Status::Warn, false));
+        let said = "(ports that rules translate are not looked at)";
+        assert!(hint.seen.ends_with(said), "{hint:?}");
+    }
+}
+
+/// The node as the end, with these sockets.
+fn the_node(listeners: Vec<Listener>) -> Seen {
+    Seen {
         pod_link: None,
         inside: None,
         to_own: None,
-        listeners: Some(Observed::Seen(Vec::new())),
+        listeners: Some(Observed::Seen(listeners)),
         ..routed()
+    }
+}
+
+#[test]
+fn a_socket_that_is_bound_to_a_device_takes_what_comes_by_that_one_alone() {
+    let bound = |device: Option<&str>| Listener {
+        device: device.map(str::to_owned),
+        ..listener("::", false)
     };
-    let own = Side {
-        is_node: true,
-        ..side(Family::V4)
-    };
-    let checks = checks(&own, &Observed::Seen(node));
-    let hint = checks
-        .iter()
-        .find(|it| it.code == Some(Code::NoListener))
-        .unwrap();
-    assert_eq!(hint.status, Status::Warn);
+    use Status::{NotDone, Pass, Warn};
+    for (listeners, pod, node, from_itself) in [
+        (vec![bound(None)], Pass, Pass, Pass),
+        (vec![bound(Some("eth0"))], Pass, Pass, NotDone),
+        (vec![bound(Some("lo"))], NotDone, NotDone, Pass),
+        (vec![bound(Some("net1"))], NotDone, NotDone, NotDone),
+        (vec![bound(Some("net1")), bound(None)], Pass, Pass, Pass),
+        (vec![], Warn, Warn, Warn),
+    ] {
+        let mut of_pod = routed();
+        inside(&mut of_pod).listeners = Some(Observed::Seen(listeners.clone()));
+        let of_node = the_node(listeners.clone());
+        let of_itself = Seen {
+            place: Place::ThisNode,
+            to_peer: Some(leads("lo", 65_536, None)),
+            ..of_node.clone()
+        };
+        for (is_node, seen, expected) in [
+            (false, of_pod, pod),
+            (true, of_node, node),
+            (true, of_itself, from_itself),
+        ] {
+            let own = Side {
+                is_node,
+                ..side(Family::V4)
+            };
+            let checks = checks(&own, &Observed::Seen(seen));
+            let mut found = checks.iter().filter(|it| it.subject == Subject::Listener);
+            let found = found.next().unwrap();
+            assert_eq!(found.status, expected, "{listeners:?} {is_node}: {found:?}");
+        }
+    }
 }
 
 #[test]
@@ -533,6 +612,7 @@ fn codes_are_written_alike_everywhere() {
         Code::DeviceMissing,
         Code::MtuBelow1280,
         Code::NeighbourFailed,
+        Code::Unroutable,
         Code::OneWay,
     ] {
         assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
@@ -546,120 +626,4 @@ fn pods_of_different_mtu_are_told_of() {
     let found = differing_mtu(names, "node-1", Family::V4, 1500, 1450).unwrap();
     assert_eq!((found.status, found.stops), (Status::Warn, false));
     assert!(found.seen.contains("more than 1450 bytes"), "{found:?}");
-}
-
-fn tracked(port: u16, packets: [u64; 2], idle_seconds: u32) -> Tracked {
-    Tracked {
-        source: (address("10.244.0.5"), port).into(),
-        destination: (address("10.244.1.5"), 8080).into(),
-        packets,
-        answered: packets[1] > 0,
-        idle_seconds,
-    }
-}
-
-#[test]
-fn a_connection_without_answer_is_followed_as_far_as_it_came() {
-    let waiting = tracked(40_000, [3, 0], 4);
-    /// What the sending node tracks, what the receiving one does and whether that is all, and who is found with what.
-    type Case<'a> = (
-        &'a [Tracked],
-        Option<(&'a [Tracked], bool)>,
-        Option<(&'a str, &'a str)>,
-    );
-    let cases: &[Case<'_>] = &[
-        (
-            &[waiting],
-            Some((&[], true)),
-            Some(("node-1", "leaves node-1 and does not arrive at node-2")),
-        ),
-        (
-            &[waiting],
-            Some((&[tracked(40_000, [3, 0], 4)], true)),
-            Some(("node-2", "shop/database does not answer")),
-        ),
-        (
-            &[waiting],
-            Some((&[tracked(40_000, [3, 3], 4)], true)),
-            Some(("node-2", "the answers do not arrive at node-1")),
-        ),
-        (
-            &[waiting],
-            Some((&[tracked(50_000, [9, 0], 1)], false)),
-            Some(("node-1", "no answer comes back to node-1")),
-        ),
-        (
-            &[waiting],
-            None,
-            Some(("node-1", "no answer comes back to node-1")),
-        ),
-        // One that was answered since, or nothing to speak of.
-        (
-            &[waiting, tracked(40_001, [5, 4], 2)],
-            Some((&[], true)),
-            None,
-        ),
-        (
-            &[waiting, tracked(40_001, [5, 4], 9)],
-            Some((&[], true)),
-            Some(("node-1", "does not arrive")),
-        ),
-        (&[tracked(40_000, [1, 0], 0)], Some((&[], true)), None),
-        (
-            &[tracked(40_000, [1, 0], 1)],
-            Some((&[], true)),
-            Some(("node-1", "1 packet 10.244.0.5:40000")),
-        ),
-        (&[tracked(40_000, [3, 0], 31)], Some((&[], true)), None),
-        (&[tracked(40_000, [3, 2], 1)], Some((&[], true)), None),
-        (&[], Some((&[], true)), None),
-    ];
-    for (sending, receiving, expected) in cases {
-        let first = Connections {
-            node: "node-1",
-            recent: sending,
-            complete: true,
-        };
-        let second = receiving.map(|(recent, complete)| Connections {
-            node: "node-2",
-            recent,
-            complete,
-        });
-        let names = ("shop/front", "shop/database");
-        let found = one_way(names, Family::V4, 6, Some(first), second, &[]);
-        match (expected, &found) {
-            (None, None) => {}
-            (Some((node, words)), Some(check)) => {
-                assert_eq!((check.node.as_str(), check.status), (*node, Status::Fail));
-                assert!(check.seen.contains(words), "{words}: {check:?}");
-            }
-            _ => panic!("{sending:?} {receiving:?}: {found:?}"),
-        }
-        let dropped = [waiting.source];
-        assert_eq!(
-            one_way(names, Family::V4, 6, Some(first), second, &dropped),
-            None
-        );
-    }
-}
-
-#[test]
-fn on_one_node_and_from_outside_one_table_says_all() {
-    let recent = [tracked(40_000, [3, 0], 4)];
-    let here = Connections {
-        node: "node-1",
-        recent: &recent,
-        complete: true,
-    };
-    let names = ("shop/front", "shop/database");
-    for sending in [Some(here), None] {
-        let found = one_way(names, Family::V4, 17, sending, Some(here), &[]).unwrap();
-        assert!(
-            found.seen.contains("shop/database does not answer"),
-            "{found:?}"
-        );
-        // Datagrams may want no answer.
-        assert_eq!(found.status, Status::Warn);
-    }
-    assert_eq!(one_way(names, Family::V4, 6, None, None, &[]), None);
 }

@@ -3,12 +3,12 @@
 use crate::agent::Agent;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
-use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy};
+use heddle_datapath::{DatapathError, PeerRow, RealisedEndpoint, RealisedPolicy, link_name};
 use heddle_policy::CompiledPolicy;
 use heddle_rpc::ApiError;
 use heddle_rpc::node::Difference;
 use ipnet::IpNet;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -43,6 +43,7 @@ pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Vec<Difference>, A
             endpoints(ledger, &mut findings)?;
             node(ledger, &mut findings)?;
             ipcache(ledger, &mut findings)?;
+            routes(ledger, &mut findings)?;
             Ok::<_, DatapathError>(findings)
         })
         .await
@@ -188,4 +189,114 @@ fn ipcache(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError
         }
     }
     Ok(())
+}
+
+/// The kernel routes to this node's pods and, with an overlay, to the ranges of other nodes'.
+fn routes(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError> {
+    let mut wished: BTreeMap<IpNet, String> = BTreeMap::new();
+    for (id, endpoint) in ledger.endpoints.staying().filter(|(_, it)| it.attached) {
+        let addresses = endpoint.record.addresses();
+        wished.extend(addresses.map(|address| (IpNet::from(address), link_name(id))));
+    }
+    let ranges = ledger.nodes.routes();
+    let ranges: BTreeSet<IpNet> = ranges.into_iter().map(|(range, _)| range).collect();
+    let asked = wished.keys().chain(&ranges).copied().collect();
+    let Some(realised) = ledger.datapath.routes(&asked)? else {
+        return Ok(());
+    };
+    // Without an overlay the network's own routes lead to other nodes' pods.
+    if let Some(overlay) = &realised.overlay {
+        wished.extend(ranges.into_iter().map(|range| (range, overlay.clone())));
+    }
+    let mut found: BTreeMap<IpNet, Vec<&str>> = BTreeMap::new();
+    for (prefix, device) in &realised.routes {
+        let device = device.as_deref().unwrap_or("nowhere");
+        found.entry(*prefix).or_default().push(device);
+    }
+    for (prefix, device) in &wished {
+        match found.remove(prefix) {
+            None => findings.add("route", &prefix.to_string(), "present", &true, &false),
+            Some(by) if !by.contains(&device.as_str()) => {
+                findings.add("route", &prefix.to_string(), "via", device, &by.join(", "));
+            }
+            Some(_) => {}
+        }
+    }
+    // What is left is the datapath's own, or of the network where there is no overlay.
+    let unwanted = found.iter().filter(|(_, by)| {
+        let overlay = realised.overlay.as_deref();
+        overlay.is_some_and(|overlay| by.contains(&overlay))
+    });
+    for (prefix, _) in unwanted {
+        findings.add("route", &prefix.to_string(), "present", &false, &true);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Node, eventually};
+    use serde_json::json;
+
+    /// Kind, object, field and both sides of each difference.
+    async fn found(node: &Node) -> Vec<[String; 5]> {
+        let differences = node.differences().await.into_iter();
+        differences
+            .map(|it| [it.kind, it.object, it.field, it.wished, it.realised])
+            .collect()
+    }
+
+    fn row(object: &str, field: &str, wished: &str, realised: &str) -> [String; 5] {
+        ["route", object, field, wished, realised].map(str::to_owned)
+    }
+
+    #[tokio::test]
+    async fn a_kernel_route_that_is_gone_or_leads_elsewhere_is_told() {
+        let node = Node::start().await;
+        node.put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" },
+            "spec": { "podCIDRs": ["10.244.2.0/24", "fd10:244:0:2::/64"] },
+            "status": { "addresses": [
+                { "type": "InternalIP", "address": "192.168.0.2" },
+                { "type": "InternalIP", "address": "fd00::2" },
+            ] },
+        }))
+        .await;
+        node.pod("shop", "web", &[]).await;
+        let given = node.add("c1", "shop", "web").await.unwrap();
+        node.settled().await;
+        eventually("nothing differs", || async {
+            found(&node).await.is_empty()
+        })
+        .await;
+        // Of this node's pod, and of another node's range.
+        let pod = format!("{}/32", given.addresses[0].address);
+        for (prefix, device) in [(pod.as_str(), "hd1"), ("10.244.2.0/24", "heddle-vxlan")] {
+            for (realised, expected) in [
+                (None, row(prefix, "present", "true", "false")),
+                (
+                    Some("eth9"),
+                    row(prefix, "via", &format!("{device:?}"), "\"eth9\""),
+                ),
+            ] {
+                node.datapath.change(|kernel| {
+                    let route = realised.map(str::to_owned);
+                    kernel.changed_routes.insert(prefix.parse().unwrap(), route);
+                });
+                assert_eq!(found(&node).await, [expected]);
+                node.datapath.change(|kernel| kernel.changed_routes.clear());
+                assert!(found(&node).await.is_empty());
+            }
+        }
+        // One that nobody wishes.
+        node.datapath.change(|kernel| {
+            let leftover = (
+                "10.244.9.0/24".parse().unwrap(),
+                "192.168.0.9".parse().unwrap(),
+            );
+            kernel.routes.push(leftover);
+        });
+        let leftover = row("10.244.9.0/24", "present", "false", "true");
+        assert_eq!(found(&node).await, [leftover]);
+    }
 }

@@ -106,6 +106,9 @@ pub struct RecentConnections {
     pub latest: Vec<Tracked>,
     /// Whether those are all.
     pub complete: bool,
+    /// Whether those are the latest of all, though there are more.
+    #[serde(default)]
+    pub latest_of_all: bool,
 }
 
 impl RecentConnections {
@@ -113,9 +116,13 @@ impl RecentConnections {
     fn of<'a>(rows: impl Iterator<Item = &'a ConnectionRow>, all: bool) -> Self {
         let mut latest: Vec<Tracked> = rows.map(tracked).collect();
         latest.sort_by_key(|it| it.idle_seconds);
-        let complete = all && latest.len() <= MOST_RECENT;
+        let all_fit = latest.len() <= MOST_RECENT;
         latest.truncate(MOST_RECENT);
-        Self { latest, complete }
+        Self {
+            latest,
+            complete: all && all_fit,
+            latest_of_all: all && !all_fit,
+        }
     }
 }
 
@@ -634,8 +641,17 @@ mod tests {
         let recent = RecentConnections::of(many.iter(), true);
         assert_eq!((recent.latest.len(), recent.complete), (MOST_RECENT, false));
         assert_eq!(recent.latest[0].idle_seconds, 0);
-        assert!(RecentConnections::of(many[..3].iter(), true).complete);
-        assert!(!RecentConnections::of(many[..3].iter(), false).complete);
+        for (rows, all, complete, latest_of_all) in [
+            (&many[..3], true, true, false),
+            (&many[..], true, false, true),
+            // A table was cut: there may be any among the rest.
+            (&many[..3], false, false, false),
+            (&many[..], false, false, false),
+        ] {
+            let recent = RecentConnections::of(rows.iter(), all);
+            let told = (recent.complete, recent.latest_of_all);
+            assert_eq!(told, (complete, latest_of_all), "{} {all}", rows.len());
+        }
     }
 
     #[test]

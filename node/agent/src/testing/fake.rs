@@ -3,7 +3,7 @@
 use heddle_abi::{Event, MetricSlot};
 use heddle_datapath::{
     ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
-    PathQuestion, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
+    PathQuestion, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
 };
 use heddle_policy::CompiledPolicy;
 use heddle_verify::path::Seen;
@@ -24,6 +24,8 @@ pub(crate) struct Kernel {
     pub(crate) attached: BTreeMap<u16, u32>,
     pub(crate) peers: BTreeMap<IpNet, PeerRow>,
     pub(crate) routes: Vec<(IpNet, IpAddr)>,
+    /// Routes that somebody else removed, or made lead to another device.
+    pub(crate) changed_routes: BTreeMap<IpNet, Option<String>>,
 }
 
 impl Kernel {
@@ -234,6 +236,28 @@ impl Datapath for FakeDatapath {
             state.kernel.routes = routes.to_vec();
             Ok(())
         })
+    }
+
+    fn routes(&self, _: &BTreeSet<IpNet>) -> Result<Option<RealisedRoutes>, DatapathError> {
+        let kernel = self.kernel();
+        let overlay = || "heddle-vxlan".to_owned();
+        let ranges = kernel.routes.iter();
+        let mut routes: BTreeMap<IpNet, Option<String>> =
+            ranges.map(|(range, _)| (*range, Some(overlay()))).collect();
+        for id in kernel.attached.keys() {
+            let Some(facts) = kernel.facts.get(id) else {
+                continue;
+            };
+            let addresses = [facts.ipv4.map(IpAddr::V4), facts.ipv6.map(IpAddr::V6)];
+            let to_pod = addresses.into_iter().flatten();
+            routes.extend(to_pod.map(|it| (it.into(), Some(format!("hd{id}")))));
+        }
+        routes.extend(kernel.changed_routes);
+        let rows = routes.into_iter();
+        Ok(Some(RealisedRoutes {
+            overlay: Some(overlay()),
+            routes: rows.filter(|(_, device)| device.is_some()).collect(),
+        }))
     }
 
     fn path(&self, _: &PathQuestion) -> Result<Seen, DatapathError> {

@@ -76,7 +76,7 @@ pub(crate) fn look(netlink: &Netlink, node: &NodeDevices<'_>, question: &PathQue
         to_node: to_node.map(route),
         to_own: question.own.filter(|_| pod.is_some()).map(route),
         listeners: match question.listens {
-            Some((protocol, port)) if pod.is_none() => listeners(protocol, port),
+            Some((protocol, port)) if pod.is_none() => listeners(netlink, protocol, port),
             _ => None,
         },
     }
@@ -100,7 +100,7 @@ fn visit(namespace: &Path, interface: &str, question: &PathQuestion) -> Observed
                     to_peer: question.peer.map(|peer| netlink.route_to(peer).into()),
                     listeners: question
                         .listens
-                        .and_then(|(protocol, port)| listeners(protocol, port)),
+                        .and_then(|(protocol, port)| listeners(&netlink, protocol, port)),
                 })
             });
             inside.into()
@@ -114,11 +114,26 @@ fn visit(namespace: &Path, interface: &str, question: &PathQuestion) -> Observed
     })
 }
 
-/// Who takes packets for a port in the thread's network namespace; `None` for protocols without ports, and those whose
-/// sockets are not asked for.
-fn listeners(protocol: u8, port: u16) -> Option<Observed<Vec<Listener>>> {
+/// Who takes packets for a port in the thread's network namespace, which is that of `netlink`; `None` for protocols without
+/// ports.
+fn listeners(netlink: &Netlink, protocol: u8, port: u16) -> Option<Observed<Vec<Listener>>> {
+    let named = |bound: sockets::Bound| {
+        let device = match bound.interface {
+            0 => None,
+            index => Some(netlink.device_at(index)?.name),
+        };
+        Ok(Listener {
+            address: bound.address,
+            ipv6_only: bound.ipv6_only,
+            device,
+        })
+    };
     match protocol {
-        sockets::TCP | sockets::UDP => Some(sockets::listeners(protocol, port).into()),
+        sockets::TCP | sockets::UDP => {
+            let found = sockets::listeners(protocol, port);
+            let found = found.and_then(|found| found.into_iter().map(named).collect());
+            Some(found.into())
+        }
         // The question alone would have the kernel load the protocol's module.
         sockets::SCTP => Some(Observed::Failed(
             "SCTP sockets are not looked at".to_owned(),

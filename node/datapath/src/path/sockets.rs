@@ -1,7 +1,6 @@
 //! Which sockets take packets for a port: `sock_diag` (linux/inet_diag.h), over netlink as all else.
 
 use crate::DatapathError;
-use heddle_verify::path::Listener;
 use rtnetlink::{
     packet_core::{
         NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
@@ -32,8 +31,19 @@ const MOST_SOCKETS: usize = 1024;
 /// Answers of the kernel that are read for a list, each with some 25 sockets: not every protocol's list is of one port.
 const MOST_MESSAGES: usize = 16_384;
 
+/// A socket that takes what comes for a port.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Bound {
+    /// The local address; unspecified for all.
+    pub(super) address: IpAddr,
+    /// An IPv6 socket that takes no IPv4.
+    pub(super) ipv6_only: bool,
+    /// Index of the device whose packets alone it takes; 0: of all.
+    pub(super) interface: u32,
+}
+
 /// The sockets of the thread's network namespace that take what comes for a port.
-pub(super) fn listeners(protocol: u8, port: u16) -> Result<Vec<Listener>, DatapathError> {
+pub(super) fn listeners(protocol: u8, port: u16) -> Result<Vec<Bound>, DatapathError> {
     let mut found = BTreeSet::new();
     for family in FAMILIES {
         ask(family, protocol, port, &mut found).map_err(|error| DatapathError::Failed {
@@ -45,7 +55,7 @@ pub(super) fn listeners(protocol: u8, port: u16) -> Result<Vec<Listener>, Datapa
     Ok(found.into_iter().collect())
 }
 
-fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Listener>) -> std::io::Result<()> {
+fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Bound>) -> std::io::Result<()> {
     let bad = |error: &dyn std::fmt::Display| {
         std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string())
     };
@@ -79,10 +89,8 @@ fn ask(family: u8, protocol: u8, port: u16, found: &mut BTreeSet<Listener>) -> s
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                 // Another socket of the same port may be dumped: not every protocol's dump asks for it.
-                NetlinkPayload::InnerMessage(Message::Socket { port: of, listener })
-                    if of == port =>
-                {
-                    found.insert(listener);
+                NetlinkPayload::InnerMessage(Message::Socket { port: of, bound }) if of == port => {
+                    found.insert(bound);
                     if found.len() > MOST_SOCKETS {
                         return Err(bad(&format!(
                             "more than {MOST_SOCKETS} sockets share port {port}"
@@ -105,7 +113,7 @@ enum Message {
     /// `struct inet_diag_req_v2`: all sockets of a local port that take packets from anybody.
     Question { family: u8, protocol: u8, port: u16 },
     /// `struct inet_diag_msg`: a socket.
-    Socket { port: u16, listener: Listener },
+    Socket { port: u16, bound: Bound },
 }
 
 /// Bytes of the question: four, the states, `struct inet_diag_sockid`.
@@ -156,9 +164,11 @@ impl NetlinkDeserializable for Message {
         };
         Ok(Self::Socket {
             port,
-            listener: Listener {
+            bound: Bound {
                 address,
                 ipv6_only: is_v6_only(&payload[ANSWER_LENGTH..]),
+                // `idiag_if`, after the ports and both addresses.
+                interface: u32::from_ne_bytes([bytes[40], bytes[41], bytes[42], bytes[43]]),
             },
         })
     }
@@ -183,7 +193,10 @@ fn is_v6_only(mut attributes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use nix::sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        socket::{setsockopt, sockopt::BindToDevice},
+    };
     use std::net::{TcpListener, UdpSocket};
 
     #[test]
@@ -191,9 +204,10 @@ mod tests {
         let all = TcpListener::bind("[::]:0").unwrap();
         let port = all.local_addr().unwrap().port();
         let found = listeners(TCP, port).unwrap();
-        let everywhere = Listener {
+        let everywhere = Bound {
             address: Ipv6Addr::UNSPECIFIED.into(),
             ipv6_only: false,
+            interface: 0,
         };
         assert_eq!(found, [everywhere]);
         drop(all);
@@ -209,6 +223,24 @@ mod tests {
         // One that is connected takes packets of its peer alone.
         datagrams.connect("[::1]:9").unwrap();
         assert_eq!(listeners(UDP, port).unwrap(), []);
+    }
+
+    /// Needs the right to bind to a device.
+    #[test]
+    fn the_device_that_a_socket_is_bound_to_is_told() {
+        let loopback = nix::net::if_::if_nametoindex("lo").unwrap();
+        let one = TcpListener::bind("0.0.0.0:0").unwrap();
+        setsockopt(&one, BindToDevice, &"lo".into()).unwrap();
+        let datagrams = UdpSocket::bind("[::]:0").unwrap();
+        setsockopt(&datagrams, BindToDevice, &"lo".into()).unwrap();
+        for (protocol, port) in [
+            (TCP, one.local_addr().unwrap().port()),
+            (UDP, datagrams.local_addr().unwrap().port()),
+        ] {
+            let found = listeners(protocol, port).unwrap();
+            let devices: Vec<u32> = found.iter().map(|bound| bound.interface).collect();
+            assert_eq!(devices, [loopback], "{found:?}");
+        }
     }
 
     #[test]
@@ -234,6 +266,7 @@ mod tests {
         assert!(Message::deserialize(&header, &[0; ANSWER_LENGTH - 1]).is_err());
         let mut answer = vec![0; ANSWER_LENGTH];
         (answer[0], answer[4], answer[5]) = (10, 0x1f, 0x90);
+        answer[40..44].copy_from_slice(&7_u32.to_ne_bytes());
         for (attributes, v6_only) in [
             (&[][..], false),
             (&[5, 0, 11, 0, 1, 0, 0, 0], true),
@@ -244,13 +277,13 @@ mod tests {
             (&[9, 0], false),
         ] {
             let bytes = [answer.as_slice(), attributes].concat();
-            let Message::Socket { port, listener } = Message::deserialize(&header, &bytes).unwrap()
+            let Message::Socket { port, bound } = Message::deserialize(&header, &bytes).unwrap()
             else {
                 panic!("a question");
             };
             assert_eq!(
-                (port, listener.ipv6_only),
-                (8080, v6_only),
+                (port, bound.ipv6_only, bound.interface),
+                (8080, v6_only, 7),
                 "{attributes:?}"
             );
         }

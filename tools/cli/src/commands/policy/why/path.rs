@@ -117,6 +117,7 @@ pub(super) fn all(
                 node,
                 recent: &recent.latest,
                 complete: recent.complete,
+                latest_of_all: recent.latest_of_all,
             })
         };
         path::one_way(
