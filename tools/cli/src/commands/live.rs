@@ -9,7 +9,7 @@ mod show;
 mod table;
 
 use crate::failure::{FINDINGS, Failure, NO_DATA};
-use crate::output::is_colored;
+use crate::output::{is_colored, one_line};
 use agents::{Agent, Agents, Target};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_rpc::Call;
@@ -326,7 +326,12 @@ fn ask_all(
 
 fn warn(around: &mut Environment<'_>, text: &str) {
     // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(around.err, "warning: {text}");
+    let _ = writeln!(around.err, "warning: {}", one_line(text));
+}
+
+fn note(around: &mut Environment<'_>, text: &str) {
+    // As above.
+    let _ = writeln!(around.err, "note: {}", one_line(text));
 }
 
 /// Exit code of an answer that lacks some nodes.

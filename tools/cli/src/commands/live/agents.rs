@@ -4,10 +4,12 @@ use crate::commands::which::Which;
 use crate::dump::Dump;
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::Args;
+use heddle_flow::Timestamp;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Which agents to ask. Without any of these: all nodes of the lab `default`, or this machine's agent.
 #[derive(Args, Clone, Debug, Default)]
@@ -63,6 +65,19 @@ impl fmt::Display for Agent {
             Some(node) => write!(f, "the agent of node {node} ({})", self.source),
             None => write!(f, "the agent at {}", self.source),
         }
+    }
+}
+
+impl Agent {
+    /// What it calls now: of a dump the time of that.
+    pub(super) fn now(&self) -> Timestamp {
+        if let Source::Dump(dump, _) = &self.source {
+            return dump.time();
+        }
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 

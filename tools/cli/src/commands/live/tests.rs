@@ -1,6 +1,7 @@
 //! The commands against agents that are sockets in a temporary folder.
 
 use super::*;
+use crate::dump::testing::{archive_of, flow_lines, manifest};
 use clap::Parser;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
@@ -386,6 +387,54 @@ fn differences_are_exit_1() {
 }
 
 #[test]
+fn in_a_dump_ages_count_back_from_its_time_and_what_was_cut_is_noted() {
+    let stage = Stage::new();
+    let file = "nodes/node-1/flows.jsonl";
+    let times = ["09:54:01", "09:56:02", "09:59:03"];
+    let mut manifest = manifest();
+    manifest["cut"] = json!([{"file": file, "limit": "--flows", "what": "only the last 3 flows", "askedFor": true}]);
+    let bytes = archive_of(&manifest, &[(file, json!(flow_lines("node-1", &times)))]);
+    let path = stage.folder.path().join("d.tar");
+    std::fs::write(&path, bytes).unwrap();
+    let observe = |more: &[&str]| {
+        let line = [
+            "observe",
+            "--from",
+            path.to_str().unwrap(),
+            "--node",
+            "node-1",
+            "-o",
+            "jsonpb",
+        ];
+        stage.run(&[&line, more].concat())
+    };
+    for (more, expected, is_noted) in [
+        (&["--since", "5m"][..], &["02", "03"][..], false),
+        (&["--since", "5m", "--until", "2m"], &["02"], false),
+        (&["--since", "10m"], &["01", "02", "03"], true),
+        (&["--last", "1"], &["03"], false),
+        (&["--first", "1"], &["01"], true),
+        (&["--all"], &["01", "02", "03"], true),
+    ] {
+        let shown = observe(more);
+        assert_eq!(seconds(&shown), expected, "{more:?}");
+        let note = "note: of the flows of node-1 the dump";
+        assert_eq!(
+            shown.err.contains(note),
+            is_noted,
+            "{more:?}: {}",
+            shown.err
+        );
+    }
+    // A node that was not heard was not heard then.
+    let shown = stage.run(&["observe", "--from", path.to_str().unwrap(), "-o", "jsonpb"]);
+    assert_eq!(shown.exit, 3);
+    let first: Value = serde_json::from_str(shown.out.lines().next().unwrap()).unwrap();
+    assert_eq!(first["node_status"]["node_names"], json!(["node-2"]));
+    assert_eq!(first["time"], "2026-11-30T10:00:00.000000000Z");
+}
+
+#[test]
 fn the_agents_own_errors_come_through() {
     let stage = Stage::new();
     stage.agent(&stage.socket("default", "n1"), |_| {
@@ -489,7 +538,7 @@ fn params(arguments: &[&str]) -> Result<Value, Failure> {
     let Command::Observe(arguments) = line.command else {
         panic!("not observe");
     };
-    observe::params_of(&arguments)
+    observe::params_of(&arguments, "2026-11-21T09:00:00Z".parse().unwrap())
 }
 
 #[test]
