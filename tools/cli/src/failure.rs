@@ -1,6 +1,6 @@
 //! How a command fails: a code, what failed on what and why, and what to try.
 
-use crate::output::tell;
+use crate::output::{one_line, tell};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use heddle_kube::{
     cluster::{ChangeError, ObjectError},
@@ -170,6 +170,22 @@ impl Failure {
     #[must_use]
     pub const fn json(mut self, json: bool) -> Self {
         self.json = json;
+        self
+    }
+
+    /// In one line each, where its words are somebody else's: a line of theirs must not pass for one of ours.
+    #[must_use]
+    pub fn in_one_line(mut self) -> Self {
+        let texts = [
+            &mut self.code,
+            &mut self.message,
+            &mut self.object,
+            &mut self.field,
+            &mut self.help,
+        ];
+        for text in texts {
+            *text = one_line(text);
+        }
         self
     }
 

@@ -103,6 +103,41 @@ mod tests {
         }
     }
 
+    /// Every command without subcommands, hidden ones as well.
+    fn each(command: &clap::Command, words: &str, look: &mut dyn FnMut(&str, &clap::Command)) {
+        if !command.has_subcommands() {
+            look(words, command);
+        }
+        for sub in command.get_subcommands() {
+            each(sub, &format!("{words} {}", sub.get_name()), look);
+        }
+    }
+
+    #[test]
+    fn every_command_of_a_lab_takes_its_name_in_one_way() {
+        let mut found = 0;
+        each(&Heddle::command(), "heddle", &mut |words, command| {
+            let mut flags = command.get_arguments();
+            let Some(flag) = flags.find(|it| it.get_long() == Some("lab")) else {
+                return;
+            };
+            found += 1;
+            let variable = flag.get_env().and_then(|name| name.to_str());
+            assert_eq!(variable, Some("HEDDLE_LAB"), "{words}");
+            // An empty name would come before a default; `Which` knows what is meant.
+            assert!(flag.get_default_values().is_empty(), "{words}");
+        });
+        assert!(found > 25, "{found}");
+        let named = |line: &str| {
+            Heddle::try_parse_from(line.split(' ').chain(["--lab", ""]))
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        };
+        for line in ["heddle lab status", "heddle status", "heddle sysdump"] {
+            assert_eq!(named(line), Ok(()), "{line}");
+        }
+    }
+
     #[test]
     fn commands_with_arguments_have_examples_that_can_be_run() {
         let mut found = Vec::new();

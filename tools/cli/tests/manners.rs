@@ -280,3 +280,143 @@ fn nobody_who_reads_standard_error_is_no_failure_of_its_own() {
         assert_eq!(output.status.code(), Some(code), "{line:?}: {output:?}");
     }
 }
+
+/// Runs a command with these variables, of which an empty one is set and empty, and gives its exit code and its words.
+fn with(line: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(line)
+        .env_remove("HEDDLE_LAB")
+        .env_remove("HEDDLE_LOG")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    (
+        output.status.code(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn an_empty_name_of_a_lab_is_none_for_every_form_of_command() {
+    let peers = ["--from", "a/b", "--to", "a/c"];
+    for line in [
+        &["status"][..],
+        &["observe", "--last", "1"],
+        &["endpoint", "list"],
+        &["diff"],
+        &[&["why"], &peers[..]].concat(),
+        &[&["policy", "why"], &peers[..]].concat(),
+        &["lab", "status"],
+        &["lab", "get", "pods"],
+        &["lab", "events"],
+        &["lab", "describe", "pods"],
+        &["lab", "logs", "no-such-pod"],
+        &["lab", "label", "pod", "no-such-pod", "a=b"],
+    ] {
+        let code = |said: &str| {
+            said.lines()
+                .next()
+                .and_then(|it| it.split(':').next())
+                .map(str::to_owned)
+        };
+        let (exit, said) = with(line, &[]);
+        let (empty, said_empty) = with(line, &[("HEDDLE_LAB", "")]);
+        assert_eq!(
+            (exit, code(&said)),
+            (empty, code(&said_empty)),
+            "{line:?}: {said_empty}"
+        );
+        let (flag, said_flag) = with(&[line, &["--lab", ""]].concat(), &[]);
+        assert_eq!(
+            (exit, code(&said)),
+            (flag, code(&said_flag)),
+            "{line:?}: {said_flag}"
+        );
+        assert!(!said_empty.contains("bad-name"), "{line:?}: {said_empty}");
+    }
+}
+
+#[test]
+fn a_mistyped_log_level_is_refused_and_an_empty_one_is_the_default() {
+    let agent = ["agent", "--config", "/nowhere.yaml"];
+    let operator = ["operator", "--config", "/nowhere.yaml"];
+    for daemon in [agent, operator] {
+        for (flags, variables) in [
+            (&["--log-level", "wran"][..], &[][..]),
+            (&[], &[("HEDDLE_LOG", "wran")]),
+        ] {
+            let (exit, said) = with(&[&daemon[..], flags].concat(), variables);
+            assert_eq!(exit, Some(2), "{said}");
+            assert!(
+                said.starts_with("error[config/invalid]: log level \"wran\": \"wran\" is no level\nhelp: did you mean `warn`?"),
+                "{said}"
+            );
+        }
+        for text in ["", "info,heddle_agent=debug"] {
+            let (exit, said) = with(&daemon, &[("HEDDLE_LOG", text)]);
+            assert_eq!(exit, Some(2), "{said}");
+            assert!(
+                said.contains("/nowhere.yaml") && !said.contains("log level"),
+                "{said}"
+            );
+        }
+    }
+    // Before anything of a lab is made.
+    for line in [
+        &[
+            "lab",
+            "up",
+            "--lab",
+            "manners-no-such-lab",
+            "--config",
+            "/nowhere.yaml",
+        ][..],
+        &["lab", "daemon", "--lab", "manners-no-such-lab"],
+    ] {
+        let (exit, said) = with(line, &[("HEDDLE_LOG", "inof")]);
+        assert_eq!(exit, Some(2), "{said}");
+        assert!(said.contains("\"inof\" is no level"), "{said}");
+    }
+}
+
+#[test]
+fn a_time_that_is_too_long_to_wait_is_refused() {
+    let huge = "10000000000000000000s";
+    for line in [
+        &["sysdump", "--timeout", huge][..],
+        &["connectivity", "test", "--timeout", huge],
+        &["lab", "apply", "-f", "/nowhere.yaml", "--timeout", huge],
+        &["lab", "delete", "pod", "a", "--timeout", huge],
+        &["lab", "label", "pod", "a", "b=c", "--timeout", "169h"],
+        &[
+            "agent",
+            "--config",
+            "/nowhere.yaml",
+            "--prepare-downgrade",
+            "3",
+            "--time-limit",
+            "18446744073709551615",
+        ],
+        &[
+            "agent",
+            "--config",
+            "/nowhere.yaml",
+            "--prepare-downgrade",
+            "3",
+            "--time-limit",
+            "604801",
+        ],
+    ] {
+        let (exit, said) = with(line, &[]);
+        assert_eq!(exit, Some(2), "{line:?}: {said}");
+        assert!(
+            said.starts_with("error[usage/bad-value]: "),
+            "{line:?}: {said}"
+        );
+        // The value, the flag, and what it may be.
+        for part in [line[line.len() - 1], line[line.len() - 2]] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(said.contains("week") || said.contains("604800"), "{said}");
+    }
+}

@@ -21,7 +21,7 @@ const POLICIES: [Kind; 4] = [
     Kind::ClusterNetworkPolicy,
 ];
 
-/// All about an object; `events` are those of its lab.
+/// All about an object; `events` are those of its lab, whose ages count to `now`, in seconds since 1970.
 ///
 /// # Errors
 ///
@@ -30,6 +30,7 @@ pub async fn describe(
     store: &dyn Store,
     events: &[Value],
     object: &Object,
+    now: u64,
 ) -> Result<String, LabError> {
     let mut text = Text::default();
     text.head(object);
@@ -53,7 +54,7 @@ pub async fn describe(
             text.yaml("Status", &object.value["status"]);
         }
     }
-    text.events(events, object);
+    text.events(events, object, now);
     Ok(text.0)
 }
 
@@ -330,7 +331,7 @@ impl Text {
         self.section("Conditions", lines.collect());
     }
 
-    fn events(&mut self, all: &[Value], object: &Object) {
+    fn events(&mut self, all: &[Value], object: &Object, now: u64) {
         let about: Vec<&Value> = all
             .iter()
             .filter(|event| events::is_about(event, object.kind, &object.name))
@@ -338,17 +339,17 @@ impl Text {
         let last = &about[about.len().saturating_sub(SHOWN_EVENTS)..];
         self.section(
             "Events",
-            last.iter().map(|event| event_line(event)).collect(),
+            last.iter().map(|event| event_line(event, now)).collect(),
         );
     }
 }
 
 /// One event in a line: type, reason, age, how often, message.
-fn event_line(event: &Value) -> String {
+fn event_line(event: &Value, now: u64) -> String {
     let age = event["lastTimestamp"]
         .as_str()
         .and_then(seconds_of)
-        .map_or_else(String::new, |at| time::age(time::now().saturating_sub(at)));
+        .map_or_else(String::new, |at| time::age(now.saturating_sub(at)));
     let times = match event["count"].as_u64() {
         Some(count) if count > 1 => format!("{age} (x{count})"),
         _ => age,
@@ -440,7 +441,7 @@ mod tests {
         let mut text = Text::default();
         text.head(&pod);
         text.pod(&pod);
-        text.events(&[], &pod);
+        text.events(&[], &pod, 0);
         let text = text.0;
         for line in [
             "Labels:           app=web",

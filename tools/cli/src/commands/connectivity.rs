@@ -1,6 +1,7 @@
 //! `heddle connectivity`: probes between test pods in a lab.
 
 use super::lab::show::{line, table};
+use super::which::Which;
 use crate::failure::{FINDINGS, Failure, NO_DATA};
 use crate::output::tell;
 use clap::{Args, Subcommand, ValueEnum};
@@ -29,19 +30,13 @@ Exit code: 0 all as expected, 1 probes that differ, 3 it could not be run.")]
 /// `heddle connectivity test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Name of the lab.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HEDDLE_LAB",
-        default_value = "default"
-    )]
-    lab: String,
+    #[command(flatten)]
+    which: Which,
     /// How to show what was found; `wide` shows every probe.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
     /// How long it may take.
-    #[arg(long, default_value = "120s", value_parser = super::lab::duration)]
+    #[arg(long, default_value = "120s", value_parser = super::lab::timeout)]
     timeout: Duration,
     /// Leave the test's pods, and the policies of the first scenario that differed, to look at.
     #[arg(long)]
@@ -65,7 +60,7 @@ enum Output {
 /// Runs a command of the family.
 pub fn run(command: Command) -> Result<ExitCode, Failure> {
     let Command::Test(args) = command;
-    let lab = Lab::named(&args.lab).map_err(super::lab::failure)?;
+    let lab = Lab::named(args.which.or_default()).map_err(super::lab::failure)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

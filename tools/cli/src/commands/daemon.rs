@@ -2,6 +2,7 @@
 
 mod downgrade;
 
+use super::log_filter;
 use crate::failure::{Failure, USAGE};
 use crate::output::is_colored;
 use clap::{Args, Subcommand, ValueEnum};
@@ -19,7 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
+
+/// Seconds that an older version may take to take over at most: a week.
+const MAX_WAIT: u64 = 7 * 24 * 60 * 60;
 
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -36,8 +39,8 @@ pub struct Logging {
     /// How log lines look.
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or `target=level` pairs between commas.
-    #[arg(long, env = "HEDDLE_LOG", default_value = "info", value_name = "LEVEL")]
+    /// What is logged: error, warn, info, debug, trace or off, and `target=level` pairs between commas.
+    #[arg(long, env = "HEDDLE_LOG", default_value = log_filter::DEFAULT, value_name = "LEVEL")]
     log_level: String,
 }
 
@@ -58,6 +61,7 @@ pub enum Command {
             long,
             value_name = "SECONDS",
             default_value_t = 600,
+            value_parser = clap::value_parser!(u64).range(..=MAX_WAIT),
             requires = "prepare_downgrade"
         )]
         time_limit: u64,
@@ -186,15 +190,7 @@ fn read<C: Configuration>(path: &Path) -> Result<C, Failure> {
 
 impl Logging {
     fn begin(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_new(&self.log_level).map_err(|error| {
-            Failure::new(
-                "config/invalid",
-                format!("log level {:?}: {error}", self.log_level),
-            )
-            .field("--log-level")
-            .help("error, warn, info, debug or trace")
-            .exit(USAGE)
-        })?;
+        let filter = log_filter::read(&self.log_level)?;
         let to_people = is_colored(&std::io::stderr());
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)

@@ -7,6 +7,7 @@ mod list;
 mod read;
 pub(super) mod show;
 
+use super::{log_filter, which::Which};
 use crate::{
     failure::{Failure, NO_DATA, USAGE},
     output::{say, tell},
@@ -28,17 +29,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Which lab.
-#[derive(Args)]
-pub struct Which {
-    /// Name of the lab.
-    #[arg(long, env = "HEDDLE_LAB", default_value = "default")]
-    lab: String,
-}
-
 impl Which {
     fn name(&self) -> Result<Lab, Failure> {
-        Lab::named(&self.lab).map_err(failure)
+        Lab::named(self.or_default()).map_err(failure)
     }
 
     /// A lab that is there, with its store.
@@ -118,7 +111,7 @@ pub struct ApplyArgs {
     #[arg(long)]
     lenient: bool,
     /// How long to wait.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = timeout)]
     timeout: Duration,
 }
 
@@ -151,7 +144,7 @@ pub struct DeleteArgs {
     #[arg(long)]
     ignore_not_found: bool,
     /// How long to wait.
-    #[arg(long, default_value = "60s", value_parser = duration)]
+    #[arg(long, default_value = "60s", value_parser = timeout)]
     timeout: Duration,
 }
 
@@ -230,7 +223,7 @@ pub struct LabelArgs {
     #[arg(long)]
     no_wait: bool,
     /// How long to wait.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_parser = timeout)]
     timeout: Duration,
 }
 
@@ -365,7 +358,21 @@ pub enum Command {
     Idle,
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// Seconds that a command may wait at most: a week.
+const MAX_TIMEOUT: u64 = 7 * 24 * 60 * 60;
+
+/// A time to wait: 30s, 500ms, 2m, 1h; a week at most.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout > Duration::from_secs(MAX_TIMEOUT) {
+        let hours = MAX_TIMEOUT / 3_600;
+        return Err(format!("it is longer than a week ({hours}h)"));
+    }
+    Ok(timeout)
+}
+
+/// An age or a time: 30s, 500ms, 2m, 1h. Nothing bounds it: adding it to a time may be too much.
+fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: f64 = digits
         .parse()
@@ -522,8 +529,7 @@ async fn run_async(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(args) => run_status(args).await,
         Command::Daemon(which) => {
             let lab = which.name()?;
-            let filter = tracing_subscriber::EnvFilter::try_from_env("HEDDLE_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+            let filter = log_filter::of_environment()?;
             let started = tracing_subscriber::fmt()
                 .with_env_filter(filter)
                 .with_writer(std::io::stderr)
@@ -550,6 +556,8 @@ async fn run_async(command: Command) -> Result<ExitCode, Failure> {
 }
 
 async fn run_up(args: UpArgs) -> Result<ExitCode, Failure> {
+    // What is started inherits it, and would say so in its log only.
+    log_filter::of_environment()?;
     let lab = args.which.name()?;
     let (mut config, origin) = match &args.config {
         Some(path) => (
@@ -755,5 +763,31 @@ fn show_logs(args: &LogsArgs) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         other => done(other).map_err(unanswered),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_units_and_what_is_waited_for_has_a_bound() {
+        let week = Duration::from_secs(MAX_TIMEOUT);
+        for (text, age, wait) in [
+            ("500ms", Some(Duration::from_millis(500)), true),
+            ("0s", Some(Duration::ZERO), true),
+            ("1.5m", Some(Duration::from_secs(90)), true),
+            ("168h", Some(week), true),
+            ("169h", Some(week + Duration::from_secs(3_600)), false),
+            ("-1s", None, false),
+            ("1w", None, false),
+            ("", None, false),
+            ("1e30h", None, false),
+        ] {
+            assert_eq!(duration(text).ok(), age, "{text}");
+            assert_eq!(timeout(text).ok(), age.filter(|_| wait), "{text}");
+        }
+        let refused = timeout("10000000000000000000s").unwrap_err();
+        assert!(refused.contains("a week (168h)"), "{refused}");
     }
 }

@@ -9,7 +9,7 @@ mod show;
 mod table;
 
 use crate::failure::{FINDINGS, Failure, NO_DATA};
-use crate::output::is_colored;
+use crate::output::{is_colored, one_line};
 use agents::{Agent, Agents, Target};
 use clap::{Args, Subcommand, ValueEnum};
 use heddle_rpc::Call;
@@ -326,15 +326,55 @@ fn ask_all(
 
 fn warn(around: &mut Environment<'_>, text: &str) {
     // Nobody is left to tell when stderr is closed.
-    let _ = writeln!(around.err, "warning: {text}");
+    let _ = writeln!(around.err, "warning: {}", one_line(text));
 }
 
-/// Exit code of an answer that lacks some nodes.
-const fn completeness(answers: &Answers) -> u8 {
-    if answers.missing.is_empty() {
-        0
-    } else {
-        NO_DATA
+fn note(around: &mut Environment<'_>, text: &str) {
+    // As above.
+    let _ = writeln!(around.err, "note: {}", one_line(text));
+}
+
+/// Exit code of an answer that lacks these nodes.
+const fn completeness<T>(missing: &[T]) -> u8 {
+    if missing.is_empty() { 0 } else { NO_DATA }
+}
+
+impl Answers {
+    /// In the place of each answer that is missing its node and the failure.
+    fn absent(&self) -> Vec<Value> {
+        let missing = self.missing.iter();
+        missing
+            .map(|(agent, failure)| json!({"node": agent.node, "error": failure}))
+            .collect()
+    }
+
+    /// The names of the nodes whose answers are missing.
+    fn missing_names(&self) -> String {
+        let missing = self.missing.iter();
+        let names: Vec<String> = missing
+            .map(|(agent, _)| agent.node.clone().unwrap_or_else(|| agent.to_string()))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// Rows of all agents that answered, and in the place of the others' rows their node and the failure.
+struct Rows {
+    given: Vec<Value>,
+    absent: Vec<Value>,
+}
+
+impl Rows {
+    /// Prints them, for machines with the nodes whose rows are missing, and gives the exit code.
+    fn show(self, method: &str, ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
+        let exit = completeness(&self.absent);
+        let mut rows = self.given;
+        if matches!(ask.output, Output::Json | Output::Yaml) {
+            rows.extend(self.absent);
+        }
+        let text = show::rows(method, &rows, ask.output, around.width)?;
+        emit(around, &text)?;
+        Ok(exit)
     }
 }
 
@@ -353,11 +393,13 @@ fn emit(around: &mut Environment<'_>, text: &str) -> Result<(), Failure> {
 /// is `{"node", "ready": false, "error"}`.
 fn status(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let answers = ask_all(&ask.target, ReadStatus::METHOD, &json!({}), around)?;
-    let exit = completeness(&answers);
-    let mut nodes: Vec<Value> = answers.given.into_iter().map(|(_, value)| value).collect();
-    for (agent, failure) in &answers.missing {
-        nodes.push(json!({"node": agent.node, "ready": false, "error": failure}));
-    }
+    let exit = completeness(&answers.missing);
+    let absent = answers.absent().into_iter().map(|mut node| {
+        node["ready"] = json!(false);
+        node
+    });
+    let given = answers.given.into_iter().map(|(_, value)| value);
+    let mut nodes: Vec<Value> = given.chain(absent).collect();
     nodes.sort_by_key(|node| node["node"].as_str().unwrap_or_default().to_owned());
     let text = match (ask.output, answers.several, nodes.first()) {
         (Output::Table | Output::Wide, _, _) => show::statuses(&nodes),
@@ -371,16 +413,26 @@ fn status(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
 /// `diff`: the differences of every node that was asked.
 fn diff(ask: &Ask, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let answers = ask_all(&ask.target, DifferenceList::METHOD, &json!({}), around)?;
-    let complete = completeness(&answers);
+    let complete = completeness(&answers.missing);
     let differences = show::count_differences(answers.given.iter().map(|(_, value)| value));
     let text = match ask.output {
-        Output::Table | Output::Wide if differences == 0 && complete != 0 => {
-            "no differences on the nodes that answered; the others are not known".to_owned()
+        Output::Table | Output::Wide => {
+            let shown = show::differences(&answers.given);
+            match (complete, differences) {
+                (0, _) => shown,
+                (_, 0) => format!(
+                    "no differences on the nodes that answered; not known: {}",
+                    answers.missing_names()
+                ),
+                _ => format!("{shown}\nnot known: {}", answers.missing_names()),
+            }
         }
-        Output::Table | Output::Wide => show::differences(&answers.given),
         _ => match (answers.several, answers.given.first()) {
             (false, Some((_, value))) => show::structured(value, ask.output)?,
-            _ => show::structured(&show::per_node(&answers.given), ask.output)?,
+            _ => {
+                let all = show::per_node(&answers.given, answers.absent());
+                show::structured(&all, ask.output)?
+            }
         },
     };
     emit(around, &text)?;
@@ -395,12 +447,7 @@ fn list(
     params: &Value,
     around: &mut Environment<'_>,
 ) -> Result<u8, Failure> {
-    let (rows, exit) = rows(ask, method, params, around, |_| true)?;
-    emit(
-        around,
-        &show::rows(method, &rows, ask.output, around.width)?,
-    )?;
-    Ok(exit)
+    rows(ask, method, params, around, |_| true)?.show(method, ask, around)
 }
 
 /// Tracked connections in a stable order.
@@ -412,31 +459,23 @@ fn connections(
 ) -> Result<u8, Failure> {
     let params = json!(ListConnections { endpoint });
     let lives = |row: &Value| all || row["remainingSeconds"] != 0;
-    let (mut rows, exit) = rows(ask, ListConnections::METHOD, &params, around, lives)?;
-    rows.sort_by_cached_key(|row| {
+    let mut rows = rows(ask, ListConnections::METHOD, &params, around, lives)?;
+    rows.given.sort_by_cached_key(|row| {
         ["node", "protocol", "source", "destination"].map(|key| row[key].to_string())
     });
-    emit(
-        around,
-        &show::rows(ListConnections::METHOD, &rows, ask.output, around.width)?,
-    )?;
-    Ok(exit)
+    rows.show(ListConnections::METHOD, ask, around)
 }
 
 /// The ipcache rows of an endpoint's own addresses.
 fn ipcache_of(ask: &Ask, id: u16, around: &mut Environment<'_>) -> Result<u8, Failure> {
     let text = id.to_string();
     let is_meant = |row: &Value| is_endpoint(row, &text);
-    let (endpoints, _) = rows(ask, EndpointList::METHOD, &json!({}), around, is_meant)?;
-    if endpoints.is_empty() {
-        return Err(Failure::new(
-            UNKNOWN_ENDPOINT,
-            format!("there is no endpoint {id} on the nodes that were asked"),
-        )
-        .object(text)
-        .help("`heddle endpoint list` shows what there is"));
+    let endpoints = rows(ask, EndpointList::METHOD, &json!({}), around, is_meant)?;
+    if endpoints.given.is_empty() {
+        return Err(none_found("endpoint", &text, &endpoints.absent));
     }
     let addresses: Vec<IpNet> = endpoints
+        .given
         .iter()
         .flat_map(|endpoint| [&endpoint["ipv4"], &endpoint["ipv6"]])
         .filter_map(|address| address.as_str()?.parse::<IpAddr>().ok())
@@ -448,12 +487,28 @@ fn ipcache_of(ask: &Ask, id: u16, around: &mut Environment<'_>) -> Result<u8, Fa
             .and_then(|prefix| prefix.parse::<IpNet>().ok())
             .is_some_and(|prefix| addresses.contains(&prefix))
     };
-    let (rows, exit) = rows(ask, IpcacheList::METHOD, &json!({}), around, is_its)?;
-    emit(
-        around,
-        &show::rows(IpcacheList::METHOD, &rows, ask.output, around.width)?,
-    )?;
-    Ok(exit)
+    let mut found = rows(ask, IpcacheList::METHOD, &json!({}), around, is_its)?;
+    // Without its endpoints a node may have one of that id whose addresses are not among these.
+    for absent in endpoints.absent {
+        if !found.absent.iter().any(|it| it["node"] == absent["node"]) {
+            found.absent.push(absent);
+        }
+    }
+    found.show(IpcacheList::METHOD, ask, around)
+}
+
+/// None of the nodes that answered has it. With a node missing, nobody can say that there is none.
+fn none_found(what: &str, which: &str, absent: &[Value]) -> Failure {
+    let failure = Failure::new(
+        format!("{what}/unknown"),
+        format!("there is no {what} {which} on the nodes that were asked"),
+    )
+    .object(which)
+    .help(format!("`heddle {what} list` shows what there is"));
+    match completeness(absent) {
+        0 => failure,
+        exit => failure.exit(exit),
+    }
 }
 
 /// The rows that are meant by `which`: a list too, because two nodes may each have an endpoint 7. None
@@ -466,26 +521,11 @@ fn get(
     is: impl Fn(&Value, &str) -> bool,
 ) -> Result<u8, Failure> {
     let method = format!("{what}.list");
-    let (rows, exit) = rows(ask, &method, &json!({}), around, |row| is(row, which))?;
-    if rows.is_empty() {
-        let failure = Failure::new(
-            format!("{what}/unknown"),
-            format!("there is no {what} {which} on the nodes that were asked"),
-        )
-        .object(which)
-        .help(format!("`heddle {what} list` shows what there is"));
-        // With a node missing, nobody can say that there is none.
-        return Err(if exit == 0 {
-            failure
-        } else {
-            failure.exit(exit)
-        });
+    let rows = rows(ask, &method, &json!({}), around, |row| is(row, which))?;
+    if rows.given.is_empty() {
+        return Err(none_found(what, which, &rows.absent));
     }
-    emit(
-        around,
-        &show::rows(&method, &rows, ask.output, around.width)?,
-    )?;
-    Ok(exit)
+    rows.show(&method, ask, around)
 }
 
 fn rows(
@@ -494,16 +534,17 @@ fn rows(
     params: &Value,
     around: &mut Environment<'_>,
     keep: impl Fn(&Value) -> bool,
-) -> Result<(Vec<Value>, u8), Failure> {
+) -> Result<Rows, Failure> {
     let answers = ask_all(&ask.target, method, params, around)?;
-    let exit = completeness(&answers);
+    let absent = answers.absent();
     // What every node knows alike is one row that names who knows it; the rest belongs to one node.
     // (An ipcache row's `node` is the node that has the addresses, so it cannot name the reporter.)
     let shared = matches!(
         method,
         IdentityList::METHOD | NodeList::METHOD | IpcacheList::METHOD
     );
-    let mut rows: Vec<Value> = Vec::new();
+    let mut merged = show::Merged::default();
+    let mut found: Vec<Value> = Vec::new();
     for (node, answer) in answers.given {
         let Value::Array(given) = answer else {
             return Err(Failure::new(
@@ -523,7 +564,7 @@ fn rows(
                 if let Value::Object(fields) = &mut row {
                     fields.remove("local");
                 }
-                show::merge(&mut rows, row, &node);
+                merged.add(row, &node);
                 continue;
             }
             if !shared
@@ -534,10 +575,14 @@ fn rows(
                     .entry("node")
                     .or_insert_with(|| Value::String(node.clone()));
             }
-            rows.push(row);
+            found.push(row);
         }
     }
-    Ok((rows, exit))
+    found.extend(merged.into_rows());
+    Ok(Rows {
+        given: found,
+        absent,
+    })
 }
 
 fn is_endpoint(row: &Value, which: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::{Dump, DumpedNode, answer_file, flows_file, maps_file};
 use crate::failure::{FINDINGS, Failure, NO_DATA, USAGE};
 use heddle_agent::{PolicyState, Question, ReadPolicyState};
-use heddle_flow::{ObserveRequest, Response};
+use heddle_flow::{ObserveRequest, Response, Timestamp};
 use heddle_rpc::Call;
 use heddle_rpc::node::{EndpointList, ListConnections, ListPolicies, OBSERVE, TrackedConnection};
 use serde::Deserialize;
@@ -50,8 +50,17 @@ impl Recorded {
             .object(error.object.unwrap_or_default())
             .field(error.field.unwrap_or_default())
             .help(error.help.unwrap_or_default())
-            .exit(exit))
+            .exit(exit)
+            .in_one_line())
     }
+}
+
+/// Flows of a node.
+pub(crate) struct Flows {
+    /// Flows and what stands between them, oldest first.
+    pub(crate) lines: Vec<Value>,
+    /// That the dump may lack some that were asked for.
+    pub(crate) note: Option<String>,
 }
 
 impl Dump {
@@ -152,8 +161,8 @@ impl Dump {
         self.json(&folder.unwrap_or_else(|| maps_file(node)))
     }
 
-    /// The flows that a node's agent remembered.
-    pub(crate) fn flows(&self, node: usize, params: &Value) -> Result<Vec<Value>, Failure> {
+    /// The flows that a node's agent remembered, and what is to be said of those that the dump left out.
+    pub(crate) fn flows(&self, node: usize, params: &Value) -> Result<Flows, Failure> {
         let wrong = |error: &dyn std::fmt::Display| self.misfit(OBSERVE, &error.to_string());
         let request = ObserveRequest::deserialize(params).map_err(|error| wrong(&error))?;
         if request.follow {
@@ -181,11 +190,34 @@ impl Dump {
             .map(|line| serde_json::from_slice::<Response>(line).map(Box::new))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| self.misfit(&file, &error.to_string()))?;
-        request
-            .past(records, &matcher)
+        let begin = records.first().map(|record| record.time);
+        let chosen = request.past(records, &matcher);
+        let found = chosen.iter().filter(|record| record.flow().is_some());
+        let may_lack = reaches_before(begin, &request, found.count() as u64);
+        let lines = chosen
             .iter()
             .map(|record| serde_json::to_value(record).map_err(|error| wrong(&error)))
-            .collect()
+            .collect::<Result<_, _>>()?;
+        let note = may_lack
+            .then(|| self.cut_flows(node, &file, begin))
+            .flatten();
+        Ok(Flows { lines, note })
+    }
+
+    /// What is to be said of flows that a limit cut, which begin at this time.
+    fn cut_flows(&self, node: usize, file: &str, begin: Option<Timestamp>) -> Option<String> {
+        let cut = self.manifest().cut.iter().find(|it| it.file == file)?;
+        let node = self.nodes().get(node).map_or("?", DumpedNode::shown);
+        let before = begin.map_or_else(
+            || "no flow is in it".to_owned(),
+            |begin| format!("what came before {begin} is not in it"),
+        );
+        Some(format!(
+            "of the flows of {node} the dump {} has {} ({}): {before}",
+            self.path(),
+            cut.what,
+            cut.limit
+        ))
     }
 
     fn misfit(&self, what: &str, why: &str) -> Failure {
@@ -200,7 +232,16 @@ impl Dump {
         .object(self.path())
         .help("read it with the version of heddle that made it (`heddle` in its manifest.json)")
         .exit(USAGE)
+        .in_one_line()
     }
+}
+
+/// Whether an answer may lack flows from before the first that there is: it goes back that far, and has not found enough
+/// later.
+fn reaches_before(begin: Option<Timestamp>, request: &ObserveRequest, found: u64) -> bool {
+    let is_earlier = |since| begin.is_none_or(|begin| since < begin);
+    request.since.is_none_or(is_earlier)
+        && (request.first || request.number.is_none_or(|number| found < number))
 }
 
 fn kept(answer: Value, keep: impl Fn(&Value) -> bool) -> Value {

@@ -22,11 +22,16 @@ pub(super) fn replace(json: &mut [u8]) {
             }
             // Whatever follows is escaped, another backslash too.
             [b'\\', _, ..] => 2,
-            // U+2028 to U+202E and U+2066 to U+2069, which turn a line or its order.
-            [0xe2, 0x80, ref mut low @ 0xa8..=0xae, ..]
+            // U+200E, U+200F, U+2028 to U+202E and U+2066 to U+2069, which turn a line or its order.
+            [0xe2, 0x80, ref mut low @ (0x8e..=0x8f | 0xa8..=0xae), ..]
             | [0xe2, 0x81, ref mut low @ 0xa6..=0xa9, ..] => {
                 *low = 0x90;
                 3
+            }
+            // U+061C, which does so as well.
+            [ref mut high @ 0xd8, ref mut low @ 0x9c, ..] => {
+                (*high, *low) = (0xc2, 0xbf);
+                2
             }
             // U+0080 to U+009F.
             [0xc2, ref mut low @ 0x80..=0x9f, ..] => {
@@ -53,7 +58,10 @@ fn is_control(digits: &[u8]) -> bool {
         .and_then(char::from_u32);
     number.is_some_and(|it| {
         it.is_control() && !matches!(it, '\n' | '\t')
-            || matches!(it, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            || matches!(
+                it,
+                '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+            )
     })
 }
 
@@ -75,6 +83,16 @@ mod tests {
             (r#""\u00e9é\ud83d\ude00""#, "éé😀"),
             ("\"a\u{202e}b\u{2066}\"", "a\u{2010}b\u{2050}"),
             (r#""a\u202eb\u2029""#, "a\u{fffd}b\u{fffd}"),
+            (
+                "\"a\u{200e}b\u{200f}c\u{61c}\"",
+                "a\u{2010}b\u{2010}c\u{bf}",
+            ),
+            (r#""a\u200eb\u200F\u061c""#, "a\u{fffd}b\u{fffd}\u{fffd}"),
+            // What begins or ends with the same bytes, and is another character.
+            (
+                "\"\u{200d}\u{2010}\u{61b}\u{61d}\"",
+                "\u{200d}\u{2010}\u{61b}\u{61d}",
+            ),
             (r#""\b\f\u000d""#, "//\u{fffd}"),
         ] {
             let mut bytes = json.as_bytes().to_vec();

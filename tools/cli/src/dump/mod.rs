@@ -6,6 +6,8 @@ mod manifest;
 mod open;
 pub(crate) mod strip;
 pub(crate) mod tar;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub(crate) use answers::error_file;
 pub(crate) use manifest::{
@@ -27,8 +29,13 @@ pub(crate) const MAX_BYTES: u64 = 256 << 20;
 pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Files of a dump at most.
 pub(crate) const MAX_FILES: usize = 20_000;
-/// Values of all JSON files of a dump at most: what they take of memory does not follow from their bytes.
+/// Values of all JSON files of a dump at most, where an object counts as 20 beside what is in it: what they take of memory
+/// does not follow from their bytes.
 pub(crate) const MAX_VALUES: u64 = 10_000_000;
+/// Values that a dump in the making leaves to its manifest.
+pub(crate) const MANIFEST_VALUES: u64 = 1_000_000;
+/// What an object takes beside its values, in values: the first field of one makes room for eleven.
+const OBJECT_VALUES: u64 = 20;
 
 /// The manifest's file, the first of the archive.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -79,12 +86,14 @@ pub(crate) fn is_json(name: &str) -> bool {
     name.ends_with(".json") || name.ends_with(".jsonl")
 }
 
-/// An upper bound of the values that a JSON text holds.
+/// An upper bound of the values that a JSON text holds, by what they take of memory.
 pub(crate) fn values_of(text: &[u8]) -> u64 {
-    let starts = text
-        .iter()
-        .filter(|byte| matches!(byte, b',' | b'[' | b'{' | b'\n'));
-    1 + starts.count() as u64
+    let starts = text.iter().map(|byte| match byte {
+        b'{' => OBJECT_VALUES,
+        b',' | b'[' | b'\n' => 1,
+        _ => 0,
+    });
+    1 + starts.sum::<u64>()
 }
 
 /// A failure as files hold it.

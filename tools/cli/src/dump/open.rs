@@ -9,6 +9,7 @@ use super::{
 };
 use crate::failure::{Failure, NO_DATA, USAGE};
 use crate::output::{one_line, tell};
+use heddle_flow::Timestamp;
 use heddle_kube::store::{Kind, Object, Version, memory::MemoryStore};
 use heddle_lab::{config::LabRecord, paths::Lab};
 use heddle_model::NamespacedName;
@@ -102,6 +103,7 @@ impl From<DumpError> for Failure {
             .object(path.as_str())
             .help(error.help())
             .exit(USAGE)
+            .in_one_line()
     }
 }
 
@@ -117,6 +119,7 @@ struct Version1 {
 pub(crate) struct Dump {
     path: String,
     manifest: Manifest,
+    time: Timestamp,
     files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -182,10 +185,15 @@ impl Dump {
                 version: version.format_version,
             });
         }
-        let manifest: Manifest = serde_json::from_slice(text).map_err(wrong)?;
+        let mut manifest: Value = serde_json::from_slice(text).map_err(wrong)?;
+        in_one_line(&mut manifest);
+        let manifest: Manifest = serde_json::from_value(manifest).map_err(wrong)?;
+        let time = manifest.time.parse();
+        let time = time.map_err(|error| malformed(format!("{MANIFEST}: time: {error}")))?;
         Ok(Self {
             path,
             manifest,
+            time,
             files,
         })
     }
@@ -198,6 +206,11 @@ impl Dump {
     /// What it says of itself.
     pub(crate) const fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// When it was begun: what its answers call now.
+    pub(crate) const fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// The content of a file, if it has it.
@@ -284,7 +297,9 @@ impl Dump {
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let metadata = &value["metadata"];
                 let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
-                if name.is_empty() || value["kind"] != kind.name() {
+                let is_plain = |text: &str| !text.contains(char::is_control);
+                let is_named = !name.is_empty() && is_plain(&name) && is_plain(&namespace);
+                if !is_named || value["kind"] != kind.name() {
                     let reason = format!("{file}: an item is no {kind} with a name");
                     let path = self.path.clone();
                     return Err(DumpError::Malformed { path, reason }.into());
@@ -304,6 +319,16 @@ impl Dump {
     pub(crate) fn store(&self, kinds: &[Kind]) -> Result<MemoryStore, Failure> {
         let revision = self.manifest.revision.unwrap_or(0);
         Ok(MemoryStore::holding(self.objects(kinds)?, revision))
+    }
+}
+
+/// Every text in one line: what a manifest names and says is printed beside the command's own lines.
+fn in_one_line(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = one_line(text),
+        Value::Array(items) => items.iter_mut().for_each(in_one_line),
+        Value::Object(fields) => fields.values_mut().for_each(in_one_line),
+        _ => {}
     }
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn run(args: &DescribeArgs) -> Result<ExitCode, Failure> {
         if index > 0 {
             show::line("")?;
         }
-        let text = describe::describe(store, &events, object)
+        let text = describe::describe(store, &events, object, reading.now())
             .await
             .map_err(failure)?;
         show::line(text.trim_end())?;

@@ -62,7 +62,10 @@ pub(super) async fn run(args: &EventsArgs) -> Result<ExitCode, Failure> {
             }
         }
         _ if found.is_empty() && !args.watch => tell("no events found"),
-        _ => show::table(&head(args), found.iter().map(|event| row(args, event)))?,
+        _ => {
+            let now = reading.now();
+            show::table(&head(args), found.iter().map(|event| row(args, event, now)))?;
+        }
     }
     if args.watch {
         watch(args, &reading.lab, found).await?;
@@ -81,7 +84,7 @@ async fn watch(args: &EventsArgs, lab: &Lab, mut known: Vec<Value>) -> Result<()
                 if args.output == Output::Json {
                     event.to_string()
                 } else {
-                    row(args, event).join("   ")
+                    row(args, event, time::now()).join("   ")
                 }
             })
             .collect();
@@ -109,11 +112,12 @@ fn head(args: &EventsArgs) -> Vec<&'static str> {
     head
 }
 
-fn row(args: &EventsArgs, event: &Value) -> Vec<String> {
+/// An event's row; `now` in seconds since 1970.
+fn row(args: &EventsArgs, event: &Value, now: u64) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let age = |key: &str| {
         let at = event[key].as_str().and_then(seconds_of);
-        at.map_or_else(String::new, |at| time::age(time::now().saturating_sub(at)))
+        at.map_or_else(String::new, |at| time::age(now.saturating_sub(at)))
     };
     let about = &event["involvedObject"];
     let object = format!(

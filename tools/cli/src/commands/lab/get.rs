@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output::tell;
 use clap::{Args, ValueEnum};
 use heddle_kube::store::{Event, Kind, Object, Scope, Store};
-use heddle_lab::{LabError, apply, mirror::Mirror, paths::Lab};
+use heddle_lab::{LabError, apply, mirror::Mirror, paths::Lab, time};
 use heddle_model::NamespacedName;
 use std::process::ExitCode;
 
@@ -88,7 +88,7 @@ pub(super) async fn run(args: GetArgs) -> Result<ExitCode, Failure> {
         let object = objects::one(lab, store, *kind, namespace, name)
             .await
             .map_err(failure)?;
-        show::one(&object, args.output.shown())?;
+        show::structured(&object.value, args.output.shown())?;
         return Ok(ExitCode::SUCCESS);
     }
     let labels = objects::Labels::parse(&args.selector).map_err(failure)?;
@@ -114,12 +114,18 @@ pub(super) async fn run(args: GetArgs) -> Result<ExitCode, Failure> {
     }
     let all = args.names.is_empty() || found.iter().any(|(_, objects)| !objects.is_empty());
     if all {
-        print(&args, &found)?;
+        print(&args, &found, reading.now())?;
     }
     missing.map_or(Ok(ExitCode::SUCCESS), |error| Err(failure(error)))
 }
 
-fn print(args: &GetArgs, found: &[(Kind, Vec<Object>)]) -> Result<(), Failure> {
+fn print(args: &GetArgs, found: &[(Kind, Vec<Object>)], now: u64) -> Result<(), Failure> {
+    let columns = |kind| show::Columns {
+        wide: args.output == Output::Wide,
+        namespace: args.all_namespaces,
+        kind,
+        now,
+    };
     match args.output {
         Output::Name => {
             for object in found.iter().flat_map(|(_, objects)| objects) {
@@ -132,9 +138,7 @@ fn print(args: &GetArgs, found: &[(Kind, Vec<Object>)]) -> Result<(), Failure> {
             show::list(&objects, args.output.shown())
         }
         Output::Table | Output::Wide => match found {
-            [(kind, objects)] => {
-                show::many(*kind, objects, args.output.shown(), args.all_namespaces)
-            }
+            [(kind, objects)] => show::many(*kind, objects, columns(false)),
             several => {
                 let mut first = true;
                 for (kind, objects) in several.iter().filter(|(_, objects)| !objects.is_empty()) {
@@ -142,13 +146,7 @@ fn print(args: &GetArgs, found: &[(Kind, Vec<Object>)]) -> Result<(), Failure> {
                         show::line("")?;
                     }
                     first = false;
-                    let wide = args.output == Output::Wide;
-                    let with_kind = show::Columns {
-                        wide,
-                        namespace: args.all_namespaces,
-                        kind: true,
-                    };
-                    show::rows(*kind, objects, with_kind)?;
+                    show::rows(*kind, objects, columns(true))?;
                 }
                 if first {
                     tell("nothing found");
@@ -268,6 +266,7 @@ impl Printer<'_> {
             wide: self.args.output == Output::Wide,
             namespace: self.args.all_namespaces,
             kind: self.several,
+            now: time::now(),
         };
         let mut lines = Vec::new();
         let rows: Vec<(Kind, Vec<String>)> = objects

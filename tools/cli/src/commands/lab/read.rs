@@ -6,7 +6,7 @@ use crate::failure::{Failure, USAGE};
 use clap::Args;
 use heddle_kube::store::{Kind, Store};
 use heddle_lab::paths::Lab;
-use heddle_lab::{events, status};
+use heddle_lab::{events, status, time};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -60,6 +60,12 @@ impl Reading {
             Some(dump) => dump.events(),
             None => Ok(events::read(&self.lab)),
         }
+    }
+
+    /// What it calls now, in seconds since 1970: of a dump the time of that.
+    pub(super) fn now(&self) -> u64 {
+        let dump = self.dump.as_ref();
+        dump.map_or_else(time::now, |dump| dump.time().0 / 1_000_000_000)
     }
 
     /// Its status.

@@ -1,7 +1,8 @@
 //! How the lab's objects and its status are printed.
 
 use super::Output;
-use crate::{failure::Failure, output::tell};
+use crate::failure::Failure;
+use crate::output::{one_line, tell};
 use comfy_table::{Table, presets};
 use heddle_kube::store::{Kind, Object};
 use heddle_kube::timestamp::seconds_of;
@@ -11,35 +12,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::Write;
 
-/// Prints one object; JSON and YAML as it is.
-pub(super) fn one(object: &Object, output: Output) -> Result<(), Failure> {
-    match output {
-        Output::Json | Output::Yaml => structured(&object.value, output),
-        Output::Table | Output::Wide => {
-            many(object.kind, std::slice::from_ref(object), output, false)
-        }
-    }
-}
-
-/// Prints a list, in kubectl's shapes.
-pub(super) fn many(
-    kind: Kind,
-    objects: &[Object],
-    output: Output,
-    all_namespaces: bool,
-) -> Result<(), Failure> {
-    if matches!(output, Output::Json | Output::Yaml) {
-        return list(&objects.iter().collect::<Vec<_>>(), output);
-    }
+/// Prints objects of one kind as a table, or says that there are none.
+pub(super) fn many(kind: Kind, objects: &[Object], columns: Columns) -> Result<(), Failure> {
     if objects.is_empty() {
         tell(&format!("no {} found", kind.name()));
         return Ok(());
     }
-    let columns = Columns {
-        wide: output == Output::Wide,
-        namespace: all_namespaces,
-        kind: false,
-    };
     rows(kind, objects, columns)
 }
 
@@ -61,6 +39,8 @@ pub(super) struct Columns {
     pub(super) namespace: bool,
     /// The kind, before the name.
     pub(super) kind: bool,
+    /// Seconds since 1970 that ages count to.
+    pub(super) now: u64,
 }
 
 /// Prints objects of one kind as a table.
@@ -93,7 +73,7 @@ pub(super) fn row(object: &Object, with: Columns) -> Vec<String> {
     } else {
         name.clone()
     });
-    row.extend(cells(object, with.wide));
+    row.extend(cells(object, with.wide, with.now));
     row
 }
 
@@ -126,16 +106,14 @@ fn columns(kind: Kind, wide: bool) -> Vec<&'static str> {
     columns
 }
 
-fn cells(object: &Object, wide: bool) -> Vec<String> {
+fn cells(object: &Object, wide: bool, now: u64) -> Vec<String> {
     let value = &object.value;
     let status = &value["status"];
     let count = |key: &str| status[key].as_u64().unwrap_or(0).to_string();
     let age = value["metadata"]["creationTimestamp"]
         .as_str()
         .and_then(seconds_of)
-        .map_or_else(String::new, |born| {
-            time::age(time::now().saturating_sub(born))
-        });
+        .map_or_else(String::new, |born| time::age(now.saturating_sub(born)));
     let mut cells = match object.kind {
         Kind::Pod => {
             let containers: Vec<&Value> = status["containerStatuses"]
@@ -375,7 +353,7 @@ pub(super) fn status(report: &Report, output: Output) -> Result<(), Failure> {
     table(&["NODE", "AGENT", "ADDRESSES", "POD-CIDRS", "PODS"], rows)?;
     line(&format!("world: {}", report.world.addresses.join(", ")))?;
     for warning in &report.warnings {
-        tell(&format!("warning: {warning}"));
+        tell(&one_line(&format!("warning: {warning}")));
     }
     Ok(())
 }

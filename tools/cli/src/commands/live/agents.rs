@@ -1,12 +1,15 @@
 //! Finding the agents that a command is meant for.
 
+use crate::commands::which::Which;
 use crate::dump::Dump;
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::Args;
+use heddle_flow::Timestamp;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Which agents to ask. Without any of these: all nodes of the lab `default`, or this machine's agent.
 #[derive(Args, Clone, Debug, Default)]
@@ -17,9 +20,8 @@ pub(in crate::commands) struct Target {
     /// The lab's node whose agent to ask.
     #[arg(long, value_name = "NAME")]
     pub(in crate::commands) node: Option<String>,
-    /// The lab [default: default].
-    #[arg(long, value_name = "NAME", env = "HEDDLE_LAB")]
-    pub(in crate::commands) lab: Option<String>,
+    #[command(flatten)]
+    pub(in crate::commands) which: Which,
     /// Answers from a dump that `heddle sysdump` made, instead of from running agents; --lab does not count then.
     #[arg(
         long,
@@ -66,6 +68,19 @@ impl fmt::Display for Agent {
     }
 }
 
+impl Agent {
+    /// What it calls now: of a dump the time of that.
+    pub(super) fn now(&self) -> Timestamp {
+        if let Source::Dump(dump, _) = &self.source {
+            return dump.time();
+        }
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
 /// One agent that was named, or all of a lab.
 #[derive(Clone)]
 pub(in crate::commands) enum Agents {
@@ -86,11 +101,6 @@ impl Agents {
 }
 
 impl Target {
-    /// The lab that was named; an empty HEDDLE_LAB names none.
-    pub(in crate::commands) fn named_lab(&self) -> Option<&str> {
-        self.lab.as_deref().filter(|name| !name.is_empty())
-    }
-
     /// Finds the agents under the runtime directory.
     pub(in crate::commands) fn find(&self, runtime: &Path) -> Result<Agents, Failure> {
         if let Some(path) = &self.from {
@@ -102,7 +112,7 @@ impl Target {
                 source: Source::Socket(socket.clone()),
             }));
         }
-        let name = self.named_lab().unwrap_or("default");
+        let name = self.which.or_default();
         for (what, given) in [("--lab", Some(name)), ("--node", self.node.as_deref())] {
             if let Some(given) = given
                 && (given.is_empty() || given.starts_with('.') || given.contains('/'))
@@ -169,13 +179,14 @@ impl Target {
         {
             return Err(root_only(runtime));
         }
-        if self.named_lab().is_none() && self.node.is_none() && socket.exists() {
+        let names_none = self.which.named().is_none() && self.node.is_none();
+        if names_none && socket.exists() {
             return Ok(Agents::One(Agent {
                 node: None,
                 source: Source::Socket(socket),
             }));
         }
-        if self.named_lab().is_none() && self.node.is_none() {
+        if names_none {
             return Err(Failure::new(
                 "agent/unreachable",
                 format!(

@@ -15,6 +15,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 pub(in crate::commands) struct Answers {
     agent: Agent,
     lines: Lines,
+    note: Option<String>,
 }
 
 enum Lines {
@@ -49,14 +50,19 @@ impl Answers {
         method: &str,
         params: &Value,
     ) -> Result<Self, Failure> {
+        let mut note = None;
         let lines = match &agent.source {
-            Source::Dump(dump, node) => Lines::Recorded(
-                match method {
-                    OBSERVE => dump.flows(*node, params)?,
+            Source::Dump(dump, node) => {
+                let lines = match method {
+                    OBSERVE => {
+                        let flows = dump.flows(*node, params)?;
+                        note = flows.note;
+                        flows.lines
+                    }
                     _ => vec![dump.answer(*node, method, params)?],
-                }
-                .into_iter(),
-            ),
+                };
+                Lines::Recorded(lines.into_iter())
+            }
             Source::Socket(socket) => Client::new(socket, ANSWER_TIMEOUT)
                 .begin(method, params.clone())
                 .map(Lines::Socket)
@@ -65,7 +71,13 @@ impl Answers {
         Ok(Self {
             agent: agent.clone(),
             lines,
+            note,
         })
+    }
+
+    /// That the answer may lack something, although nothing failed.
+    pub(super) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// From now on the next answer may take as long as it wants.
@@ -95,6 +107,8 @@ fn broken(agent: &Agent, why: &str) -> Failure {
     )
     .help("is it of the same version as this command?")
     .exit(NO_DATA)
+    // It may quote the answer.
+    .in_one_line()
 }
 
 fn failure(agent: &Agent, error: CallError) -> Failure {

@@ -2,6 +2,7 @@
 
 use super::agents::{Agent, Agents, Target};
 use super::client::{Answers, call};
+use crate::commands::which::Which;
 use crate::dump::Dump;
 use crate::failure::Failure;
 use heddle_flow::{ObserveRequest, Response};
@@ -19,7 +20,7 @@ impl NodeAgent {
         let target = Target {
             socket: None,
             node: Some(node.to_owned()),
-            lab: Some(lab.to_owned()),
+            which: Which::of(lab),
             from: None,
         };
         Self::only(target.find(Path::new(super::RUNTIME))?, node)

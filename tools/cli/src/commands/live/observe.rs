@@ -3,7 +3,7 @@
 use super::agents::{Agent, Agents, Target};
 use super::client::Answers;
 use super::flags::FilterFlags;
-use super::{Environment, warn};
+use super::{Environment, note, warn};
 use crate::failure::{Failure, NO_DATA, USAGE};
 use clap::{Args, ValueEnum};
 use heddle_flow::print::{Form, Style};
@@ -11,7 +11,7 @@ use heddle_flow::{FilterFlag, Line, NodeState, NodeStatus, ObserveRequest, Respo
 use heddle_rpc::node::OBSERVE;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Flows shown when nothing else is asked for, as in Hubble.
 const DEFAULT_LAST: u64 = 20;
@@ -70,27 +70,38 @@ pub(crate) struct Arguments {
     filters: FilterFlags,
 }
 
-fn wall_clock() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+/// A point in time as it was given.
+#[derive(Clone, Copy)]
+enum Point {
+    /// This one.
+    Time(Timestamp),
+    /// This many nanoseconds ago.
+    Age(u64),
 }
 
-/// A time, or an age counted back from now.
-fn point(flag: &'static str, text: &str, now: Timestamp) -> Result<Timestamp, Failure> {
-    if let Ok(time) = text.parse() {
-        return Ok(time);
+impl Point {
+    fn read(flag: &'static str, text: &str) -> Result<Self, Failure> {
+        if let Ok(time) = text.parse() {
+            return Ok(Self::Time(time));
+        }
+        age(text).map(Self::Age).ok_or_else(|| {
+            Failure::new(
+                "usage/bad-time",
+                format!("{flag} {text:?} is neither a time nor an age"),
+            )
+            .field(flag)
+            .help("a time is like 2026-11-21T08:30:00Z, an age like 90s, 5m or 1h30m")
+            .exit(USAGE)
+        })
     }
-    age(text).map(|age| now.earlier(age)).ok_or_else(|| {
-        Failure::new(
-            "usage/bad-time",
-            format!("{flag} {text:?} is neither a time nor an age"),
-        )
-        .field(flag)
-        .help("a time is like 2026-11-21T08:30:00Z, an age like 90s, 5m or 1h30m")
-        .exit(USAGE)
-    })
+
+    /// The time that it means at this moment.
+    const fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Time(time) => time,
+            Self::Age(age) => now.earlier(age),
+        }
+    }
 }
 
 /// Nanoseconds of an age like `1h30m`.
@@ -116,8 +127,35 @@ fn age(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(total)
 }
 
+/// What is asked for, but for what depends on whose answer it is: ages count back from what that calls now.
+struct Asked {
+    request: ObserveRequest,
+    since: Option<Point>,
+    until: Option<Point>,
+}
+
+impl Asked {
+    fn at(self, now: Timestamp) -> Result<ObserveRequest, Failure> {
+        let [since, until] = [self.since, self.until].map(|it| it.map(|point| point.at(now)));
+        if let (Some(since), Some(until)) = (since, until)
+            && since > until
+        {
+            return Err(
+                Failure::new("usage/bad-time", "--since is after --until".to_owned())
+                    .field("--since")
+                    .exit(USAGE),
+            );
+        }
+        Ok(ObserveRequest {
+            since,
+            until,
+            ..self.request
+        })
+    }
+}
+
 impl Arguments {
-    fn request(&self) -> Result<ObserveRequest, Failure> {
+    fn asked(&self) -> Result<Asked, Failure> {
         let mut builder = self.filters.builder();
         builder.all_namespaces(self.all_namespaces);
         // With a socket there is nothing to find by a node's name, so it filters.
@@ -130,36 +168,32 @@ impl Arguments {
                 .help("`heddle observe --help` lists the filters and their values")
                 .exit(USAGE)
         })?;
-        let now = wall_clock();
-        let time = |flag, text: &Option<String>| {
-            text.as_deref()
-                .map(|text| point(flag, text, now))
-                .transpose()
+        let point = |flag, text: &Option<String>| {
+            let text = text.as_deref();
+            text.map(|text| Point::read(flag, text)).transpose()
         };
-        let (since, until) = (time("--since", &self.since)?, time("--until", &self.until)?);
-        if let (Some(since), Some(until)) = (since, until)
-            && since > until
-        {
-            return Err(
-                Failure::new("usage/bad-time", "--since is after --until".to_owned())
-                    .field("--since")
-                    .exit(USAGE),
-            );
-        }
+        let (since, until) = (
+            point("--since", &self.since)?,
+            point("--until", &self.until)?,
+        );
         let number = match (self.last, self.first, self.all) {
             (Some(number), _, _) | (None, Some(number), _) => Some(number),
             (None, None, true) => Some(u64::MAX),
             _ if self.follow || since.is_some() || until.is_some() => None,
             _ => Some(DEFAULT_LAST),
         };
-        Ok(ObserveRequest {
+        let request = ObserveRequest {
             number,
             first: self.first.is_some(),
             follow: self.follow,
-            since,
-            until,
             whitelist: filter.whitelist,
             blacklist: filter.blacklist,
+            ..ObserveRequest::default()
+        };
+        Ok(Asked {
+            request,
+            since,
+            until,
         })
     }
 }
@@ -208,7 +242,7 @@ impl Printer<'_, '_> {
                     message: failure.message.clone(),
                 }),
                 node_name: node,
-                time: wall_clock(),
+                time: agent.now(),
             });
         }
         warn(
@@ -233,10 +267,13 @@ pub(super) fn run(arguments: Arguments, around: &mut Environment<'_>) -> Result<
 }
 
 fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Failure> {
-    let request = arguments.request()?;
+    let asked = arguments.asked()?;
     let agents = arguments.target.find(&around.runtime)?;
     let several = matches!(&agents, Agents::Lab(agents) if agents.len() > 1);
     let agents = agents.into_vec();
+    // All are of one dump, or all run.
+    let now = agents.first().map_or_else(Timestamp::default, Agent::now);
+    let request = asked.at(now)?;
     let style = Style {
         form: match arguments.output {
             Printed::Compact => Form::Compact,
@@ -262,6 +299,9 @@ fn observe(arguments: &Arguments, around: &mut Environment<'_>) -> Result<u8, Fa
             Ok(mut answers) => {
                 if request.follow {
                     answers.wait_forever();
+                }
+                if let Some(text) = answers.note() {
+                    note(printer.around, text);
                 }
                 let sender = sender.clone();
                 // Ends with the stream, or with the process.
@@ -430,8 +470,10 @@ fn follow(
 
 /// What the agent is asked, for tests.
 #[cfg(test)]
-pub(super) fn params_of(arguments: &Arguments) -> Result<serde_json::Value, Failure> {
-    arguments
-        .request()
-        .map(|request| serde_json::to_value(request).unwrap())
+pub(super) fn params_of(
+    arguments: &Arguments,
+    now: Timestamp,
+) -> Result<serde_json::Value, Failure> {
+    let request = arguments.asked()?.at(now)?;
+    Ok(serde_json::to_value(request).unwrap())
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::failure::Failure;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 
 /// JSON or YAML.
 pub(super) fn structured(value: &Value, output: Output) -> Result<String, Failure> {
@@ -33,24 +34,41 @@ pub(super) fn rows(
     }
 }
 
-/// Adds a row that several nodes may know: equal rows become one with the names of those who know it.
-pub(super) fn merge(rows: &mut Vec<Value>, row: Value, node: &str) {
-    let same = rows.iter_mut().find(|known| {
-        let mut plain = (*known).clone();
-        if let Value::Object(fields) = &mut plain {
+/// Rows that several nodes may know, in the order in which they were added first: equal rows are one with the names of
+/// those who know it.
+#[derive(Default)]
+pub(super) struct Merged {
+    rows: Vec<Value>,
+    /// Where the row of a text is. Fields of equal rows stand in one order, which is that of their names.
+    places: HashMap<String, usize>,
+}
+
+impl Merged {
+    /// Adds what a node says.
+    pub(super) fn add(&mut self, mut row: Value, node: &str) {
+        if let Value::Object(fields) = &mut row {
             fields.remove("seenBy");
         }
-        plain == row
-    });
-    match same.and_then(|known| known["seenBy"].as_array_mut()) {
-        Some(seen) => seen.push(json!(node)),
-        None => {
-            let mut row = row;
-            if let Value::Object(fields) = &mut row {
-                fields.insert("seenBy".to_owned(), json!([node]));
+        let next = self.rows.len();
+        let place = *self.places.entry(row.to_string()).or_insert(next);
+        match self.rows.get_mut(place) {
+            Some(known) => {
+                if let Some(seen) = known.get_mut("seenBy").and_then(Value::as_array_mut) {
+                    seen.push(json!(node));
+                }
             }
-            rows.push(row);
+            None => {
+                if let Value::Object(fields) = &mut row {
+                    fields.insert("seenBy".to_owned(), json!([node]));
+                }
+                self.rows.push(row);
+            }
         }
+    }
+
+    /// The rows.
+    pub(super) fn into_rows(self) -> Vec<Value> {
+        self.rows
     }
 }
 
@@ -133,8 +151,9 @@ pub(super) fn count_differences<'a>(answers: impl Iterator<Item = &'a Value>) ->
         .fold(0, usize::saturating_add)
 }
 
-/// The answers of several nodes as one: rows with their node, or `{"nodes": [...]}` for objects.
-pub(super) fn per_node(answers: &[(String, Value)]) -> Value {
+/// The answers of several nodes as one: rows with their node, or `{"nodes": [...]}` for objects; behind them what stands
+/// for nodes that gave none.
+pub(super) fn per_node(answers: &[(String, Value)], absent: Vec<Value>) -> Value {
     let with_node = |node: &str, value: &Value| {
         let mut value = value.clone();
         if let Value::Object(fields) = &mut value {
@@ -151,12 +170,14 @@ pub(super) fn per_node(answers: &[(String, Value)]) -> Value {
                     .flatten()
                     .map(|row| with_node(node, row))
             })
+            .chain(absent)
             .collect();
         return Value::Array(rows);
     }
     let nodes: Vec<Value> = answers
         .iter()
         .map(|(node, value)| with_node(node, value))
+        .chain(absent)
         .collect();
     json!({ "nodes": nodes })
 }

@@ -1,6 +1,7 @@
 //! The commands against agents that are sockets in a temporary folder.
 
 use super::*;
+use crate::dump::testing::{archive_of, flow_lines, manifest};
 use clap::Parser;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
@@ -173,7 +174,12 @@ fn a_node_that_does_not_answer_is_told_and_is_exit_3() {
     stage.socket("default", "n2");
     let shown = stage.run(&["endpoint", "list", "-o", "json"]);
     assert_eq!(shown.exit, 3);
-    assert_eq!(shown.json()[0]["node"], "n1");
+    let rows = shown.json();
+    assert_eq!(rows[0]["pod"], "web");
+    assert_eq!(
+        (&rows[1]["node"], &rows[1]["error"]["code"]),
+        (&json!("n2"), &json!("agent/unreachable"))
+    );
     assert!(
         shown.err.contains("n2") && shown.err.contains("agent/unreachable"),
         "{}",
@@ -386,6 +392,163 @@ fn differences_are_exit_1() {
 }
 
 #[test]
+fn what_is_missing_of_an_answer_stands_in_it_with_the_node_and_the_reason() {
+    let stage = Stage::new();
+    let rows = |request: &Value| match request["method"].as_str().unwrap() {
+        "endpoint.list" => json!([endpoint(7, "web")]),
+        "identity.list" => json!([{"id": 20001, "labels": ["k8s:app=web"]}]),
+        "node.list" => json!([{"name": "n1", "addresses": ["192.168.0.1"], "local": true}]),
+        "bpf.ipcache" => json!([{"prefix": "10.244.0.5/32", "identity": 20001, "node": null}]),
+        "bpf.ct" => json!([{"protocol": "TCP", "source": "a", "remainingSeconds": 5}]),
+        _ => json!([{"node": "n1", "object": "7"}]),
+    };
+    stage.agent(&stage.socket("default", "n1"), move |request| {
+        result(rows(request))
+    });
+    stage.socket("default", "n2");
+    for line in [
+        &["endpoint", "list"][..],
+        &["endpoint", "get", "7"],
+        &["identity", "list"],
+        &["identity", "get", "20001"],
+        &["node", "list"],
+        &["ipam", "list"],
+        &["bpf", "policy", "list"],
+        &["bpf", "ct", "list"],
+        &["bpf", "ipcache", "list"],
+        &["bpf", "ipcache", "list", "--endpoint", "7"],
+        &["diff"],
+    ] {
+        let shown = stage.run(&[line, &["-o", "json"]].concat());
+        // A difference that is known counts more.
+        let exit = if line[0] == "diff" { 1 } else { 3 };
+        assert_eq!(shown.exit, exit, "{line:?}");
+        let rows = shown.json();
+        let rows = rows.as_array().unwrap();
+        assert_eq!(rows.len(), 2, "{line:?}: {rows:?}");
+        assert!(rows[0].get("error").is_none(), "{line:?}: {rows:?}");
+        assert_eq!(rows[1]["node"], "n2", "{line:?}");
+        let error = rows[1]["error"].as_object().unwrap();
+        assert_eq!(error["code"], "agent/unreachable", "{line:?}");
+        assert_eq!(error.len(), 5, "{line:?}: {error:?}");
+        // For people it stands on standard error, and no row is made of it.
+        let table = stage.run(line);
+        assert_eq!(
+            (table.out.contains("unreachable"), table.err.contains("n2")),
+            (false, true),
+            "{line:?}: {}",
+            table.out
+        );
+        // Who answers whole answers with rows alone.
+        let whole = stage.run(&[line, &["-o", "json", "--node", "n1"]].concat());
+        assert_eq!(whole.json().as_array().unwrap().len(), 1, "{line:?}");
+    }
+    // Nobody can say that there is no such endpoint.
+    for line in [
+        &["endpoint", "get", "9"][..],
+        &["bpf", "ipcache", "list", "--endpoint", "9"],
+    ] {
+        let failure = stage.run(line).failure.unwrap();
+        assert_eq!(
+            (failure.code.as_str(), failure.exit),
+            ("endpoint/unknown", 3),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn differences_for_people_name_the_nodes_that_were_not_heard() {
+    let stage = Stage::new();
+    stage.agent(&stage.socket("default", "n1"), |_| result(json!([])));
+    stage.socket("default", "n2");
+    stage.socket("default", "n3");
+    let none = stage.run(&["diff"]);
+    assert_eq!(none.exit, 3);
+    assert_eq!(
+        none.out,
+        "no differences on the nodes that answered; not known: n2, n3\n"
+    );
+    stage.agent(&stage.socket("default", "n2"), |_| {
+        result(json!([{"object":"7","field":"f","wished":"a","realised":"b"}]))
+    });
+    let some = stage.run(&["diff"]);
+    assert_eq!(some.exit, 1);
+    assert!(some.out.starts_with("NODE"), "{}", some.out);
+    assert!(some.out.ends_with("\nnot known: n3\n"), "{}", some.out);
+}
+
+#[test]
+fn very_many_rows_of_several_nodes_are_merged_in_their_order() {
+    const ROWS: u32 = 100_000;
+    let mut merged = show::Merged::default();
+    for node in ["n1", "n2"] {
+        for id in 0..ROWS {
+            let row = json!({"id": id, "labels": ["k8s:app=web"]});
+            merged.add(row, node);
+        }
+    }
+    merged.add(json!({"id": 7, "labels": []}), "n2");
+    let rows = merged.into_rows();
+    assert_eq!(rows.len(), ROWS as usize + 1);
+    for (id, row) in rows.iter().take(ROWS as usize).enumerate() {
+        assert_eq!(
+            (&row["id"], &row["seenBy"]),
+            (&json!(id), &json!(["n1", "n2"]))
+        );
+    }
+    assert_eq!(rows[ROWS as usize]["seenBy"], json!(["n2"]));
+}
+
+#[test]
+fn in_a_dump_ages_count_back_from_its_time_and_what_was_cut_is_noted() {
+    let stage = Stage::new();
+    let file = "nodes/node-1/flows.jsonl";
+    let times = ["09:54:01", "09:56:02", "09:59:03"];
+    let mut manifest = manifest();
+    manifest["cut"] = json!([{"file": file, "limit": "--flows", "what": "only the last 3 flows", "askedFor": true}]);
+    let bytes = archive_of(&manifest, &[(file, json!(flow_lines("node-1", &times)))]);
+    let path = stage.folder.path().join("d.tar");
+    std::fs::write(&path, bytes).unwrap();
+    let observe = |more: &[&str]| {
+        let line = [
+            "observe",
+            "--from",
+            path.to_str().unwrap(),
+            "--node",
+            "node-1",
+            "-o",
+            "jsonpb",
+        ];
+        stage.run(&[&line, more].concat())
+    };
+    for (more, expected, is_noted) in [
+        (&["--since", "5m"][..], &["02", "03"][..], false),
+        (&["--since", "5m", "--until", "2m"], &["02"], false),
+        (&["--since", "10m"], &["01", "02", "03"], true),
+        (&["--last", "1"], &["03"], false),
+        (&["--first", "1"], &["01"], true),
+        (&["--all"], &["01", "02", "03"], true),
+    ] {
+        let shown = observe(more);
+        assert_eq!(seconds(&shown), expected, "{more:?}");
+        let note = "note: of the flows of node-1 the dump";
+        assert_eq!(
+            shown.err.contains(note),
+            is_noted,
+            "{more:?}: {}",
+            shown.err
+        );
+    }
+    // A node that was not heard was not heard then.
+    let shown = stage.run(&["observe", "--from", path.to_str().unwrap(), "-o", "jsonpb"]);
+    assert_eq!(shown.exit, 3);
+    let first: Value = serde_json::from_str(shown.out.lines().next().unwrap()).unwrap();
+    assert_eq!(first["node_status"]["node_names"], json!(["node-2"]));
+    assert_eq!(first["time"], "2026-11-30T10:00:00.000000000Z");
+}
+
+#[test]
 fn the_agents_own_errors_come_through() {
     let stage = Stage::new();
     stage.agent(&stage.socket("default", "n1"), |_| {
@@ -489,7 +652,7 @@ fn params(arguments: &[&str]) -> Result<Value, Failure> {
     let Command::Observe(arguments) = line.command else {
         panic!("not observe");
     };
-    observe::params_of(&arguments)
+    observe::params_of(&arguments, "2026-11-21T09:00:00Z".parse().unwrap())
 }
 
 #[test]

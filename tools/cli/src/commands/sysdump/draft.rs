@@ -1,8 +1,8 @@
 //! A dump in the making: its files within the limits, and what is told of those that are not in it.
 
 use crate::dump::{
-    self, Cut, MANIFEST, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, Manifest, Missing, strip::Stripper,
-    tar,
+    self, Cut, MANIFEST, MANIFEST_VALUES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, Manifest, Missing,
+    strip::Stripper, tar,
 };
 use crate::failure::Failure;
 use serde_json::Value;
@@ -11,6 +11,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// Values of a dump's JSON files beside its manifest at most.
+const DRAFT_VALUES: u64 = MAX_VALUES - MANIFEST_VALUES;
 
 /// A dump in the making.
 pub(super) struct Draft {
@@ -69,10 +72,10 @@ impl Draft {
                 "file size",
                 format!("left out: it has {size} bytes, {MAX_FILE_BYTES} are possible"),
             )
-        } else if self.values + values > MAX_VALUES {
+        } else if self.values + values > DRAFT_VALUES {
             (
                 "JSON values",
-                format!("left out: with it there were more than {MAX_VALUES} values"),
+                format!("left out: with it there were more than {DRAFT_VALUES} values"),
             )
         } else if self.files.len() + 1 >= MAX_FILES {
             (

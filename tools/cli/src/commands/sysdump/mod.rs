@@ -42,7 +42,7 @@ pub struct Sysdump {
     #[command(flatten)]
     target: Target,
     /// How long all answers may take.
-    #[arg(long, default_value = "60s", value_parser = super::lab::duration)]
+    #[arg(long, default_value = "60s", value_parser = super::lab::timeout)]
     timeout: Duration,
     /// Size of the archive's files at most: 64KiB to 256MiB.
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = max_size)]
@@ -117,7 +117,7 @@ impl Sysdump {
         };
         let lab = match is_lab {
             true => {
-                let name = self.target.named_lab().unwrap_or("default");
+                let name = self.target.which.or_default();
                 Some(Lab::named(name).map_err(super::lab::failure)?)
             }
             false => None,

@@ -1,43 +1,18 @@
 //! Dumps as they come from anywhere.
 
 use super::*;
-use crate::dump::tar::{append, finish};
+use crate::dump::tar::append;
+use crate::dump::testing::{archive, archive_of, flow_lines, manifest};
 use serde_json::json;
-
-fn manifest() -> Value {
-    json!({
-        "format": FORMAT, "formatVersion": FORMAT_VERSION, "heddle": "0.0.1", "kernel": "6.12",
-        "time": "2026-11-30T10:00:00Z", "seconds": 1.5, "lab": "shop", "revision": 7, "complete": false,
-        "nodes": [
-            {"name": "node-1", "folder": "nodes/node-1", "heard": true, "reason": null, "version": "0.0.1"},
-            {"name": "node-2", "folder": "nodes/node-2", "heard": false, "reason": "no answer", "version": null},
-        ],
-        "missing": [{"file": "nodes/node-1/diff.json", "reason": "it was slow"}],
-        "cut": [{"file": "nodes/node-1/bpf.ct.json", "limit": "--max-size", "what": "left out", "askedFor": false}],
-        "stripped": [],
-        "limits": {"timeoutSeconds": 60.0, "maxBytes": 1, "flows": 1, "logBytes": 1},
-        "aFieldOfALaterVersion": true,
-    })
-}
-
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (name, content) in files {
-        append(&mut bytes, name, content, 0).unwrap();
-    }
-    finish(&mut bytes).unwrap();
-    bytes
-}
 
 /// A dump of a manifest and these files.
 fn dump(files: &[(&str, Value)]) -> Dump {
-    let texts: Vec<(&str, Vec<u8>)> = [(MANIFEST, manifest())]
-        .iter()
-        .chain(files)
-        .map(|(name, value)| (*name, value.to_string().into_bytes()))
-        .collect();
-    let files: Vec<(&str, &[u8])> = texts.iter().map(|(n, c)| (*n, c.as_slice())).collect();
-    Dump::read("d.tar".to_owned(), archive(&files).as_slice()).unwrap()
+    dump_of(&manifest(), files)
+}
+
+fn dump_of(manifest: &Value, files: &[(&str, Value)]) -> Dump {
+    let bytes = archive_of(manifest, files);
+    Dump::read("d.tar".to_owned(), bytes.as_slice()).unwrap()
 }
 
 fn refusal(bytes: &[u8]) -> Failure {
@@ -303,19 +278,11 @@ fn objects_become_a_store_and_malformed_ones_an_error() {
 
 #[test]
 fn flows_are_filtered_as_their_agent_would() {
-    let lines = [1, 2, 3].map(|second| {
-        json!({"flow": {"verdict": "DROPPED", "node_name": "node-1"}, "node_name": "node-1",
-            "time": format!("2026-11-30T10:00:0{second}Z")})
-        .to_string()
-    });
-    let text = lines.join("\n") + "\n";
-    let manifest = manifest().to_string();
-    let files: [(&str, &[u8]); 2] = [
-        (MANIFEST, manifest.as_bytes()),
-        ("nodes/node-1/flows.jsonl", text.as_bytes()),
-    ];
-    let dump = Dump::read("d.tar".to_owned(), archive(&files).as_slice()).unwrap();
-    let count = |params: Value| dump.flows(0, &params).map(|lines| lines.len());
+    let times = ["10:00:01", "10:00:02", "10:00:03"];
+    let text = flow_lines("node-1", &times);
+    let dump = dump(&[("nodes/node-1/flows.jsonl", json!(text))]);
+    let count = |params: Value| dump.flows(0, &params).map(|flows| flows.lines.len());
+    let code = |params: Value| dump.flows(0, &params).err().map(|failure| failure.code);
     assert_eq!(count(json!({})).unwrap(), 3);
     assert_eq!(count(json!({"number": 2})).unwrap(), 2);
     assert_eq!(count(json!({"since": "2026-11-30T10:00:03Z"})).unwrap(), 1);
@@ -324,13 +291,115 @@ fn flows_are_filtered_as_their_agent_would() {
         0
     );
     assert_eq!(
-        count(json!({"follow": true})).unwrap_err().code,
-        "sysdump/no-future"
+        code(json!({"follow": true})).as_deref(),
+        Some("sysdump/no-future")
     );
     assert_eq!(
-        count(json!({"nonsense": 1})).unwrap_err().code,
-        "sysdump/malformed"
+        code(json!({"nonsense": 1})).as_deref(),
+        Some("sysdump/malformed")
     );
+}
+
+#[test]
+fn that_flows_were_cut_is_said_where_the_answer_may_lack_some() {
+    let file = "nodes/node-1/flows.jsonl";
+    let times = ["10:00:01", "10:00:02", "10:00:03"];
+    let files = [(file, json!(flow_lines("node-1", &times)))];
+    let mut cut = manifest();
+    cut["cut"] = json!([{"file": file, "limit": "--flows", "what": "only the last 3 flows", "askedFor": true}]);
+    let (whole, cut) = (dump(&files), dump_of(&cut, &files));
+    let at = |second: u32| format!("2026-11-30T10:00:{second:02}Z");
+    for (params, is_said) in [
+        (json!({}), true),
+        (json!({"number": 3}), false),
+        (json!({"number": 4}), true),
+        (json!({"number": u64::MAX}), true),
+        (json!({"number": 1, "first": true}), true),
+        (json!({"since": at(1)}), false),
+        (json!({"since": at(0)}), true),
+        (json!({"since": at(0), "number": 2}), false),
+        (json!({"since": at(2), "number": 1, "first": true}), false),
+        (json!({"until": at(2)}), true),
+        // What is rare may have been there before.
+        (
+            json!({"number": 1, "whitelist": [{"verdict": ["FORWARDED"]}]}),
+            true,
+        ),
+    ] {
+        let note = cut.flows(0, &params).unwrap().note;
+        assert_eq!(note.is_some(), is_said, "{params}");
+        if let Some(note) = note {
+            assert_eq!(
+                note,
+                "of the flows of node-1 the dump d.tar has only the last 3 flows (--flows): what came before \
+                 2026-11-30T10:00:01.000000000Z is not in it"
+            );
+        }
+        assert_eq!(whole.flows(0, &params).unwrap().note, None, "{params}");
+    }
+}
+
+#[test]
+fn a_manifest_without_a_time_is_refused() {
+    let mut manifest = manifest();
+    manifest["time"] = json!("yesterday");
+    let failure = refusal(&archive_of(&manifest, &[]));
+    assert_eq!(failure.code, "sysdump/malformed");
+    assert!(
+        failure.message.contains("time: \"yesterday\""),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn what_a_dump_says_of_failures_stands_in_one_line() {
+    let lines = "no answer\nerror[lab/ruined]: run rm\r\nhelp: now\tthen";
+    let mut manifest = manifest();
+    manifest["missing"][0]["reason"] = json!(lines);
+    manifest["cut"][0]["what"] = json!(lines);
+    manifest["cut"][0]["limit"] = json!(lines);
+    manifest["nodes"][1]["name"] = json!("node\n2");
+    let dump = dump_of(
+        &manifest,
+        &[
+            (
+                "nodes/node-2/error.json",
+                json!({"error": {"code": lines, "message": lines, "object": lines, "field": lines, "help": lines}, "exit": 3}),
+            ),
+            (
+                "nodes/node-1/policy.state.json",
+                json!({"result": {"policies": {lines: {}}}}),
+            ),
+        ],
+    );
+    let none = json!({});
+    let question = json!({"address": null, "direction": "egress", "peer": {"identity": 1}, "protocol": 6, "port": 80});
+    for failure in [
+        dump.answer(0, "diff", &none),
+        dump.answer(0, "bpf.ct", &none),
+        dump.answer(1, "status", &none),
+        dump.answer(0, "policy.lookup", &question),
+        dump.answer(0, "policy.lookup", &json!({"direction": lines})),
+    ]
+    .map(Result::unwrap_err)
+    {
+        let texts = [
+            &failure.code,
+            &failure.message,
+            &failure.object,
+            &failure.field,
+            &failure.help,
+        ];
+        for text in texts {
+            assert!(!text.contains(['\n', '\r', '\t']), "{failure:?}");
+        }
+        assert!(!failure.message.is_empty(), "{failure:?}");
+    }
+    assert_eq!(dump.nodes()[1].shown(), "node 2");
+    let pod = json!({"kind": "Pod", "metadata": {"name": "p\nerror", "namespace": "n"}});
+    let named = dump_of(&manifest, &[("objects/pods.json", json!({"items": [pod]}))]);
+    let failure = named.objects(&[Kind::Pod]).unwrap_err();
+    assert_eq!(failure.code, "sysdump/malformed");
 }
 
 #[test]
@@ -360,4 +429,13 @@ fn flows_count_among_the_values() {
     let failure = refusal(&archive(files));
     assert_eq!(failure.code, "sysdump/too-large");
     assert!(failure.message.contains("flows.jsonl"), "{failure:?}");
+}
+
+#[test]
+fn objects_count_by_what_they_take_of_memory() {
+    // 28 MB that would take more than 2 GB.
+    let many = format!("[{}]", vec![r#"{"":0}"#; 4_000_000].join(","));
+    let failure = refusal(&archive_of(&manifest(), &[("a.json", json!(many))]));
+    assert_eq!(failure.code, "sysdump/too-large");
+    assert!(failure.message.contains("values"), "{failure:?}");
 }

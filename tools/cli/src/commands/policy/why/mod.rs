@@ -8,9 +8,10 @@ mod show;
 mod store;
 
 use super::{Output, decide::Protocol, usage};
+use crate::commands::which::Which;
 use crate::{
     failure::{DIFFERS, FINDINGS, Failure, NO_DATA},
-    output::say,
+    output::{one_line, say},
 };
 use ask::{FlowEnd, Reply};
 use clap::Args;
@@ -65,14 +66,8 @@ pub(crate) struct Why {
     /// How to print it.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
-    /// The lab.
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "HEDDLE_LAB",
-        default_value = "default"
-    )]
-    lab: String,
+    #[command(flatten)]
+    which: Which,
     /// Answers from a dump that `heddle sysdump` made, instead of from a lab that runs; --lab does not count then.
     /// (What other commands call --from: here that is who connects.)
     #[arg(long, value_name = "FILE")]
@@ -117,7 +112,7 @@ impl Why {
     fn answer(&self) -> Result<ExitCode, Failure> {
         let live = match &self.from_dump {
             Some(path) => Live::in_dump(path)?,
-            None => Live::open(&self.lab)?,
+            None => Live::open(self.which.or_default())?,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -421,9 +416,9 @@ impl Findings {
             }
         }
         for refused in &self.wished.refused {
-            say(&format!(
+            say(&one_line(&format!(
                 "note: {refused}; a version of it that was accepted before stays in force"
-            ))?;
+            )))?;
         }
         Ok(())
     }
