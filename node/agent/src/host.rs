@@ -342,3 +342,6 @@ fn names(policies: &BTreeSet<PolicyId>) -> String {
     let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,7 @@ fn start(
         endpoint::Restoration,
         endpoint::Removals,
         endpoint::Publisher,
-        policy::Keeper,
+        policy::KeptWriter,
         identities::Reasserter,
         identities::Relabeler::default(),
         status::Report::default(),

@@ -29,6 +29,7 @@ const SIDEWAYS: &[(&str, &str, &str)] = &[
     ("core/policy", "core/model", "the words"),
     ("core/ipam", "core/model", "the words"),
     ("core/flow", "core/model", "the words"),
+    ("core/services", "core/model", "the words"),
     ("core/verify", "core/model", "the words"),
     (
         "core/verify",

@@ -48,7 +48,11 @@ fn without_the_agent_nothing_is_lost_and_nothing_opens() {
         "client",
         &format!(
             "exec 3<>/dev/tcp/{}/8080; end=$((SECONDS+{WITHOUT_AGENT}+3)); n=0
-             while [ $SECONDS -lt $end ]; do echo ping >&3; read -t 2 -r line <&3 || exit 9; n=$((n+1)); done; echo $n",
+             while [ $SECONDS -lt $end ]; do
+               echo ping >&3
+               read -t 10 -r line <&3 || {{ echo \"answer $((n+1)) did not come, read: $?, second $SECONDS of $end\"; exit 9; }}
+               n=$((n+1))
+             done; echo $n",
             far[0]
         ),
     );

@@ -198,10 +198,10 @@ fn routes(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError>
         let addresses = endpoint.record.addresses();
         wished.extend(addresses.map(|address| (IpNet::from(address), link_name(id))));
     }
-    let ranges = ledger.nodes.routes();
+    let ranges = ledger.peers.nodes.routes();
     let ranges: BTreeSet<IpNet> = ranges.into_iter().map(|(range, _)| range).collect();
     let asked = wished.keys().chain(&ranges).copied().collect();
-    let Some(realised) = ledger.datapath.routes(&asked)? else {
+    let Some(realised) = ledger.writer.datapath.routes(&asked)? else {
         return Ok(());
     };
     // Without an overlay the network's own routes lead to other nodes' pods.

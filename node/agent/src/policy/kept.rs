@@ -106,10 +106,10 @@ impl Write {
 }
 
 /// Writes what is to be kept.
-pub(crate) struct Keeper;
+pub(crate) struct KeptWriter;
 
 #[async_trait]
-impl Controller for Keeper {
+impl Controller for KeptWriter {
     async fn work(&mut self, agent: &Arc<Agent>) -> Next {
         let due = agent.on_ledger(|ledger| ledger.policies.kept_due()).await;
         if due.is_empty() {

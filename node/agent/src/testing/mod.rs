@@ -9,7 +9,9 @@ pub(crate) use flaky::FlakyStore;
 pub(crate) use node::{Node, eventually, soon};
 
 use crate::endpoint::step::Step;
+use heddle_model::{Identity, LabelSet};
 use heddle_rpc::ApiError;
+use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
@@ -46,4 +48,14 @@ impl Faults {
             }
         }
     }
+}
+
+/// A CiliumIdentity of a pod of `shop`.
+pub(crate) fn identity(number: u32, app: &str) -> Value {
+    let labels = LabelSet::from_strings([
+        format!("k8s:app={app}").as_str(),
+        "k8s:io.kubernetes.pod.namespace=shop",
+    ])
+    .unwrap();
+    heddle_kube::identity::identity_object(Identity(number), &labels)
 }
