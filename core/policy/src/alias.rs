@@ -82,19 +82,40 @@ impl CompiledPolicy {
         self.entries.get(range).unwrap_or_default()
     }
 
-    /// All entries, as if every identity had its own, sorted.
-    pub fn expanded(&self) -> Vec<Entry> {
-        let mut entries = self.entries.clone();
-        for alias in &self.aliases {
-            let shared = self.entries_of(alias.direction, alias.like).iter();
-            entries.extend(shared.map(|entry| {
+    /// All entries, as if every identity had its own, sorted. There may be millions of them: no list is made.
+    pub fn expanded(&self) -> impl Iterator<Item = Entry> {
+        self.identities().into_iter().flat_map(|(_, identity, entries)| {
+            entries.iter().map(move |entry| {
                 let mut entry = *entry;
-                entry.key.identity = alias.identity;
+                entry.key.identity = identity;
                 entry
-            }));
-        }
-        entries.sort_unstable_by_key(|entry| entry.key);
-        entries
+            })
+        })
+    }
+
+    /// How many entries [`Self::expanded`] gives.
+    pub fn expanded_len(&self) -> usize {
+        let identities = self.identities().into_iter();
+        identities.map(|(_, _, entries)| entries.len()).sum()
+    }
+
+    /// Each identity of each direction, sorted, with the entries that count for it.
+    fn identities(&self) -> Vec<(Direction, Identity, &[Entry])> {
+        let place = |entry: &Entry| (entry.key.direction, entry.key.identity);
+        let own = self
+            .entries
+            .chunk_by(|one, next| place(one) == place(next))
+            .filter_map(|entries| {
+                let (direction, identity) = place(entries.first()?);
+                Some((direction, identity, entries))
+            });
+        let aliases = self.aliases.iter().map(|alias| {
+            let shared = self.entries_of(alias.direction, alias.like);
+            (alias.direction, alias.identity, shared)
+        });
+        let mut identities: Vec<_> = own.chain(aliases).collect();
+        identities.sort_unstable_by_key(|(direction, identity, _)| (*direction, *identity));
+        identities
     }
 
     /// Makes an identity mean nothing. Where others have its entries, they keep them.
@@ -292,7 +313,9 @@ mod tests {
         #[test]
         fn a_lookup_finds_what_the_identitys_own_entries_would_say(policy in policies()) {
             let mut written_out = policy.clone();
-            written_out.entries = policy.expanded();
+            written_out.entries = policy.expanded().collect();
+            prop_assert_eq!(policy.expanded_len(), written_out.entries.len());
+            prop_assert!(written_out.entries.is_sorted_by_key(|entry| entry.key));
             written_out.aliases.clear();
             for direction in DIRECTIONS {
                 for identity in 0..14 {

@@ -76,7 +76,6 @@ pub fn entries_of_node(cluster: &mut Cluster, given: &str) -> Result<EntriesAnsw
 fn answer(cluster: &mut Cluster, identity: Identity, node: usize) -> EntriesAnswer {
     set_addresses(cluster, node);
     let compiled = cluster.engine.compile(identity);
-    let entries = compiled.expanded();
     let stance = |enforced| if enforced { "enforced" } else { "open" };
     EntriesAnswer {
         pod: None,
@@ -84,9 +83,9 @@ fn answer(cluster: &mut Cluster, identity: Identity, node: usize) -> EntriesAnsw
         identity,
         ingress: stance(compiled.ingress_enforced),
         egress: stance(compiled.egress_enforced),
-        entries: entries
-            .iter()
-            .map(|entry| row(&cluster.engine, entry))
+        entries: compiled
+            .expanded()
+            .map(|entry| row(&cluster.engine, &entry))
             .collect(),
     }
 }

@@ -30,8 +30,8 @@ mod tests;
 mod watch;
 
 pub use api::{
-    AskedPath, AskedPeer, FlowSource, FoundPeer, Held, Known, PolicyState, Question,
-    ReadPolicyState, RecentConnections, Standing, look_up,
+    AskedPath, AskedPeer, FlowSource, FoundPeer, Held, Known, MOST_CONNECTIONS, PolicyState,
+    Question, ReadPolicyState, RecentConnections, Standing, look_up,
 };
 
 use agent::Agent;

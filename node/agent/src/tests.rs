@@ -1,5 +1,6 @@
 //! The whole agent behind its socket, asked by the real plugin code and as the command line asks.
 
+use crate::api::MOST_POLICY_ROWS;
 use crate::testing::{Node, eventually};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -113,6 +114,43 @@ impl Daemon {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_policy_hides_no_other_pods_rows_and_what_is_left_out_is_counted() {
+    const PORTS: u16 = 60_000;
+    let daemon = Daemon::start().await;
+    let netns = daemon.node.state().join("netns");
+    std::fs::write(&netns, "").unwrap();
+    for pod in ["large", "small"] {
+        daemon.node.pod("shop", pod, &[("app", pod)]).await;
+        let (ok, result) = daemon.plugin("ADD", pod, &netns).await;
+        assert!(ok, "{result}");
+    }
+    daemon.node.datapath.change(|kernel| {
+        let (_, policy) = kernel.policies.get_mut(&1).unwrap();
+        let entry = policy.entries[0];
+        policy.entries = (0..PORTS)
+            .map(|port| {
+                let mut entry = entry;
+                (entry.key.protocol, entry.key.port) = (6, port);
+                entry.key.port_prefix = 16;
+                entry
+            })
+            .collect();
+    });
+    let answer = daemon.ask("bpf.policy", json!({})).await.unwrap();
+    let of = |endpoint: u16| {
+        let rows = answer["rows"].as_array().unwrap().iter();
+        rows.filter(|row| row["endpoint"] == endpoint).count()
+    };
+    let alone = daemon.ask("bpf.policy", json!({"endpoint": 2})).await;
+    let alone = alone.unwrap();
+    assert_eq!(alone["leftOut"], 0);
+    assert_eq!(of(2), alone["rows"].as_array().unwrap().len());
+    assert_eq!(of(1), MOST_POLICY_ROWS / 2);
+    let left_out = usize::from(PORTS) - MOST_POLICY_ROWS / 2;
+    assert_eq!(answer["leftOut"], left_out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
     let daemon = Daemon::start().await;
     daemon.node.pod("shop", "web", &[("app", "web")]).await;
@@ -166,7 +204,7 @@ async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
     assert_eq!(ours["endpoints"], 1);
     let ipcache = daemon.ask("bpf.ipcache", json!({})).await.unwrap();
     assert!(
-        ipcache
+        ipcache["rows"]
             .as_array()
             .unwrap()
             .iter()
@@ -176,7 +214,7 @@ async fn a_pod_is_attached_by_the_plugin_and_shown_as_the_contract_says() {
         .ask("bpf.policy", json!({ "endpoint": 1 }))
         .await
         .unwrap();
-    assert_eq!(policy[0]["port"], "any");
+    assert_eq!(policy["rows"][0]["port"], "any");
     assert_eq!(daemon.ask("diff", json!({})).await.unwrap(), json!([]));
     daemon.node.datapath.change(|kernel| {
         kernel.peers.remove(&"10.244.0.2/32".parse().unwrap());

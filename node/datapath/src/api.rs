@@ -145,6 +145,15 @@ pub struct ConnectionRow {
     pub remaining_seconds: u32,
 }
 
+/// Tracked connections that were asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionRows {
+    /// As many as were asked for.
+    pub rows: Vec<ConnectionRow>,
+    /// How many there are beyond these.
+    pub left_out: u64,
+}
+
 /// An endpoint as the kernel holds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RealisedEndpoint {
@@ -294,8 +303,12 @@ pub trait Datapath: Send + Sync + 'static {
     /// The ipcache as the kernel holds it.
     fn peers(&self) -> Result<Vec<PeerRow>, DatapathError>;
 
-    /// Connections, at most `limit`, a share of those without an answer among them; fewer are all there are.
-    fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError>;
+    /// Connections whose keys fit, at most `limit`, a share of those without an answer among them.
+    fn connections(
+        &self,
+        fits: &dyn Fn(&ConnectionKey) -> bool,
+        limit: usize,
+    ) -> Result<ConnectionRows, DatapathError>;
 
     /// Counters; those that are zero are left out.
     fn metrics(&self) -> Result<Vec<Counter>, DatapathError>;

@@ -1,44 +1,76 @@
 //! Tracked connections: those of `CONNECTIONS`, which evicts, and of `ESTABLISHED`, which does not.
 
 use crate::{
-    ConnectionRow, DatapathError, batch,
+    ConnectionRow, ConnectionRows, DatapathError, batch,
     conversion::connection_row,
     maps::{Connections, Maps, lock, refused},
 };
 use aya::maps::IterableMap as _;
 use heddle_abi::{ConnectionEntry, ConnectionKey, SHARES};
 
-/// Connections in both tables, at most `limit`; fewer are all there are.
-pub(crate) fn list(maps: &Maps, limit: usize) -> Vec<ConnectionRow> {
+/// Connections of both tables whose keys fit, at most `limit`.
+pub(crate) fn list(
+    maps: &Maps,
+    fits: &dyn Fn(&ConnectionKey) -> bool,
+    limit: usize,
+) -> Result<ConnectionRows, DatapathError> {
     // One lock at a time.
     of_both(
         limit,
-        |most| rows(&lock(&maps.connections), most),
-        |most| rows(&lock(&maps.established), most),
+        |most| rows(&lock(&maps.connections), fits, most),
+        |most| rows(&lock(&maps.established), fits, most),
     )
+    .map(ConnectionRows::from)
 }
 
-/// Rows of a table, at most `most`.
-pub(crate) fn rows(table: &Connections, most: usize) -> Vec<ConnectionRow> {
-    let entries = table.iter().filter_map(Result::ok).take(most);
-    entries
-        .map(|(key, entry)| connection_row(key, entry))
-        .collect()
+/// Some rows of a table, and how many there are beyond them.
+pub(crate) struct Rows<T>(Vec<T>, u64);
+
+impl From<Rows<ConnectionRow>> for ConnectionRows {
+    fn from(Rows(rows, left_out): Rows<ConnectionRow>) -> Self {
+        Self { rows, left_out }
+    }
+}
+
+/// Rows of a table whose keys fit, at most `most`.
+pub(crate) fn rows(
+    table: &Connections,
+    fits: &dyn Fn(&ConnectionKey) -> bool,
+    most: usize,
+) -> Result<Rows<ConnectionRow>, DatapathError> {
+    let (mut rows, mut left_out) = (Vec::new(), 0);
+    batch::read(
+        table.map(),
+        |key: &ConnectionKey, entry: &ConnectionEntry| {
+            if !fits(key) {
+                return;
+            }
+            if rows.len() < most {
+                rows.push(connection_row(*key, *entry));
+            } else {
+                left_out += 1;
+            }
+        },
+    )
+    .map_err(refused("read", "connections"))?;
+    Ok(Rows(rows, left_out))
 }
 
 /// At most `limit` rows of both tables: each has half of them, and what the other leaves. Established connections alone
-/// would say nothing of those that hear no answer. Fewer rows than `limit` are all there are.
-pub(crate) fn of_both<T>(
+/// would say nothing of those that hear no answer.
+pub(crate) fn of_both<T, E>(
     limit: usize,
-    connections: impl FnOnce(usize) -> Vec<T>,
-    established: impl FnOnce(usize) -> Vec<T>,
-) -> Vec<T> {
-    let mut rows = connections(limit);
+    connections: impl FnOnce(usize) -> Result<Rows<T>, E>,
+    established: impl FnOnce(usize) -> Result<Rows<T>, E>,
+) -> Result<Rows<T>, E> {
+    let Rows(mut rows, mut left_out) = connections(limit)?;
     let left = limit.saturating_sub(rows.len());
-    let established = established(left.max(limit / 2));
-    rows.truncate(limit.saturating_sub(established.len()));
+    let Rows(established, beyond) = established(left.max(limit / 2))?;
+    let kept = rows.len().min(limit.saturating_sub(established.len()));
+    left_out += (rows.len() - kept) as u64 + beyond;
+    rows.truncate(kept);
     rows.extend(established);
-    rows
+    Ok(Rows(rows, left_out))
 }
 
 /// Entries of a table.
@@ -138,7 +170,7 @@ mod tests {
     use aya::maps::MapData;
 
     #[test]
-    fn each_table_has_its_share_of_the_rows_and_fewer_rows_than_the_limit_are_all() {
+    fn each_table_has_its_share_of_the_rows_and_the_others_are_counted() {
         for (waiting, standing, expected) in [
             (0, 0, (0, 0)),
             (3, 4, (3, 4)),
@@ -151,14 +183,19 @@ mod tests {
             (10, 1, (9, 1)),
             (6, 4, (6, 4)),
         ] {
-            let of = |name, there: usize| move |most| vec![name; there.min(most)];
-            let rows = of_both(10, of("waiting", waiting), of("standing", standing));
+            let of = |name, there: usize| {
+                move |most| {
+                    let beyond = there.saturating_sub(most) as u64;
+                    Ok::<_, ()>(Rows(vec![name; there.min(most)], beyond))
+                }
+            };
+            let Rows(rows, left_out) =
+                of_both(10, of("waiting", waiting), of("standing", standing)).expect("rows");
             let count = |name| rows.iter().filter(|row| **row == name).count();
             let found = (count("waiting"), count("standing"));
             assert_eq!(found, expected, "{waiting} {standing}");
-            if rows.len() < 10 {
-                assert_eq!(found, (waiting, standing));
-            }
+            let all = (waiting + standing) as u64;
+            assert_eq!(rows.len() as u64 + left_out, all, "{waiting} {standing}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The real datapath.
 
 use crate::{
-    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
+    ConnectionRows, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes, Settings,
     attach::{self, Attachment, Hook},
     batch, connections,
@@ -22,7 +22,7 @@ use aya::{
     maps::{IterableMap as _, MapError},
 };
 use heddle_abi::{
-    Address, Endpoint, Event, HOST_ENDPOINT, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot,
+    Address, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot,
     NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
 };
 use heddle_policy::compiled::CompiledPolicy;
@@ -664,8 +664,12 @@ impl Datapath for KernelDatapath {
         Ok(rows)
     }
 
-    fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        Ok(connections::list(&self.maps, limit))
+    fn connections(
+        &self,
+        fits: &dyn Fn(&ConnectionKey) -> bool,
+        limit: usize,
+    ) -> Result<ConnectionRows, DatapathError> {
+        connections::list(&self.maps, fits, limit)
     }
 
     fn metrics(&self) -> Result<Vec<Counter>, DatapathError> {

@@ -29,7 +29,7 @@ mod settings;
 mod takeover;
 
 pub use api::{
-    ConnectionRow, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
+    ConnectionRow, ConnectionRows, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
     MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
 };
 pub use cost::ProgramSize;

@@ -1,14 +1,14 @@
 //! The pinned maps, read without opening the datapath: what packets meet while no agent runs.
 
 use crate::{
-    ConnectionRow, DatapathError, Facts, PeerRow, RealisedPolicy, connections,
+    ConnectionRows, DatapathError, Facts, PeerRow, RealisedPolicy, connections,
     conversion::{from_kernel, peer_row},
     maps::{Connections, PolicyMap, refused},
     object::map_directory,
     policy::{read_rows, realised},
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError};
-use heddle_abi::{Address, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names};
+use heddle_abi::{Address, ConnectionKey, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names};
 use std::path::{Path, PathBuf};
 
 /// A node's pinned maps. Nothing is changed by reading them, so an agent may run meanwhile.
@@ -114,12 +114,16 @@ impl Pinned {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    /// Tracked connections, at most `limit`; fewer are all there are.
+    /// Tracked connections whose keys fit, at most `limit`.
     ///
     /// # Errors
     ///
-    /// When the map cannot be opened.
-    pub fn connections(&self, limit: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
+    /// When a map cannot be opened or read.
+    pub fn connections(
+        &self,
+        fits: &dyn Fn(&ConnectionKey) -> bool,
+        limit: usize,
+    ) -> Result<ConnectionRows, DatapathError> {
         let open = |name, kind: fn(MapData) -> Map| -> Result<Connections, DatapathError> {
             kind(self.map(name)?)
                 .try_into()
@@ -127,11 +131,12 @@ impl Pinned {
         };
         let connections = open(map_names::CONNECTIONS, Map::LruHashMap)?;
         let established = open(map_names::ESTABLISHED, Map::HashMap)?;
-        Ok(connections::of_both(
+        connections::of_both(
             limit,
-            |most| connections::rows(&connections, most),
-            |most| connections::rows(&established, most),
-        ))
+            |most| connections::rows(&connections, fits, most),
+            |most| connections::rows(&established, fits, most),
+        )
+        .map(ConnectionRows::from)
     }
 }
 

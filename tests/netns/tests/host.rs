@@ -110,7 +110,7 @@ fn a_host_policy_keeps_out_whom_it_says_and_never_those_who_mend_it() {
         cut,
         [
             "TCP/6443 to 192.0.2.0/24 (protectedTraffic)",
-            "the probes of pod default/web on port 8080",
+            // Of both its addresses.
             "the probes of pod default/web on port 8080"
         ]
     );

@@ -6,10 +6,10 @@ use super::tables::{TCP_RST, connection, ends_of, port_range, protocol_name};
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
 use heddle_abi::{
-    CT_CLOSING, CT_SEEN_REPLY, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET,
+    CT_CLOSING, CT_SEEN_REPLY, ConnectionKey, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET,
     LIFETIME_SYN, LIFETIME_TCP,
 };
-use heddle_datapath::{ConnectionRow, Facts, PeerRow, RealisedPolicy};
+use heddle_datapath::{ConnectionRow, ConnectionRows, Facts, PeerRow, RealisedPolicy};
 use heddle_model::Identity;
 use heddle_policy::compiled::{CompiledPolicy, Direction, Entry, EntryVerdict};
 use heddle_rpc::node::TrackedConnection;
@@ -22,8 +22,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Connections that are looked through at most.
-pub(super) const MOST_CONNECTIONS: usize = 131_072;
+/// Connections of one question that are looked through at most.
+pub const MOST_CONNECTIONS: usize = 131_072;
 /// Connections that are told at most.
 const TOLD: usize = 5;
 /// Connections whose answers are told of at most.
@@ -146,8 +146,8 @@ pub struct Held<'a> {
     pub endpoints: &'a [Facts],
     /// The ipcache.
     pub peers: &'a [PeerRow],
-    /// Tracked connections.
-    pub connections: &'a [ConnectionRow],
+    /// Tracked connections of the two ends, or of more.
+    pub connections: &'a ConnectionRows,
 }
 
 /// Answers a question as the programs would; `policy` reads an endpoint's policy.
@@ -162,8 +162,8 @@ pub fn look_up<E>(
 ) -> Result<Standing, E> {
     let peer = peer_of(question.peer, held);
     let connections = || {
-        let all = held.connections.iter();
-        all.filter(|row| is_about(row, question))
+        let all = held.connections.rows.iter();
+        all.filter(|row| row.remaining_seconds > 0 && question.is_about(&row.key))
     };
     let mut standing = Standing {
         endpoint: None,
@@ -177,7 +177,7 @@ pub fn look_up<E>(
         connections: connections().take(TOLD).map(connection).collect(),
         recent_connections: RecentConnections::of(
             connections(),
-            held.connections.len() < MOST_CONNECTIONS,
+            held.connections.left_out == 0,
         ),
     };
     let (endpoint, identity) = match question.address {
@@ -269,13 +269,15 @@ fn peer_of(asked: AskedPeer, held: &Held<'_>) -> Option<FoundPeer> {
         })
 }
 
-fn is_about(row: &ConnectionRow, question: &Question) -> bool {
-    let key = &row.key;
-    let sides = [
-        (IpAddr::from(key.low), u16::from_be(key.low_port)),
-        (IpAddr::from(key.high), u16::from_be(key.high_port)),
-    ];
-    row.remaining_seconds > 0 && key.protocol == question.protocol && is_between(sides, question)
+impl Question {
+    /// Whether a connection with this key is one of the two ends by this protocol and port.
+    pub fn is_about(&self, key: &ConnectionKey) -> bool {
+        let sides = [
+            (IpAddr::from(key.low), u16::from_be(key.low_port)),
+            (IpAddr::from(key.high), u16::from_be(key.high_port)),
+        ];
+        key.protocol == self.protocol && is_between(sides, self)
+    }
 }
 
 /// The same of a connection as it is listed.
@@ -357,7 +359,8 @@ pub(super) async fn lookup(agent: &Arc<Agent>, question: Question) -> Result<Val
         let held = Held {
             endpoints: &endpoints,
             peers: &datapath.peers()?,
-            connections: &datapath.connections(MOST_CONNECTIONS)?,
+            connections: &datapath
+                .connections(&|key| question.is_about(key), MOST_CONNECTIONS)?,
         };
         look_up(&question, &held, |id| datapath.policy(id))
     })
@@ -451,7 +454,7 @@ mod tests {
         let held = Held {
             endpoints: &endpoints,
             peers: &peers,
-            connections: &[],
+            connections: &ConnectionRows::default(),
         };
         let question = Question {
             address: Some("10.244.0.5".parse().unwrap()),
@@ -527,7 +530,7 @@ mod tests {
         let held = Held {
             endpoints: &[],
             peers: &[peer_row("0.0.0.0/0", 9, 0)],
-            connections: &[],
+            connections: &ConnectionRows::default(),
         };
         let question = Question {
             address: None,
@@ -564,7 +567,7 @@ mod tests {
         let held = Held {
             endpoints: &[],
             peers: &[],
-            connections: &[],
+            connections: &ConnectionRows::default(),
         };
         let question = Question {
             address: Some("10.244.0.9".parse().unwrap()),

@@ -7,12 +7,16 @@ mod path;
 mod state;
 mod tables;
 
-pub use lookup::{AskedPeer, FoundPeer, Held, Question, RecentConnections, Standing, look_up};
+pub use lookup::{
+    AskedPeer, FoundPeer, Held, MOST_CONNECTIONS, Question, RecentConnections, Standing, look_up,
+};
 pub use path::AskedPath;
 pub use state::{Known, PolicyState, ReadPolicyState};
 
 #[cfg(test)]
 pub(crate) use differences::differences;
+#[cfg(test)]
+pub(crate) use tables::MOST_POLICY_ROWS;
 
 use crate::agent::Agent;
 use crate::metrics::CniCommand;
@@ -67,18 +71,18 @@ impl Service for Api {
             ReadMetrics::METHOD => Reply::one::<ReadMetrics>(&answers::metrics(agent).await?),
             ListPolicies::METHOD => {
                 let asked = request.read()?;
-                Reply::one::<ListPolicies>(&tables::policies(agent, asked).await?)
+                tables::policies(agent, asked).await
             }
             ListConnections::METHOD => {
                 let asked = request.read()?;
-                Reply::one::<ListConnections>(&tables::connections(agent, asked).await?)
+                tables::connections(agent, asked).await
             }
-            IpcacheList::METHOD => Reply::one::<IpcacheList>(&tables::ipcache(agent).await?),
+            IpcacheList::METHOD => tables::ipcache(agent).await,
             Question::METHOD => {
                 let question = request.read()?;
                 Reply::one::<Question>(&lookup::lookup(agent, question).await?)
             }
-            ReadPolicyState::METHOD => Reply::one::<ReadPolicyState>(&state::state(agent).await?),
+            ReadPolicyState::METHOD => state::state(agent).await,
             AskedPath::METHOD => {
                 let asked = request.read()?;
                 Reply::one::<AskedPath>(&path::look(agent, asked).await?)

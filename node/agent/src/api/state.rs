@@ -8,9 +8,10 @@ use crate::directory::Directory;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_abi::HOST_ENDPOINT;
-use heddle_datapath::{DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
+use heddle_datapath::{ConnectionRows, Datapath, DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
 use heddle_policy::{Direction, PolicyId, RuleRef};
 use heddle_rpc::node::TrackedConnection;
+use heddle_rpc::server::Reply;
 use heddle_rpc::{ApiError, Call};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
@@ -116,11 +117,23 @@ impl PolicyState {
     /// When they cannot be read.
     pub fn of_maps(maps: &Pinned) -> Result<Self, DatapathError> {
         let endpoints = maps.endpoints()?;
-        let connections = maps.connections(MOST_CONNECTIONS)?;
+        let connections = maps.connections(&|_| true, MOST_CONNECTIONS)?;
         Ok(Self {
             policies: policies(&endpoints, |id| maps.policy(id))?,
             peers: maps.peers()?,
-            connections: connections.iter().map(connection).collect(),
+            connections: connections.rows.iter().map(connection).collect(),
+            endpoints,
+            ..Self::default()
+        })
+    }
+
+    /// What a node's running datapath says.
+    fn of_datapath(datapath: &dyn Datapath) -> Result<Self, DatapathError> {
+        let endpoints = datapath.endpoints()?.into_iter();
+        let endpoints: Vec<Facts> = endpoints.map(|it| it.facts).collect();
+        Ok(Self {
+            policies: policies(&endpoints, |id| datapath.policy(id))?,
+            peers: datapath.peers()?,
             endpoints,
             ..Self::default()
         })
@@ -131,7 +144,7 @@ impl PolicyState {
         let held = Held {
             endpoints: &self.endpoints,
             peers: &self.peers,
-            connections: &[],
+            connections: &ConnectionRows::default(),
         };
         let without = RealisedPolicy {
             generation: 0,
@@ -202,42 +215,35 @@ impl Call for ReadPolicyState {
 }
 
 /// `policy.state`.
-pub(super) async fn state(agent: &Arc<Agent>) -> Result<PolicyState, ApiError> {
-    let datapath = Arc::clone(&agent.datapath);
-    let read = blocking(move || {
-        let endpoints: Vec<Facts> = datapath
-            .endpoints()?
-            .into_iter()
-            .map(|it| it.facts)
-            .collect();
-        Ok::<_, DatapathError>(PolicyState {
-            policies: policies(&endpoints, |id| datapath.policy(id))?,
-            peers: datapath.peers()?,
-            endpoints,
-            ..PolicyState::default()
-        })
-    });
-    let mut state = read.await.map_err(|error| kernel_failure(&error))?;
-    let cookies: BTreeSet<u32> = state
-        .policies
-        .values()
-        .flat_map(|policy| policy.entries.iter().flatten())
-        .map(|entry| entry.cookie)
-        .collect();
-    state.rules = cookies
-        .into_iter()
-        .map(|cookie| (cookie, agent.directory.rules_of(cookie)))
-        .collect();
+pub(super) async fn state(agent: &Arc<Agent>) -> Result<Reply, ApiError> {
     let directory = Arc::clone(&agent.directory);
-    state.known = agent
+    let known = agent
         .on_ledger(move |ledger| {
             let ids = ledger.endpoints.iter().map(|(id, _)| id).chain([NODE]);
             ids.map(|id| (id, Known::of(id, ledger, &directory)))
                 .collect()
         })
         .await;
-    state.realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
-    Ok(state)
+    let (datapath, directory) = (Arc::clone(&agent.datapath), Arc::clone(&agent.directory));
+    let realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
+    blocking(move || {
+        let mut state =
+            PolicyState::of_datapath(&*datapath).map_err(|error| kernel_failure(&error))?;
+        let cookies: BTreeSet<u32> = state
+            .policies
+            .values()
+            .flat_map(|policy| policy.entries.iter().flatten())
+            .map(|entry| entry.cookie)
+            .collect();
+        state.rules = cookies
+            .into_iter()
+            .map(|cookie| (cookie, directory.rules_of(cookie)))
+            .collect();
+        state.known = known;
+        state.realised_revision = realised_revision;
+        Reply::one::<ReadPolicyState>(&state)
+    })
+    .await
 }
 
 #[cfg(test)]

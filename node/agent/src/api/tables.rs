@@ -1,32 +1,35 @@
 //! The kernel's maps, decoded.
 
 use super::answers::find_endpoint;
+use super::lookup::MOST_CONNECTIONS;
 use crate::agent::{Agent, blocking};
+use crate::directory::Directory;
 use crate::endpoint::kernel_failure;
 use crate::endpoint::table::LocalEndpoint;
 use crate::ledger::as_compiled;
-use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY};
+use heddle_abi::{CT_CLOSING, CT_INITIATOR_IS_LOW, CT_SEEN_REPLY, ConnectionKey};
 use heddle_datapath::{ConnectionRow, PeerRow};
 use heddle_model::Identity;
+use heddle_policy::compiled::Entry;
 use heddle_policy::protocol::describe;
 use heddle_rpc::ApiError;
 use heddle_rpc::node::{
-    Admission, ConnectionState, IpcacheRow, ListConnections, ListPolicies, PolicyRow,
-    TrackedConnection,
+    Admission, ConnectionState, IpcacheList, IpcacheRow, ListConnections, ListPolicies, MapRows,
+    PolicyRow, TrackedConnection,
 };
+use heddle_rpc::server::Reply;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// Connections shown at most.
-const MOST_CONNECTIONS: usize = 131_072;
+/// Rows of policy maps in an answer at most.
+pub(crate) const MOST_POLICY_ROWS: usize = 32_768;
+/// Rows of the ipcache in an answer at most.
+const MOST_IPCACHE_ROWS: usize = 131_072;
 /// The RST bit of TCP's flags.
 pub(super) const TCP_RST: u8 = 4;
 
 /// The policy maps of all endpoints, or of one.
-pub(super) async fn policies(
-    agent: &Arc<Agent>,
-    asked: ListPolicies,
-) -> Result<Vec<PolicyRow>, ApiError> {
+pub(super) async fn policies(agent: &Arc<Agent>, asked: ListPolicies) -> Result<Reply, ApiError> {
     let wanted = agent
         .on_ledger(move |ledger| {
             let named = |it: &LocalEndpoint| (it.record.endpoint, it.record.pod.to_string());
@@ -36,41 +39,55 @@ pub(super) async fn policies(
             }
         })
         .await?;
-    let datapath = Arc::clone(&agent.datapath);
-    let policies = blocking(move || {
-        wanted
-            .into_iter()
-            .map(|(id, pod)| Ok((id, pod, datapath.policy(id)?)))
-            .collect::<Result<Vec<_>, _>>()
+    let (datapath, directory) = (Arc::clone(&agent.datapath), Arc::clone(&agent.directory));
+    blocking(move || {
+        let mut answer = MapRows {
+            rows: Vec::new(),
+            left_out: 0,
+        };
+        let endpoints = wanted.len();
+        for (at, (id, pod)) in wanted.into_iter().enumerate() {
+            let policy = datapath
+                .policy(id)
+                .map_err(|error| kernel_failure(&error))?;
+            let generation = policy.generation;
+            let Some(policy) = as_compiled(policy) else {
+                continue;
+            };
+            // Each endpoint has an equal share of what those before it left: a large policy hides nobody else's.
+            let share = (MOST_POLICY_ROWS - answer.rows.len()) / (endpoints - at);
+            let row = |entry| policy_row(id, &pod, generation, &entry, &directory);
+            answer.rows.extend(policy.expanded().take(share).map(row));
+            answer.left_out += policy.expanded_len().saturating_sub(share) as u64;
+        }
+        Reply::one::<ListPolicies>(&answer)
     })
     .await
-    .map_err(|error| kernel_failure(&error))?;
-    let mut rows = Vec::new();
-    for (id, pod, policy) in policies {
-        let generation = policy.generation;
-        let Some(policy) = as_compiled(policy) else {
-            continue;
-        };
-        // As if each identity had rows of its own: that is what people ask about.
-        for entry in policy.expanded() {
-            let key = entry.key;
-            rows.push(PolicyRow {
-                endpoint: id,
-                pod: pod.clone(),
-                direction: key.direction,
-                identity: key.identity,
-                labels: agent.directory.labels_of(key.identity).unwrap_or_default(),
-                protocol: protocol_name(key.protocol),
-                port: port_range(key.protocol, key.port, key.port_prefix),
-                verdict: entry.verdict,
-                precedence: entry.precedence,
-                cookie: entry.cookie,
-                generation,
-                rules: agent.directory.rules_of(entry.cookie),
-            });
-        }
+}
+
+/// A row as if each identity had rows of its own: that is what people ask about.
+fn policy_row(
+    endpoint: u16,
+    pod: &str,
+    generation: u32,
+    entry: &Entry,
+    directory: &Directory,
+) -> PolicyRow {
+    let key = entry.key;
+    PolicyRow {
+        endpoint,
+        pod: pod.to_owned(),
+        direction: key.direction,
+        identity: key.identity,
+        labels: directory.labels_of(key.identity).unwrap_or_default(),
+        protocol: protocol_name(key.protocol),
+        port: port_range(key.protocol, key.port, key.port_prefix),
+        verdict: entry.verdict,
+        precedence: entry.precedence,
+        cookie: entry.cookie,
+        generation,
+        rules: directory.rules_of(entry.cookie),
     }
-    Ok(rows)
 }
 
 /// A protocol's name, its number where it has none here, `any` for 0.
@@ -99,7 +116,7 @@ pub(super) fn port_range(protocol: u8, port: u16, prefix: u8) -> String {
 pub(super) async fn connections(
     agent: &Arc<Agent>,
     asked: ListConnections,
-) -> Result<Vec<TrackedConnection>, ApiError> {
+) -> Result<Reply, ApiError> {
     let of: Option<Vec<IpAddr>> = match asked.endpoint {
         None => None,
         Some(id) => {
@@ -110,16 +127,23 @@ pub(super) async fn connections(
         }
     };
     let datapath = Arc::clone(&agent.datapath);
-    let rows = blocking(move || datapath.connections(MOST_CONNECTIONS))
-        .await
-        .map_err(|error| kernel_failure(&error))?;
-    let concerns = |row: &&ConnectionRow| {
-        of.as_ref().is_none_or(|addresses| {
-            addresses.contains(&IpAddr::from(row.key.low))
-                || addresses.contains(&IpAddr::from(row.key.high))
+    blocking(move || {
+        let is_meant = |key: &ConnectionKey| {
+            of.as_ref().is_none_or(|addresses| {
+                [key.low, key.high]
+                    .into_iter()
+                    .any(|side| addresses.contains(&IpAddr::from(side)))
+            })
+        };
+        let found = datapath
+            .connections(&is_meant, MOST_CONNECTIONS)
+            .map_err(|error| kernel_failure(&error))?;
+        Reply::one::<ListConnections>(&MapRows {
+            rows: found.rows.iter().map(connection).collect(),
+            left_out: found.left_out,
         })
-    };
-    Ok(rows.iter().filter(concerns).map(connection).collect())
+    })
+    .await
 }
 
 /// Who opened a tracked connection, and to whom.
@@ -171,28 +195,35 @@ pub(super) fn connection(row: &ConnectionRow) -> TrackedConnection {
     }
 }
 
-/// The ipcache.
-pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Vec<IpcacheRow>, ApiError> {
-    let datapath = Arc::clone(&agent.datapath);
-    let mut rows = blocking(move || datapath.peers())
-        .await
-        .map_err(|error| kernel_failure(&error))?;
-    rows.sort_by_key(|row| row.prefix);
-    let row = |row: &PeerRow| {
-        let is_host = row.prefix.prefix_len() == row.prefix.max_prefix_len();
-        let peer = is_host
-            .then(|| agent.directory.peer(row.prefix.addr()))
-            .flatten();
-        IpcacheRow {
-            prefix: row.prefix,
-            identity: row.identity,
-            labels: agent.directory.labels_of(row.identity).unwrap_or_default(),
-            cidr: row.cidr,
-            node_address: row.node,
-            in_cluster: row.in_cluster,
-            is_node: row.is_node,
-            pod: peer.and_then(|peer| peer.pod).map(|pod| pod.to_string()),
-        }
-    };
-    Ok(rows.iter().map(row).collect())
+/// The ipcache, from its lowest address on.
+pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Reply, ApiError> {
+    let (datapath, directory) = (Arc::clone(&agent.datapath), Arc::clone(&agent.directory));
+    blocking(move || {
+        let mut rows = datapath.peers().map_err(|error| kernel_failure(&error))?;
+        rows.sort_by_key(|row| row.prefix);
+        let left_out = rows.len().saturating_sub(MOST_IPCACHE_ROWS);
+        rows.truncate(MOST_IPCACHE_ROWS);
+        Reply::one::<IpcacheList>(&MapRows {
+            rows: rows.iter().map(|row| ipcache_row(row, &directory)).collect(),
+            left_out: left_out as u64,
+        })
+    })
+    .await
+}
+
+fn ipcache_row(row: &PeerRow, directory: &Directory) -> IpcacheRow {
+    let is_host = row.prefix.prefix_len() == row.prefix.max_prefix_len();
+    let peer = is_host
+        .then(|| directory.peer(row.prefix.addr()))
+        .flatten();
+    IpcacheRow {
+        prefix: row.prefix,
+        identity: row.identity,
+        labels: directory.labels_of(row.identity).unwrap_or_default(),
+        cidr: row.cidr,
+        node_address: row.node,
+        in_cluster: row.in_cluster,
+        is_node: row.is_node,
+        pod: peer.and_then(|peer| peer.pod).map(|pod| pod.to_string()),
+    }
 }

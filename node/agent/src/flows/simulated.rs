@@ -1,8 +1,8 @@
 //! A datapath that exists in memory only: tests put in what the kernel would say.
 
-use heddle_abi::{Address, CAPTURE_LENGTH, DIRECTION_EGRESS, EVENT_DROP, Event, MetricSlot};
+use heddle_abi::{Address, CAPTURE_LENGTH, ConnectionKey, DIRECTION_EGRESS, EVENT_DROP, Event, MetricSlot};
 use heddle_datapath::{
-    ConnectionRow, Datapath, DatapathError, Facts, Feature, LinkSpec, MapUse, PathQuestion,
+    ConnectionRows, Datapath, DatapathError, Facts, Feature, LinkSpec, MapUse, PathQuestion,
     PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,
 };
 use heddle_policy::compiled::CompiledPolicy;
@@ -179,7 +179,11 @@ impl Datapath for SimulatedKernel {
     fn peers(&self) -> Result<Vec<PeerRow>, DatapathError> {
         unused()
     }
-    fn connections(&self, _: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
+    fn connections(
+        &self,
+        _: &dyn Fn(&ConnectionKey) -> bool,
+        _: usize,
+    ) -> Result<ConnectionRows, DatapathError> {
         unused()
     }
     fn features(&self) -> Vec<Feature> {

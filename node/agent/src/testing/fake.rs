@@ -1,8 +1,8 @@
 //! A datapath in memory that can fail at any call, before or after it had its effect.
 
-use heddle_abi::{Event, MetricSlot};
+use heddle_abi::{ConnectionKey, Event, MetricSlot};
 use heddle_datapath::{
-    ConnectionRow, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
+    ConnectionRows, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec, MapUse,
     PathQuestion, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
 };
 use heddle_policy::CompiledPolicy;
@@ -339,8 +339,12 @@ impl Datapath for FakeDatapath {
         Ok(state.kernel.peers.values().cloned().collect())
     }
 
-    fn connections(&self, _: usize) -> Result<Vec<ConnectionRow>, DatapathError> {
-        Ok(Vec::new())
+    fn connections(
+        &self,
+        _: &dyn Fn(&ConnectionKey) -> bool,
+        _: usize,
+    ) -> Result<ConnectionRows, DatapathError> {
+        Ok(ConnectionRows::default())
     }
 
     fn metrics(&self) -> Result<Vec<((u8, u8), MetricSlot)>, DatapathError> {

@@ -7,6 +7,7 @@ use crate::{
     raw::Wire,
     table::Table,
 };
+use heddle_abi::ConnectionKey;
 use heddle_datapath::{ConnectionRow, Datapath};
 use std::{
     net::{SocketAddr, TcpListener},
@@ -29,12 +30,13 @@ fn ports(connection: &Connection) -> (u16, u16) {
 }
 
 fn row(node: &Node, (client, server): (u16, u16)) -> Option<ConnectionRow> {
-    let rows = node.bed.datapath.connections(1000).expect("connections");
     let (client, server) = (client.to_be(), server.to_be());
-    rows.into_iter().find(|row| {
-        let found = (row.key.low_port, row.key.high_port);
+    let is_its = |key: &ConnectionKey| {
+        let found = (key.low_port, key.high_port);
         found == (client, server) || found == (server, client)
-    })
+    };
+    let found = node.bed.datapath.connections(&is_its, 1000);
+    found.expect("connections").rows.into_iter().next()
 }
 
 fn remaining(node: &Node, ports: (u16, u16)) -> u32 {

@@ -10,7 +10,17 @@ use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// `bpf.policy`: the rows of the policy maps.
+/// Rows of a map, or of a map of each endpoint.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MapRows<T> {
+    /// As many as an answer holds.
+    pub rows: Vec<T>,
+    /// How many there are beyond these.
+    pub left_out: u64,
+}
+
+/// `bpf.policy`: the rows of the policy maps. Where there are more than an answer holds, each endpoint has a share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListPolicies {
@@ -21,7 +31,7 @@ pub struct ListPolicies {
 
 impl Call for ListPolicies {
     const METHOD: &'static str = "bpf.policy";
-    type Answer = Vec<PolicyRow>;
+    type Answer = MapRows<PolicyRow>;
 }
 
 /// A row of an endpoint's policy map.
@@ -64,7 +74,7 @@ pub struct ListConnections {
 
 impl Call for ListConnections {
     const METHOD: &'static str = "bpf.ct";
-    type Answer = Vec<TrackedConnection>;
+    type Answer = MapRows<TrackedConnection>;
 }
 
 /// A tracked connection, its initiator as the source.
@@ -138,7 +148,7 @@ pub struct IpcacheList {}
 
 impl Call for IpcacheList {
     const METHOD: &'static str = "bpf.ipcache";
-    type Answer = Vec<IpcacheRow>;
+    type Answer = MapRows<IpcacheRow>;
 }
 
 /// A row of the ipcache.

@@ -13,7 +13,7 @@ pub use list::{
     AddressUse, Difference, DifferenceList, IdentityList, IdentityUse, IpamList, NodeList, NodeSeen,
 };
 pub use map::{
-    Admission, ConnectionState, IpcacheList, IpcacheRow, ListConnections, ListPolicies, PolicyRow,
+    Admission, ConnectionState, IpcacheList, IpcacheRow, ListConnections, ListPolicies, MapRows, PolicyRow,
     TrackedConnection,
 };
 pub use status::{

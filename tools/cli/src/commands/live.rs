@@ -536,7 +536,7 @@ fn rows(
     keep: impl Fn(&Value) -> bool,
 ) -> Result<Rows, Failure> {
     let answers = ask_all(&ask.target, method, params, around)?;
-    let absent = answers.absent();
+    let mut absent = answers.absent();
     // What every node knows alike is one row that names who knows it; the rest belongs to one node.
     // (An ipcache row's `node` is the node that has the addresses, so it cannot name the reporter.)
     let shared = matches!(
@@ -546,7 +546,7 @@ fn rows(
     let mut merged = show::Merged::default();
     let mut found: Vec<Value> = Vec::new();
     for (node, answer) in answers.given {
-        let Value::Array(given) = answer else {
+        let Some((given, left_out)) = rows_of(answer) else {
             return Err(Failure::new(
                 "agent/broken-answer",
                 format!(
@@ -555,6 +555,11 @@ fn rows(
             )
             .help("is it of the same version as this command?"));
         };
+        if left_out > 0 {
+            let failure = too_many(&node, left_out, given.len());
+            warn(around, &format!("{} ({})", failure.message, failure.code));
+            absent.push(json!({"node": node, "error": failure}));
+        }
         for mut row in given {
             if !keep(&row) {
                 continue;
@@ -583,6 +588,28 @@ fn rows(
         given: found,
         absent,
     })
+}
+
+/// The rows of an answer, and how many it left out.
+fn rows_of(answer: Value) -> Option<(Vec<Value>, u64)> {
+    match answer {
+        Value::Array(rows) => Some((rows, 0)),
+        Value::Object(mut answer) => match answer.remove("rows") {
+            Some(Value::Array(rows)) => Some((rows, answer.get("leftOut")?.as_u64()?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// An answer had to leave rows out.
+fn too_many(node: &str, left_out: u64, given: usize) -> Failure {
+    Failure::new(
+        "agent/rows-left-out",
+        format!("node {node} has {left_out} more rows than the {given} of its answer"),
+    )
+    .object(node)
+    .help("`--endpoint ID` shows those of one endpoint")
 }
 
 fn is_endpoint(row: &Value, which: &str) -> bool {

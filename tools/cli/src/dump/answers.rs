@@ -143,8 +143,10 @@ impl Dump {
             .map_err(|error| self.misfit(ReadPolicyState::METHOD, &error.to_string()))?;
         // Without them the answer lacks connections, and is an answer.
         let connections = match self.recorded(node, ListConnections::METHOD) {
-            Ok(Value::Array(rows)) => TrackedConnection::each_that_fits(rows),
-            _ => Vec::new(),
+            Ok(mut answer) => rows_of(&mut answer).map_or_else(Vec::new, |rows| {
+                TrackedConnection::each_that_fits(std::mem::take(rows))
+            }),
+            Err(_) => Vec::new(),
         };
         state
             .answer(&question, &connections)
@@ -244,12 +246,18 @@ fn reaches_before(begin: Option<Timestamp>, request: &ObserveRequest, found: u64
         && (request.first || request.number.is_none_or(|number| found < number))
 }
 
-fn kept(answer: Value, keep: impl Fn(&Value) -> bool) -> Value {
+/// An answer with those of its rows alone.
+fn kept(mut answer: Value, keep: impl Fn(&Value) -> bool) -> Value {
+    if let Some(rows) = rows_of(&mut answer) {
+        rows.retain(keep);
+    }
+    answer
+}
+
+/// The rows of an answer. Earlier agents' answers were their rows and nothing more.
+fn rows_of(answer: &mut Value) -> Option<&mut Vec<Value>> {
     match answer {
-        Value::Array(mut rows) => {
-            rows.retain(keep);
-            Value::Array(rows)
-        }
-        other => other,
+        Value::Array(rows) => Some(rows),
+        answer => answer.get_mut("rows")?.as_array_mut(),
     }
 }

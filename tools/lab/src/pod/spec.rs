@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// Seconds between SIGTERM and SIGKILL when the pod does not say (Kubernetes' default).
 const DEFAULT_GRACE: u64 = 30;
+/// The largest number that a field takes: an int32 in Kubernetes' API, and as seconds it fits a clock.
+const MOST: u64 = i32::MAX as u64;
 
 /// Something about a manifest that is wrong, or that the lab does not do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -230,10 +232,10 @@ impl Reader {
     fn number(&mut self, object: &Map<String, Value>, key: &str, at: &str, default: u64) -> u64 {
         match object.get(key) {
             None | Some(Value::Null) => default,
-            Some(value) => value.as_u64().unwrap_or_else(|| {
+            Some(value) => value.as_u64().filter(|it| *it <= MOST).unwrap_or_else(|| {
                 self.error(
                     &format!("{at}.{key}"),
-                    format!("{value} is not a number from 0"),
+                    format!("{value} is not a number from 0 to {MOST}"),
                     "",
                 );
                 default

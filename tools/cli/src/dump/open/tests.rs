@@ -229,7 +229,7 @@ fn rows_of_one_endpoint_are_those_that_its_agent_would_tell() {
         ),
         (
             "nodes/node-1/bpf.policy.json",
-            json!({"result": [{"endpoint": 7}, {"endpoint": 8}]}),
+            json!({"result": {"rows": [{"endpoint": 7}, {"endpoint": 8}], "leftOut": 3}}),
         ),
         (
             "nodes/node-1/bpf.ct.json",
@@ -239,7 +239,11 @@ fn rows_of_one_endpoint_are_those_that_its_agent_would_tell() {
         ),
     ]);
     let of = |method: &str, endpoint: u32| dump.answer(0, method, &json!({"endpoint": endpoint}));
-    assert_eq!(of("bpf.policy", 7).unwrap(), json!([{"endpoint": 7}]));
+    assert_eq!(
+        of("bpf.policy", 7).unwrap(),
+        json!({"rows": [{"endpoint": 7}], "leftOut": 3})
+    );
+    // As agents answered before they left rows out.
     assert_eq!(of("bpf.ct", 7).unwrap().as_array().unwrap().len(), 2);
     assert_eq!(of("bpf.ct", 9).unwrap_err().code, "endpoint/unknown");
     assert_eq!(

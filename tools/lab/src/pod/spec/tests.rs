@@ -65,6 +65,12 @@ fn what_cannot_run_is_an_error_at_its_field() {
             "spec.containers",
             "pod/invalid",
         ),
+        // No clock goes as far.
+        (
+            json!({"terminationGracePeriodSeconds": u64::MAX, "containers": [{"name": "c", "image": "heddle/idle"}]}),
+            "spec.terminationGracePeriodSeconds",
+            "pod/invalid",
+        ),
         (
             json!({"containers": [{"name": "c", "command": ["a", 1]}]}),
             "spec.containers[0].command[1]",

@@ -2,7 +2,7 @@
 
 use super::store::{Live, Wished};
 use crate::failure::Failure;
-use heddle_agent::{Held, Question, Standing, look_up};
+use heddle_agent::{Held, MOST_CONNECTIONS, Question, Standing, look_up};
 use heddle_datapath::{DatapathError, Pinned};
 use heddle_flow::{FilterFlag, ObserveRequest, Response};
 use heddle_model::Identity;
@@ -16,8 +16,6 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 /// Flows of the pair that a node is asked for.
 const FLOWS: u64 = 5;
-/// Connections that are looked through at most.
-const MOST_CONNECTIONS: usize = 131_072;
 
 /// What a node's datapath does with the packet, and how that was learnt.
 pub(super) struct Reply {
@@ -136,7 +134,9 @@ fn standing_in_maps(live: &Live, end: &End, question: &Question) -> Result<Stand
     let held = Held {
         endpoints: &endpoints,
         peers: &maps.peers().map_err(unreadable)?,
-        connections: &maps.connections(MOST_CONNECTIONS).map_err(unreadable)?,
+        connections: &maps
+            .connections(&|key| question.is_about(key), MOST_CONNECTIONS)
+            .map_err(unreadable)?,
     };
     look_up(question, &held, |id| maps.policy(id)).map_err(unreadable)
 }
