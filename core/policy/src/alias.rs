@@ -84,13 +84,15 @@ impl CompiledPolicy {
 
     /// All entries, as if every identity had its own, sorted. There may be millions of them: no list is made.
     pub fn expanded(&self) -> impl Iterator<Item = Entry> {
-        self.identities().into_iter().flat_map(|(_, identity, entries)| {
-            entries.iter().map(move |entry| {
-                let mut entry = *entry;
-                entry.key.identity = identity;
-                entry
+        self.identities()
+            .into_iter()
+            .flat_map(|(_, identity, entries)| {
+                entries.iter().map(move |entry| {
+                    let mut entry = *entry;
+                    entry.key.identity = identity;
+                    entry
+                })
             })
-        })
     }
 
     /// How many entries [`Self::expanded`] gives.

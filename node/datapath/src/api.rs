@@ -146,7 +146,7 @@ pub struct ConnectionRow {
 }
 
 /// Tracked connections that were asked for.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ConnectionRows {
     /// As many as were asked for.
     pub rows: Vec<ConnectionRow>,

@@ -22,8 +22,9 @@ use aya::{
     maps::{IterableMap as _, MapError},
 };
 use heddle_abi::{
-    Address, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, MAX_ENDPOINTS, METRIC_SLOTS, MetricSlot,
-    NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT, map_names,
+    Address, ConnectionKey, Endpoint, Event, HOST_ENDPOINT, MAX_ENDPOINTS, METRIC_SLOTS,
+    MetricSlot, NODE_HOST_POLICY, NODE_HOST_ROUTING, NODE_OVERLAY, NodeConfig, OVERLAY_PORT,
+    map_names,
 };
 use heddle_policy::compiled::CompiledPolicy;
 use heddle_verify::path::Seen;

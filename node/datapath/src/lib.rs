@@ -29,8 +29,8 @@ mod settings;
 mod takeover;
 
 pub use api::{
-    ConnectionRow, ConnectionRows, Counter, Datapath, DatapathError, Facts, Feature, FeatureState, LinkSpec,
-    MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
+    ConnectionRow, ConnectionRows, Counter, Datapath, DatapathError, Facts, Feature, FeatureState,
+    LinkSpec, MapUse, PeerRow, PodLink, RealisedEndpoint, RealisedPolicy, RealisedRoutes,
 };
 pub use cost::ProgramSize;
 pub use kernel::{KernelDatapath, link_name};

@@ -8,7 +8,9 @@ use crate::{
     policy::{read_rows, realised},
 };
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError};
-use heddle_abi::{Address, ConnectionKey, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names};
+use heddle_abi::{
+    Address, ConnectionKey, Endpoint, IpcacheValue, POLICY_SLOT_NONE, PolicyBinding, map_names,
+};
 use std::path::{Path, PathBuf};
 
 /// A node's pinned maps. Nothing is changed by reading them, so an agent may run meanwhile.

@@ -187,8 +187,7 @@ impl Two {
         let found = self.bed.datapath.connections(&is_its, 1000).unwrap();
         assert_eq!(found.left_out, 0);
         let mut rows = found.rows.into_iter();
-        rows.next()
-            .expect("connection")
+        rows.next().expect("connection")
     }
 }
 

@@ -9,7 +9,7 @@ fn what_cannot_be_prepared_is_refused_with_what_to_do() {
     let (config, pins) = (folder.path().join("agent.yaml"), folder.path().join("pins"));
     let text = format!(
         "nodeName: n1\nstore: /nowhere/store.sock\nstateDir: /nowhere\npinDir: {}\nuplink: eth0\n\
-         fabric: routed\npodCidrs: [10.0.0.0/8, 'fd00::/8']\n",
+         fabric: routed\npodCidrs: [10.0.0.0/8, 'fd00::/16']\n",
         pins.display()
     );
     fs::write(&config, text).unwrap();

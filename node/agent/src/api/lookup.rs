@@ -6,8 +6,8 @@ use super::tables::{TCP_RST, connection, ends_of, port_range, protocol_name};
 use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
 use heddle_abi::{
-    CT_CLOSING, CT_SEEN_REPLY, ConnectionKey, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER, LIFETIME_RESET,
-    LIFETIME_SYN, LIFETIME_TCP,
+    CT_CLOSING, CT_SEEN_REPLY, ConnectionKey, HOST_ENDPOINT, LIFETIME_CLOSING, LIFETIME_OTHER,
+    LIFETIME_RESET, LIFETIME_SYN, LIFETIME_TCP,
 };
 use heddle_datapath::{ConnectionRow, ConnectionRows, Facts, PeerRow, RealisedPolicy};
 use heddle_model::Identity;
@@ -163,7 +163,7 @@ pub fn look_up<E>(
     let peer = peer_of(question.peer, held);
     let connections = || {
         let all = held.connections.rows.iter();
-        all.filter(|row| row.remaining_seconds > 0 && question.is_about(&row.key))
+        all.filter(|row| is_about(row, question))
     };
     let mut standing = Standing {
         endpoint: None,
@@ -175,10 +175,7 @@ pub fn look_up<E>(
         row: None,
         verdict: EntryVerdict::Deny,
         connections: connections().take(TOLD).map(connection).collect(),
-        recent_connections: RecentConnections::of(
-            connections(),
-            held.connections.left_out == 0,
-        ),
+        recent_connections: RecentConnections::of(connections(), held.connections.left_out == 0),
     };
     let (endpoint, identity) = match question.address {
         None => (HOST_ENDPOINT as u16, Identity::HOST),
@@ -267,6 +264,11 @@ fn peer_of(asked: AskedPeer, held: &Held<'_>) -> Option<FoundPeer> {
             cidr: row.cidr,
             node: row.node,
         })
+}
+
+/// Whether a connection that lives is one of the question's.
+fn is_about(row: &ConnectionRow, question: &Question) -> bool {
+    row.remaining_seconds > 0 && question.is_about(&row.key)
 }
 
 impl Question {
@@ -359,8 +361,7 @@ pub(super) async fn lookup(agent: &Arc<Agent>, question: Question) -> Result<Val
         let held = Held {
             endpoints: &endpoints,
             peers: &datapath.peers()?,
-            connections: &datapath
-                .connections(&|key| question.is_about(key), MOST_CONNECTIONS)?,
+            connections: &datapath.connections(&|key| question.is_about(key), MOST_CONNECTIONS)?,
         };
         look_up(&question, &held, |id| datapath.policy(id))
     })

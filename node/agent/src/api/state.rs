@@ -8,7 +8,9 @@ use crate::directory::Directory;
 use crate::endpoint::kernel_failure;
 use crate::ledger::Ledger;
 use heddle_abi::HOST_ENDPOINT;
-use heddle_datapath::{ConnectionRows, Datapath, DatapathError, Facts, PeerRow, Pinned, RealisedPolicy};
+use heddle_datapath::{
+    ConnectionRows, Datapath, DatapathError, Facts, PeerRow, Pinned, RealisedPolicy,
+};
 use heddle_policy::{Direction, PolicyId, RuleRef};
 use heddle_rpc::node::TrackedConnection;
 use heddle_rpc::server::Reply;

@@ -204,7 +204,10 @@ pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Reply, ApiError> {
         let left_out = rows.len().saturating_sub(MOST_IPCACHE_ROWS);
         rows.truncate(MOST_IPCACHE_ROWS);
         Reply::one::<IpcacheList>(&MapRows {
-            rows: rows.iter().map(|row| ipcache_row(row, &directory)).collect(),
+            rows: rows
+                .iter()
+                .map(|row| ipcache_row(row, &directory))
+                .collect(),
             left_out: left_out as u64,
         })
     })
@@ -213,9 +216,7 @@ pub(super) async fn ipcache(agent: &Arc<Agent>) -> Result<Reply, ApiError> {
 
 fn ipcache_row(row: &PeerRow, directory: &Directory) -> IpcacheRow {
     let is_host = row.prefix.prefix_len() == row.prefix.max_prefix_len();
-    let peer = is_host
-        .then(|| directory.peer(row.prefix.addr()))
-        .flatten();
+    let peer = is_host.then(|| directory.peer(row.prefix.addr())).flatten();
     IpcacheRow {
         prefix: row.prefix,
         identity: row.identity,

@@ -1,6 +1,8 @@
 //! A datapath that exists in memory only: tests put in what the kernel would say.
 
-use heddle_abi::{Address, CAPTURE_LENGTH, ConnectionKey, DIRECTION_EGRESS, EVENT_DROP, Event, MetricSlot};
+use heddle_abi::{
+    Address, CAPTURE_LENGTH, ConnectionKey, DIRECTION_EGRESS, EVENT_DROP, Event, MetricSlot,
+};
 use heddle_datapath::{
     ConnectionRows, Datapath, DatapathError, Facts, Feature, LinkSpec, MapUse, PathQuestion,
     PeerRow, PodLink, RealisedEndpoint, RealisedPolicy,

@@ -13,8 +13,8 @@ pub use list::{
     AddressUse, Difference, DifferenceList, IdentityList, IdentityUse, IpamList, NodeList, NodeSeen,
 };
 pub use map::{
-    Admission, ConnectionState, IpcacheList, IpcacheRow, ListConnections, ListPolicies, MapRows, PolicyRow,
-    TrackedConnection,
+    Admission, ConnectionState, IpcacheList, IpcacheRow, ListConnections, ListPolicies, MapRows,
+    PolicyRow, TrackedConnection,
 };
 pub use status::{
     EndpointCount, FeatureSeen, FlowStatus, HostPolicyStatus, LockOut, MapSeen, MetricsText,

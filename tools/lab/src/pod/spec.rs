@@ -10,7 +10,7 @@ use std::time::Duration;
 /// Seconds between SIGTERM and SIGKILL when the pod does not say (Kubernetes' default).
 const DEFAULT_GRACE: u64 = 30;
 /// The largest number that a field takes: an int32 in Kubernetes' API, and as seconds it fits a clock.
-const MOST: u64 = i32::MAX as u64;
+const LARGEST: u64 = 2_147_483_647;
 
 /// Something about a manifest that is wrong, or that the lab does not do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -232,14 +232,17 @@ impl Reader {
     fn number(&mut self, object: &Map<String, Value>, key: &str, at: &str, default: u64) -> u64 {
         match object.get(key) {
             None | Some(Value::Null) => default,
-            Some(value) => value.as_u64().filter(|it| *it <= MOST).unwrap_or_else(|| {
-                self.error(
-                    &format!("{at}.{key}"),
-                    format!("{value} is not a number from 0 to {MOST}"),
-                    "",
-                );
-                default
-            }),
+            Some(value) => value
+                .as_u64()
+                .filter(|it| *it <= LARGEST)
+                .unwrap_or_else(|| {
+                    self.error(
+                        &format!("{at}.{key}"),
+                        format!("{value} is not a number from 0 to {LARGEST}"),
+                        "",
+                    );
+                    default
+                }),
         }
     }
 
