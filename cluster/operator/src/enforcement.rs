@@ -80,7 +80,7 @@ pub(crate) fn writes(facts: &Facts) -> (Vec<Write>, bool) {
             "lockOuts": summary.lock_outs,
         });
         let now = || rfc3339(crate::now());
-        let valid = valid(policy, fits, &heard, &name).since(policy.valid.as_ref(), now);
+        let valid = valid(policy, fits, &heard, &summary, &name).since(policy.valid.as_ref(), now);
         let enforced = enforced(policy, fits, &summary, facts.nodes.len());
         let enforced = enforced.since(policy.enforced.as_ref(), now);
         if enforcement != policy.enforcement
@@ -154,6 +154,13 @@ impl<'a> Summary<'a> {
     }
 }
 
+impl Summary<'_> {
+    fn not_heard_from(&self) -> Option<String> {
+        let nodes = named(&self.unheard, self.unheard.len());
+        (!self.unheard.is_empty()).then(|| format!("not heard from: {nodes}"))
+    }
+}
+
 fn condition(
     kind: &str,
     status: ConditionStatus,
@@ -172,7 +179,13 @@ fn condition(
 }
 
 /// Whether what is written can be enforced.
-fn valid(policy: &PolicyFacts, fits: bool, heard: &[Heard<'_>], name: &str) -> Condition {
+fn valid(
+    policy: &PolicyFacts,
+    fits: bool,
+    heard: &[Heard<'_>],
+    summary: &Summary<'_>,
+    name: &str,
+) -> Condition {
     let (status, reason, message) = match policy.errors.first() {
         None if !fits => (
             ConditionStatus::False,
@@ -204,6 +217,8 @@ fn valid(policy: &PolicyFacts, fits: bool, heard: &[Heard<'_>], name: &str) -> C
             };
             parts.push(consequence.to_owned());
             parts.extend(open_pods(heard, name));
+            // Their pods may be open, too.
+            parts.extend(summary.not_heard_from());
             (
                 ConditionStatus::False,
                 camel_case(first.code),
@@ -240,17 +255,9 @@ fn open_pods(heard: &[Heard<'_>], name: &str) -> Option<String> {
 /// Whether it is in force everywhere, as far as nodes have said.
 fn enforced(policy: &PolicyFacts, fits: bool, summary: &Summary<'_>, of_nodes: usize) -> Condition {
     let counts = format!("enforced on {} of {of_nodes} nodes", summary.nodes);
-    let unheard = || {
-        format!(
-            "not heard from: {}",
-            named(&summary.unheard, summary.unheard.len())
-        )
-    };
     let with = |mut parts: Vec<String>| {
         parts.insert(0, counts.clone());
-        if !summary.unheard.is_empty() {
-            parts.push(unheard());
-        }
+        parts.extend(summary.not_heard_from());
         parts.join("; ")
     };
     let (status, reason, message) = if !policy.errors.is_empty() {

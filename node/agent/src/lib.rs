@@ -151,6 +151,7 @@ fn start(
         endpoint::Removals,
         endpoint::Publisher,
         policy::KeptWriter,
+        addresses::RouteCheck,
         identities::Reasserter,
         identities::Relabeler::default(),
         status::Report::default(),

@@ -208,7 +208,9 @@ async fn what_is_refused_says_why_and_which_pods_are_open() {
         valid.message
     );
     assert!(
-        valid.message.ends_with("the policy is not in force"),
+        valid
+            .message
+            .ends_with("the policy is not in force; not heard from: n1, n2"),
         "{}",
         valid.message
     );
@@ -223,6 +225,9 @@ async fn what_is_refused_says_why_and_which_pods_are_open() {
         ..NodePolicyReport::default()
     };
     report(&store, "n1", open(9, &["shop/b", "shop/c"])).await;
+    // Nobody knows yet of the pods of the other node.
+    let message = "9 pods are open because of it: shop/b, shop/c and 7 more; not heard from: n2";
+    told(&store, "Valid", |one| one.message.ends_with(message)).await;
     report(&store, "n2", open(1, &["shop/a"])).await;
     let message = "10 pods are open because of it: shop/a, shop/b, shop/c and 7 more";
     told(&store, "Valid", |one| one.message.ends_with(message)).await;

@@ -5,3 +5,6 @@ pub(crate) mod nodes;
 pub(crate) mod peers;
 pub(crate) mod prefixes;
 pub(crate) mod remote;
+mod route_check;
+
+pub(crate) use route_check::RouteCheck;

@@ -9,7 +9,7 @@ use crate::endpoint::table::{EndpointTable, LocalEndpoint};
 use crate::identities::unsettled::Unsettled;
 use crate::ledger::{Shortfall, Writer};
 use crate::policy::Rules;
-use heddle_datapath::{Datapath, DatapathError, Facts};
+use heddle_datapath::{Datapath, DatapathError, Facts, RealisedRoutes};
 use heddle_model::Identity;
 use heddle_policy::{CidrAssignment, CidrChange, CidrScope};
 use heddle_rpc::durable::replace_file;
@@ -264,5 +264,23 @@ impl Peers {
             self.routes.written = Some(routes);
         }
         self.routes.is_current = true;
+    }
+
+    /// Writes the kernel routes again where they are not as they were written.
+    pub(crate) fn rewrite_routes(&self, realised: &RealisedRoutes, writer: &Writer) {
+        let (Some(overlay), Some(written)) = (&realised.overlay, &self.routes.written) else {
+            return;
+        };
+        let wished: BTreeSet<IpNet> = written.iter().map(|(range, _)| range.trunc()).collect();
+        let found = realised.routes.iter();
+        let found = found.filter(|(_, device)| device.as_ref() == Some(overlay));
+        let found: BTreeSet<IpNet> = found.map(|(range, _)| *range).collect();
+        let Some(first) = wished.symmetric_difference(&found).next() else {
+            return;
+        };
+        tracing::warn!(route = %first, "kernel routes to other nodes' pods were changed by somebody else and are written again");
+        if let Err(error) = writer.datapath.set_routes(written) {
+            tracing::warn!(%error, "kernel routes to other nodes' pods are not written");
+        }
     }
 }

@@ -12,7 +12,7 @@ use heddle_model::{Identity, IdentityScope};
 use heddle_policy::CompiledPolicy;
 use heddle_rpc::node::{
     AddressUse, Endpoint, EndpointCount, Enforcement, FeatureSeen, HostPolicyStatus, IdentityUse,
-    LockOut, MapSeen, MetricsText, NodeSeen, NodeStatus, PoolUse,
+    LockOut, MapSeen, MetricsText, NodeSeen, NodeStatus, NotInForce, PoolUse,
 };
 use heddle_rpc::{ApiError, error_codes};
 use ipnet::IpNet;
@@ -44,63 +44,8 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
             ));
         }
     }
-    let (endpoints, policies, host, identities, failures, refused, starting_over, not_in_force) =
-        agent
-            .on_ledger(|ledger| {
-                let ready = ledger
-                    .endpoints
-                    .values()
-                    .filter(|it| it.state() == "ready")
-                    .count();
-                (
-                    EndpointCount {
-                        total: ledger.endpoints.len() as u64,
-                        ready: ready as u64,
-                    },
-                    ledger.policies.objects.in_force(),
-                    host_policy(&ledger.host),
-                    ledger.policies.rules.engine().identities().count(),
-                    ledger
-                        .writer
-                        .failures
-                        .iter()
-                        .map(|(object, reason)| format!("{object} is not as wished: {reason}"))
-                        .collect::<Vec<_>>(),
-                    ledger
-                        .policies
-                        .refused()
-                        .map(|(object, problem)| {
-                            format!(
-                                "{object} is refused: [{}] {}: {}",
-                                problem.code, problem.field, problem.message
-                            )
-                        })
-                        .chain(ledger.host.lock_outs().iter().map(|one| {
-                            let policies: Vec<_> =
-                                one.policies.iter().map(ToString::to_string).collect();
-                            format!(
-                                "{} is not in force on this node: it would cut {}",
-                                policies.join(", "),
-                                one.what
-                            )
-                        }))
-                        .chain(ledger.policies.beyond_budget())
-                        .collect::<Vec<_>>(),
-                    ledger.heard.is_starting_over(),
-                    not_in_force(ledger),
-                )
-            })
-            .await;
-    warnings.extend(refused);
-    warnings.extend(failures);
-    warnings.extend(
-        not_in_force
-            .iter()
-            .map(|one| format!("{} is not as wished: {}", one.object, one.reason)),
-    );
-    if starting_over {
-        warnings.push("the connection to the store was lost; its list is being read again".into());
-    }
+    let held = agent.on_ledger(|ledger| HeldStatus::of(ledger)).await;
+    warnings.extend(held.warnings);
     let unfinished = agent.removals(|removals| removals.len());
     if unfinished > 0 {
         warnings.push(format!(
@@ -129,18 +74,94 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
         ready: agent.is_ready(),
         kernel: kernel_release(),
         features: features.into_iter().map(feature).collect(),
-        endpoints,
-        policies: policies as u64,
-        host_policy: host,
-        identities: identities as u64,
+        endpoints: held.endpoints,
+        policies: held.policies as u64,
+        host_policy: held.host_policy,
+        identities: held.identities as u64,
         services: 0,
         maps: maps.into_iter().map(map).collect(),
         addresses: agent.addresses.stats().into_iter().map(pool).collect(),
         flows: flows.map(FlowSource::status),
-        not_in_force,
+        not_in_force: held.not_in_force,
         realised_revision: agent.realised_revision.load(Ordering::SeqCst),
         warnings,
     }
+}
+
+/// What the ledger knows of how the node is.
+struct HeldStatus {
+    endpoints: EndpointCount,
+    policies: usize,
+    host_policy: HostPolicyStatus,
+    identities: usize,
+    not_in_force: Vec<NotInForce>,
+    warnings: Vec<String>,
+}
+
+impl HeldStatus {
+    fn of(ledger: &Ledger) -> Self {
+        let is_ready = |endpoint: &&LocalEndpoint| endpoint.state() == "ready";
+        let not_in_force = not_in_force(ledger);
+        Self {
+            endpoints: EndpointCount {
+                total: ledger.endpoints.len() as u64,
+                ready: ledger.endpoints.values().filter(is_ready).count() as u64,
+            },
+            policies: ledger.policies.objects.in_force(),
+            host_policy: host_policy(&ledger.host),
+            identities: ledger.policies.rules.engine().identities().count(),
+            warnings: warnings(ledger, &not_in_force),
+            not_in_force,
+        }
+    }
+}
+
+/// What an operator should know of the node and of policies here.
+fn warnings(ledger: &Ledger, not_in_force: &[NotInForce]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if ledger.is_settled() && ledger.peers.nodes.own().is_none() {
+        warnings.push(
+            "the store has no Node object of this node: other nodes do not reach its pods, and no policy is reported as in force here"
+                .to_owned(),
+        );
+    }
+    warnings.extend(ledger.policies.refused().map(|(object, problem)| {
+        format!(
+            "{object} is refused: [{}] {}: {}",
+            problem.code, problem.field, problem.message
+        )
+    }));
+    let open = ledger.policies.objects.open_endpoints(&ledger.endpoints);
+    warnings.extend(open.map(|((kind, name), open)| {
+        let more = open.count.saturating_sub(open.pods.len() as u64);
+        format!(
+            "{} {} open because {kind} {name} is refused: {}{}",
+            open.count,
+            if open.count == 1 { "pod is" } else { "pods are" },
+            open.pods.join(", "),
+            if more > 0 { format!(" and {more} more") } else { String::new() },
+        )
+    }));
+    warnings.extend(ledger.host.lock_outs().iter().map(|one| {
+        let policies: Vec<_> = one.policies.iter().map(ToString::to_string).collect();
+        format!(
+            "{} is not in force on this node: it would cut {}",
+            policies.join(", "),
+            one.what
+        )
+    }));
+    warnings.extend(ledger.policies.beyond_budget());
+    let failures = ledger.writer.failures.iter();
+    warnings.extend(failures.map(|(object, reason)| format!("{object} is not as wished: {reason}")));
+    warnings.extend(
+        not_in_force
+            .iter()
+            .map(|one| format!("{} is not as wished: {}", one.object, one.reason)),
+    );
+    if ledger.heard.is_starting_over() {
+        warnings.push("the connection to the store was lost; its list is being read again".into());
+    }
+    warnings
 }
 
 fn pool((family, stats): (Family, heddle_ipam::Stats)) -> PoolUse {
