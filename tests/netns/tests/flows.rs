@@ -96,3 +96,30 @@ fn a_denier_is_not_named_among_those_that_allowed() {
         assert_eq!(named(&flow["ingress_allowed_by"]), [""; 0], "{flow}");
     }
 }
+
+#[test]
+fn an_egress_denier_is_named_beside_nobody_who_allowed() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    lab.apply(&(pod("client", "client", "node-1") + &pod("server", "server", "node-1") + r#"
+{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "out"},
+ "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"], "egress": [{}]}}
+---
+{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "denier", "namespace": "default"},
+ "spec": {"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [{"toEntities": ["all"]}],
+          "egressDeny": [{"toEndpoints": [{"matchLabels": {"app": "server"}}]}]}}
+"#));
+    for address in lab.addresses("server") {
+        assert!(!lab.connects("client", &address, 8080), "{address}");
+    }
+    let found = flows(&lab, &["--verdict", "DROPPED", "--from-pod", "client"]);
+    for flow in &found {
+        assert_eq!(flow["drop_reason_desc"], "POLICY_DENY", "{flow}");
+        assert_eq!(flow["traffic_direction"], "EGRESS", "{flow}");
+        assert_eq!(named(&flow["egress_denied_by"]), ["denier"], "{flow}");
+        assert_eq!(named(&flow["egress_allowed_by"]), [""; 0], "{flow}");
+        assert_eq!(named(&flow["ingress_denied_by"]), [""; 0], "{flow}");
+    }
+    let families =
+        ["IPv4", "IPv6"].map(|it| found.iter().any(|flow| flow["IP"]["ipVersion"] == it));
+    assert_eq!(families, [true; 2], "{found:?}");
+}
