@@ -90,7 +90,8 @@ fn pods_that_a_refused_policy_leaves_open_are_named_or_isolated_where_that_is_th
     let address = lab.addresses("shop").remove(0);
     assert!(lab.connects("client", &address, 8080));
     let status = lab.run(&["status"]).ok().out;
-    let warning = "1 pod is open because CiliumNetworkPolicy default/get-only is refused: default/shop";
+    let warning =
+        "1 pod is open because CiliumNetworkPolicy default/get-only is refused: default/shop";
     assert!(status.contains(warning), "{status}");
     drop(lab);
 

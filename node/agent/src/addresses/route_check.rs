@@ -61,7 +61,7 @@ mod tests {
         let written = routes();
         let mut check = RouteCheck;
         for change in [
-            |routes: &mut Vec<(IpNet, _)>| drop(routes.pop()),
+            |routes: &mut Vec<(IpNet, _)>| routes.truncate(1),
             |routes: &mut Vec<(IpNet, _)>| {
                 let (_, via) = routes[0];
                 routes.push(("10.244.9.0/24".parse().unwrap(), via));

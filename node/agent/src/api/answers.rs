@@ -137,9 +137,17 @@ fn warnings(ledger: &Ledger, not_in_force: &[NotInForce]) -> Vec<String> {
         format!(
             "{} {} open because {kind} {name} is refused: {}{}",
             open.count,
-            if open.count == 1 { "pod is" } else { "pods are" },
+            if open.count == 1 {
+                "pod is"
+            } else {
+                "pods are"
+            },
             open.pods.join(", "),
-            if more > 0 { format!(" and {more} more") } else { String::new() },
+            if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            },
         )
     }));
     warnings.extend(ledger.host.lock_outs().iter().map(|one| {
@@ -152,7 +160,8 @@ fn warnings(ledger: &Ledger, not_in_force: &[NotInForce]) -> Vec<String> {
     }));
     warnings.extend(ledger.policies.beyond_budget());
     let failures = ledger.writer.failures.iter();
-    warnings.extend(failures.map(|(object, reason)| format!("{object} is not as wished: {reason}")));
+    warnings
+        .extend(failures.map(|(object, reason)| format!("{object} is not as wished: {reason}")));
     warnings.extend(
         not_in_force
             .iter()
