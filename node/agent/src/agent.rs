@@ -2,35 +2,22 @@
 
 use crate::config::AgentConfig;
 use crate::directory::Directory;
-use crate::endpoint::addresses::Addresses;
-use crate::endpoint::orphan::Orphan;
-use crate::endpoint::record::{AttachmentKey, Record, Records};
-use crate::endpoint::step::Step;
+use crate::endpoint::Attachments;
+use crate::health::Health;
+use crate::identities::Identities;
 use crate::ledger::{Ledger, SharedLedger};
 use crate::metrics::Metrics;
 use heddle_datapath::Datapath;
-use heddle_kube::identity::{IdentityAllocator, IdentityLimits};
 use heddle_kube::store::{Store, StoreError};
-use heddle_model::LabelFilter;
 use heddle_rpc::{ApiError, error_codes};
-use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
 
 /// What agents apply status as.
 pub(crate) const MANAGER: &str = "heddle-agent";
-
-/// How far the agent has come.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Readiness {
-    /// Nothing of a former run has been taken over yet.
-    Starting(String),
-    /// Everything that is wished is in force.
-    Ready,
-}
 
 /// What the agent's parts share.
 pub(crate) struct Agent {
@@ -40,25 +27,11 @@ pub(crate) struct Agent {
     pub(crate) directory: Arc<Directory>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) ledger: Arc<SharedLedger>,
-    pub(crate) identities: IdentityAllocator,
-    pub(crate) label_filter: LabelFilter,
-    pub(crate) records: Records,
-    pub(crate) addresses: Addresses,
-    pub(crate) readiness: Mutex<Readiness>,
-    /// What an operator should know; by subject.
-    pub(crate) notices: Mutex<BTreeMap<&'static str, String>>,
-    /// Store revision up to which everything is in force.
-    pub(crate) realised_revision: Arc<AtomicU64>,
     /// Wakes those who look at the ledger for work.
     pub(crate) changed: watch::Sender<()>,
-    /// False while the store cannot be reached.
-    pub(crate) store_reachable: AtomicBool,
-    turns: Mutex<HashMap<AttachmentKey, Arc<tokio::sync::Mutex<()>>>>,
-    unfinished: Mutex<BTreeMap<u16, Record>>,
-    /// What the kernel or a damaged file holds without a record.
-    pub(crate) orphans: Mutex<Vec<Orphan>>,
-    #[cfg(test)]
-    pub(crate) faults: crate::testing::Faults,
+    pub(crate) identities: Identities,
+    pub(crate) attachments: Attachments,
+    pub(crate) health: Health,
 }
 
 /// A lock whose data is whole even after a panic elsewhere: every writer leaves it whole at each step.
@@ -76,7 +49,7 @@ impl Agent {
         metrics: Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let records = Records::open(&config.state_dir).with_context(|| {
+        let attachments = Attachments::open(&config.state_dir).with_context(|| {
             format!(
                 "state directory {} cannot be used (field stateDir)",
                 config.state_dir.display()
@@ -92,95 +65,18 @@ impl Agent {
             changed.clone(),
         )
         .context("the kernel's ipcache cannot be read")?;
-        let ledger = Arc::new(SharedLedger::new(ledger));
-        let limits = IdentityLimits {
-            per_namespace: config.max_identities_per_namespace as usize,
-            new_per_minute: config.new_identities_per_minute,
-        };
         Ok(Self {
-            identities: IdentityAllocator::new(Arc::clone(&store)).limited(limits),
-            label_filter: config
-                .excluded_labels
-                .as_ref()
-                .map_or_else(LabelFilter::default, |keys| {
-                    LabelFilter::excluding(keys.iter().map(String::as_str))
-                }),
-            records,
-            addresses: Addresses::new(&config.state_dir),
-            readiness: Mutex::new(Readiness::Starting(
-                "waiting for the store's first complete answer".to_owned(),
-            )),
-            notices: Mutex::default(),
-            realised_revision,
+            identities: Identities::new(&config, Arc::clone(&store)),
+            attachments,
+            health: Health::new(&config.node_name, realised_revision),
+            ledger: Arc::new(SharedLedger::new(ledger)),
             changed,
-            store_reachable: AtomicBool::new(true),
-            turns: Mutex::default(),
-            unfinished: Mutex::default(),
-            orphans: Mutex::default(),
-            ledger,
             config,
             store,
             datapath,
             directory,
             metrics,
-            #[cfg(test)]
-            faults: crate::testing::Faults::default(),
         })
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        *lock(&self.readiness) == Readiness::Ready
-    }
-
-    pub(crate) fn must_be_ready(&self) -> Result<(), ApiError> {
-        match &*lock(&self.readiness) {
-            Readiness::Ready => Ok(()),
-            Readiness::Starting(reason) => Err(ApiError::new(
-                error_codes::NOT_READY,
-                format!(
-                    "the agent of node {} is not ready: {reason}",
-                    self.config.node_name
-                ),
-            )
-            .help(
-                "pods that run keep their network; new ones are attached as soon as it is ready",
-            )),
-        }
-    }
-
-    /// Before the former run's endpoints are known nothing can be said of them.
-    pub(crate) fn must_be_restored(&self) -> Result<(), ApiError> {
-        self.must_be_ready()
-    }
-
-    /// The lock of an attachment: one request at a time works on it.
-    pub(crate) fn turn(&self, key: &AttachmentKey) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = lock(&self.turns);
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(key.clone()).or_default())
-    }
-
-    /// Works on the list of unfinished removals.
-    pub(crate) fn removals<T>(&self, work: impl FnOnce(&mut BTreeMap<u16, Record>) -> T) -> T {
-        work(&mut lock(&self.unfinished))
-    }
-
-    /// Sets or clears what an operator should know about a subject.
-    pub(crate) fn notice(&self, subject: &'static str, text: Option<String>) {
-        let mut notices = lock(&self.notices);
-        match text {
-            Some(text) => {
-                if notices.get(subject) != Some(&text) {
-                    tracing::warn!(subject, "{text}");
-                }
-                notices.insert(subject, text);
-            }
-            None => {
-                if notices.remove(subject).is_some() {
-                    tracing::info!(subject, "back to normal");
-                }
-            }
-        }
     }
 
     /// Works on the ledger where blocking is fine.
@@ -190,19 +86,6 @@ impl Agent {
     ) -> T {
         let ledger = Arc::clone(&self.ledger);
         blocking(move || work(&mut ledger.lock())).await
-    }
-
-    /// A step of an ADD has been done: the place where tests cut it short.
-    #[cfg(not(test))]
-    #[allow(clippy::unused_async)]
-    pub(crate) async fn reach(&self, _step: Step) -> Result<(), ApiError> {
-        Ok(())
-    }
-
-    /// A step of an ADD has been done: the place where tests cut it short.
-    #[cfg(test)]
-    pub(crate) async fn reach(&self, step: Step) -> Result<(), ApiError> {
-        self.faults.reach(step).await
     }
 }
 

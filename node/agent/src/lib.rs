@@ -15,6 +15,7 @@ pub mod directory;
 mod endpoint;
 mod flow_resolver;
 pub mod flows;
+mod health;
 mod host;
 mod identities;
 mod ledger;

@@ -7,7 +7,6 @@ use crate::ledger::falls_short;
 use heddle_kube::store::{Event, Kind, Scope, StoreError};
 use heddle_model::{Identity, NamespacedName};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -37,7 +36,7 @@ pub(crate) async fn follow(agent: Arc<Agent>, mut shutdown: watch::Receiver<bool
                     take_in(&agent, batch).await;
                 }
                 None => {
-                    agent.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
+                    agent.health.notice("watch", Some("the store's watch ended; it is begun again".to_owned()));
                     tokio::time::sleep(RETRY_INTERVAL).await;
                     events = agent.store.watch(&Scope::each(&Kind::OF_VERDICTS));
                     // What the new watch does not repeat is gone.
@@ -56,16 +55,16 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>) {
                 if let Ok(number) = object.name.name.parse() {
                     let parsed = heddle_kube::identity::parse_identity(&object.value);
                     let labels = parsed.as_ref().map(|(_, labels)| labels);
-                    agent.identities.observe(Identity(number), labels);
+                    agent.identities.allocator.observe(Identity(number), labels);
                 }
             }
             Event::Deleted(object) if object.kind == Kind::CiliumIdentity => {
                 if let Ok(number) = object.name.name.parse() {
-                    agent.identities.forget(Identity(number));
+                    agent.identities.allocator.forget(Identity(number));
                 }
             }
             // What was deleted meanwhile is not reported.
-            Event::Restarted => agent.identities.clear(),
+            Event::Restarted => agent.identities.allocator.clear(),
             Event::Applied(_) | Event::Deleted(_) | Event::Synced { .. } => {}
         }
     }
@@ -80,14 +79,17 @@ async fn take_in(agent: &Arc<Agent>, batch: Vec<Event>) {
             ledger.peers.nodes.own().map(|node| node.pod_cidrs.clone())
         })
         .await;
-    if agent.is_ready() {
-        agent.addresses.set_blocks(&blocks.unwrap_or_default());
+    if agent.health.is_ready() {
+        agent
+            .attachments
+            .addresses
+            .set_blocks(&blocks.unwrap_or_default());
     }
 }
 
 /// Tries again what failed.
 async fn catch_up(agent: &Arc<Agent>) {
-    if agent.is_ready() {
+    if agent.health.is_ready() {
         agent
             .on_ledger(|ledger| {
                 if ledger.is_behind() || falls_short(ledger) {
@@ -118,10 +120,8 @@ pub(crate) async fn probe_store(agent: Arc<Agent>, mut shutdown: watch::Receiver
             Ok(_) | Err(StoreError::NotFound { .. }) => None,
             Err(error) => Some(error.to_string()),
         };
-        agent
-            .store_reachable
-            .store(trouble.is_none(), Ordering::SeqCst);
-        agent.notice(
+        agent.health.set_store_reachable(trouble.is_none());
+        agent.health.notice(
             "store",
             trouble.map(|error| {
                 format!("{error}; the network goes on as it is, new pods and changed policies wait")
@@ -147,12 +147,12 @@ pub(crate) async fn follow_addresses(agent: Arc<Agent>, mut shutdown: watch::Rec
                         }
                     })
                     .await;
-                agent.notice("node-addresses", None);
+                agent.health.notice("node-addresses", None);
             }
             Err(error) => {
                 let trouble =
                     format!("policy does not see changes of this node's addresses: {error}");
-                agent.notice("node-addresses", Some(trouble));
+                agent.health.notice("node-addresses", Some(trouble));
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
         }
@@ -172,9 +172,9 @@ pub(crate) async fn collect_connections(agent: Arc<Agent>, mut shutdown: watch::
         match blocking(move || datapath.collect_connections()).await {
             Ok((alive, removed)) => {
                 agent.metrics.conntrack_collected(alive, removed);
-                agent.notice("connections", None);
+                agent.health.notice("connections", None);
             }
-            Err(error) => agent.notice(
+            Err(error) => agent.health.notice(
                 "connections",
                 Some(format!("dead connections cannot be removed: {error}")),
             ),

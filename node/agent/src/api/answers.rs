@@ -1,7 +1,7 @@
 //! `status`, endpoints, identities and nodes, as the contract prints them.
 
 use super::FlowSource;
-use crate::agent::{Agent, Readiness, blocking, lock};
+use crate::agent::{Agent, blocking};
 use crate::endpoint::kernel_failure;
 use crate::endpoint::table::LocalEndpoint;
 use crate::host::HostPolicy;
@@ -18,17 +18,19 @@ use heddle_rpc::{ApiError, error_codes};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Part of a map in use above which an operator should know (Cilium's alert threshold, reference 5.3).
 const PRESSURE: f64 = 0.9;
 
 pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -> NodeStatus {
     let mut warnings = Vec::new();
-    if let Readiness::Starting(reason) = &*lock(&agent.readiness) {
-        warnings.push(format!("not ready: {reason}"));
-    }
-    warnings.extend(lock(&agent.notices).values().cloned());
+    warnings.extend(
+        agent
+            .health
+            .unready()
+            .map(|reason| format!("not ready: {reason}")),
+    );
+    warnings.extend(agent.health.notices());
     warnings.extend(flows.and_then(FlowSource::warning));
     let datapath = Arc::clone(&agent.datapath);
     let (features, maps) = blocking(move || (datapath.features(), datapath.map_use())).await;
@@ -46,7 +48,7 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
     }
     let held = agent.on_ledger(|ledger| HeldStatus::of(ledger)).await;
     warnings.extend(held.warnings);
-    let unfinished = agent.removals(|removals| removals.len());
+    let unfinished = agent.attachments.removals(|removals| removals.len());
     if unfinished > 0 {
         warnings.push(format!(
             "{unfinished} endpoints wait for their removal to be finished"
@@ -71,7 +73,7 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
         node: agent.config.node_name.clone(),
         cluster: agent.config.cluster.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ready: agent.is_ready(),
+        ready: agent.health.is_ready(),
         kernel: kernel_release(),
         features: features.into_iter().map(feature).collect(),
         endpoints: held.endpoints,
@@ -80,10 +82,16 @@ pub(super) async fn status(agent: &Arc<Agent>, flows: Option<&dyn FlowSource>) -
         identities: held.identities as u64,
         services: 0,
         maps: maps.into_iter().map(map).collect(),
-        addresses: agent.addresses.stats().into_iter().map(pool).collect(),
+        addresses: agent
+            .attachments
+            .addresses
+            .stats()
+            .into_iter()
+            .map(pool)
+            .collect(),
         flows: flows.map(FlowSource::status),
         not_in_force: held.not_in_force,
-        realised_revision: agent.realised_revision.load(Ordering::SeqCst),
+        realised_revision: agent.health.realised_revision(),
         warnings,
     }
 }
@@ -276,15 +284,20 @@ pub(super) async fn identities(agent: &Arc<Agent>) -> Result<Vec<IdentityUse>, A
 
 /// The node's pod addresses, a row for each family.
 pub(super) fn addresses(agent: &Agent) -> Vec<AddressUse> {
-    let blocks = agent.addresses.blocks();
-    let rows = agent.addresses.stats().into_iter().map(|(family, stats)| {
-        let is_its = |block: &&IpNet| block.addr().is_ipv4() == (family == Family::V4);
-        AddressUse {
-            node: agent.config.node_name.clone(),
-            blocks: blocks.iter().filter(is_its).copied().collect(),
-            pool: pool((family, stats)),
-        }
-    });
+    let blocks = agent.attachments.addresses.blocks();
+    let rows = agent
+        .attachments
+        .addresses
+        .stats()
+        .into_iter()
+        .map(|(family, stats)| {
+            let is_its = |block: &&IpNet| block.addr().is_ipv4() == (family == Family::V4);
+            AddressUse {
+                node: agent.config.node_name.clone(),
+                blocks: blocks.iter().filter(is_its).copied().collect(),
+                pool: pool((family, stats)),
+            }
+        });
     rows.collect()
 }
 

@@ -35,7 +35,7 @@ impl Findings {
 
 /// Every difference, sorted by object; empty when the kernel is as wished.
 pub(crate) async fn differences(agent: &Arc<Agent>) -> Result<Vec<Difference>, ApiError> {
-    agent.must_be_ready()?;
+    agent.health.must_be_ready()?;
     let findings = agent
         .on_ledger(|ledger| {
             // Read while the ledger is held: nothing changes between the two sides.

@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Connections of one question that are looked through at most.
 pub const MOST_CONNECTIONS: usize = 131_072;
@@ -381,7 +380,7 @@ pub(super) async fn lookup(agent: &Arc<Agent>, question: Question) -> Result<Val
                 .await
         }
     };
-    let revision = agent.realised_revision.load(Ordering::SeqCst);
+    let revision = agent.health.realised_revision();
     known
         .answer(
             &standing,

@@ -19,6 +19,7 @@ pub(crate) use differences::differences;
 pub(crate) use tables::MOST_POLICY_ROWS;
 
 use crate::agent::Agent;
+use crate::endpoint;
 use crate::metrics::CniCommand;
 use heddle_rpc::cni::{AddParams, CheckParams, Collected, DelParams, GcParams, StatusParams};
 use heddle_rpc::node::{
@@ -29,7 +30,6 @@ use heddle_rpc::server::{Reply, Service, unknown_method};
 use heddle_rpc::{ApiError, Call, Done, Request, error_codes};
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -130,22 +130,24 @@ impl Api {
     ) -> Result<Reply, ApiError> {
         let agent = &self.agent;
         match command {
-            CniCommand::Add => Reply::one::<AddParams>(&agent.add(request.read()?).await?),
+            CniCommand::Add => {
+                Reply::one::<AddParams>(&endpoint::add(agent, request.read()?).await?)
+            }
             CniCommand::Del => {
-                agent.delete(request.read()?).await?;
+                endpoint::delete(agent, request.read()?).await?;
                 Reply::one::<DelParams>(&Done {})
             }
             CniCommand::Check => {
-                agent.check(request.read()?).await?;
+                endpoint::check(agent, request.read()?).await?;
                 Reply::one::<CheckParams>(&Done {})
             }
             CniCommand::Gc => {
-                let removed = agent.collect_garbage(request.read()?).await?;
+                let removed = endpoint::collect_garbage(agent, request.read()?).await?;
                 Reply::one::<GcParams>(&Collected { removed })
             }
             CniCommand::Status => {
-                agent.must_be_ready()?;
-                if !agent.store_reachable.load(Ordering::SeqCst) {
+                agent.health.must_be_ready()?;
+                if !agent.health.is_store_reachable() {
                     return Err(ApiError::new(
                         error_codes::NOT_READY,
                         "the store cannot be reached: new pods cannot be attached, running ones are not affected",

@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The node among its endpoints, as the directory numbers them.
 pub(super) const NODE: u16 = 0;
@@ -227,7 +226,7 @@ pub(super) async fn state(agent: &Arc<Agent>) -> Result<Reply, ApiError> {
         })
         .await;
     let (datapath, directory) = (Arc::clone(&agent.datapath), Arc::clone(&agent.directory));
-    let realised_revision = Some(agent.realised_revision.load(Ordering::SeqCst));
+    let realised_revision = Some(agent.health.realised_revision());
     blocking(move || {
         let mut state =
             PolicyState::of_datapath(&*datapath).map_err(|error| kernel_failure(&error))?;

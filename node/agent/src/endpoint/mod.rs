@@ -2,6 +2,7 @@
 
 mod add;
 pub(crate) mod addresses;
+mod attachments;
 mod check;
 mod enforce;
 pub(crate) mod orphan;
@@ -16,8 +17,13 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use add::add;
+#[cfg(test)]
+pub(crate) use add::add_alone;
+pub(crate) use attachments::Attachments;
+pub(crate) use check::check;
 pub(crate) use publish::Publisher;
-pub(crate) use remove::Removals;
+pub(crate) use remove::{Removals, collect_garbage, delete};
 pub(crate) use restore::Restoration;
 
 use heddle_datapath::DatapathError;

@@ -17,105 +17,105 @@ pub(super) fn addresses(facts: &Facts) -> impl Iterator<Item = IpAddr> + use<> {
     v4.into_iter().chain(v6)
 }
 
-impl Agent {
-    /// Removes what is left of an attachment whose record is damaged.
-    pub(super) async fn remove_orphan_of(
-        self: &Arc<Self>,
-        key: &AttachmentKey,
-    ) -> Result<(), ApiError> {
-        let found = lock(&self.orphans).iter().find(|it| it.is_of(key)).cloned();
-        match found {
-            Some(orphan) => self.remove_orphan(orphan).await,
-            None => Ok(()),
+/// Removes what is left of an attachment whose record is damaged.
+pub(super) async fn remove_orphan_of(
+    agent: &Arc<Agent>,
+    key: &AttachmentKey,
+) -> Result<(), ApiError> {
+    let found = lock(&agent.attachments.orphans)
+        .iter()
+        .find(|it| it.is_of(key))
+        .cloned();
+    match found {
+        Some(orphan) => remove_orphan(agent, orphan).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes the orphans whose attachment the runtime does not list. One that does not tell its attachment
+/// goes when all that are listed are accounted for.
+pub(super) async fn remove_unlisted_orphans(agent: &Arc<Agent>, listed: &BTreeSet<AttachmentKey>) {
+    let all = lock(&agent.attachments.orphans).clone();
+    if all.is_empty() {
+        return;
+    }
+    let wanted = listed.clone();
+    let unknown: Vec<AttachmentKey> = agent
+        .on_ledger(move |ledger| {
+            let unknown = wanted.into_iter();
+            unknown
+                .filter(|key| ledger.endpoints.by_key(key).is_none())
+                .collect()
+        })
+        .await;
+    let unexplained = unknown
+        .iter()
+        .any(|key| !all.iter().any(|orphan| orphan.is_of(key)));
+    for orphan in all {
+        let goes = if orphan.tells_attachment() {
+            !listed.iter().any(|key| orphan.is_of(key))
+        } else {
+            !unexplained
+        };
+        if goes {
+            // What fails stays, and is tried at the next look.
+            let _ = remove_orphan(agent, orphan).await;
         }
     }
+}
 
-    /// Removes the orphans whose attachment the runtime does not list. One that does not tell its attachment
-    /// goes when all that are listed are accounted for.
-    pub(super) async fn remove_unlisted_orphans(
-        self: &Arc<Self>,
-        listed: &BTreeSet<AttachmentKey>,
-    ) {
-        let all = lock(&self.orphans).clone();
-        if all.is_empty() {
-            return;
-        }
-        let wanted = listed.clone();
-        let unknown: Vec<AttachmentKey> = self
-            .on_ledger(move |ledger| {
-                let unknown = wanted.into_iter();
-                unknown
-                    .filter(|key| ledger.endpoints.by_key(key).is_none())
-                    .collect()
-            })
+/// Tries again to remove what no record names. While a damaged file may be about it, it stays.
+pub(crate) async fn retry_orphans(agent: &Arc<Agent>) {
+    let all = lock(&agent.attachments.orphans).clone();
+    if all.iter().any(|orphan| orphan.file.is_some()) {
+        return;
+    }
+    for orphan in all {
+        let _ = remove_orphan(agent, orphan).await;
+    }
+}
+
+pub(super) async fn remove_orphan(agent: &Arc<Agent>, orphan: Orphan) -> Result<(), ApiError> {
+    if let Some(id) = orphan.endpoint {
+        let datapath = Arc::clone(&agent.datapath);
+        blocking(move || datapath.remove_endpoint(id))
+            .await
+            .map_err(|error| kernel_failure(&error).object(format!("endpoint {id}")))?;
+        agent
+            .on_ledger(move |ledger| ledger.endpoints.free_id(id))
             .await;
-        let unexplained = unknown
-            .iter()
-            .any(|key| !all.iter().any(|orphan| orphan.is_of(key)));
-        for orphan in all {
-            let goes = if orphan.tells_attachment() {
-                !listed.iter().any(|key| orphan.is_of(key))
-            } else {
-                !unexplained
-            };
-            if goes {
-                // What fails stays, and is tried at the next look.
-                let _ = self.remove_orphan(orphan).await;
-            }
-        }
+        tracing::info!(endpoint = id, "removed from the kernel: no record names it");
     }
+    agent.attachments.addresses.release_owner(&orphan.owner, 0);
+    if let Some((path, _)) = &orphan.file
+        && let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "a damaged endpoint record cannot be removed");
+    }
+    lock(&agent.attachments.orphans)
+        .retain(|it| it.endpoint != orphan.endpoint || it.file != orphan.file);
+    tell_of_orphans(agent);
+    Ok(())
+}
 
-    /// Tries again to remove what no record names. While a damaged file may be about it, it stays.
-    pub(crate) async fn retry_orphans(self: &Arc<Self>) {
-        let all = lock(&self.orphans).clone();
-        if all.iter().any(|orphan| orphan.file.is_some()) {
-            return;
-        }
-        for orphan in all {
-            let _ = self.remove_orphan(orphan).await;
-        }
-    }
-
-    pub(super) async fn remove_orphan(self: &Arc<Self>, orphan: Orphan) -> Result<(), ApiError> {
-        if let Some(id) = orphan.endpoint {
-            let datapath = Arc::clone(&self.datapath);
-            blocking(move || datapath.remove_endpoint(id))
-                .await
-                .map_err(|error| kernel_failure(&error).object(format!("endpoint {id}")))?;
-            self.on_ledger(move |ledger| ledger.endpoints.free_id(id))
-                .await;
-            tracing::info!(endpoint = id, "removed from the kernel: no record names it");
-        }
-        self.addresses.release_owner(&orphan.owner, 0);
-        if let Some((path, _)) = &orphan.file
-            && let Err(error) = std::fs::remove_file(path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "a damaged endpoint record cannot be removed");
-        }
-        lock(&self.orphans).retain(|it| it.endpoint != orphan.endpoint || it.file != orphan.file);
-        self.tell_of_orphans();
-        Ok(())
-    }
-
-    /// Says which pods cannot be managed.
-    pub(super) fn tell_of_orphans(&self) {
-        let names: Vec<String> = lock(&self.orphans)
-            .iter()
-            .map(|orphan| match (&orphan.file, orphan.endpoint) {
-                (Some((path, _)), _) => path.display().to_string(),
-                (None, Some(id)) => format!("endpoint {id} of the kernel"),
-                (None, None) => String::new(),
-            })
-            .collect();
-        self.notice(
-            "records",
-            (!names.is_empty()).then(|| {
-                format!(
-                    "damaged or missing endpoint records: {}; their pods keep their network and addresses but cannot be managed: delete the pods, and DEL or GC removes what is left",
-                    names.join(", ")
-                )
-            }),
-        );
-    }
+/// Says which pods cannot be managed.
+pub(super) fn tell_of_orphans(agent: &Agent) {
+    let names: Vec<String> = lock(&agent.attachments.orphans)
+        .iter()
+        .map(|orphan| match (&orphan.file, orphan.endpoint) {
+            (Some((path, _)), _) => path.display().to_string(),
+            (None, Some(id)) => format!("endpoint {id} of the kernel"),
+            (None, None) => String::new(),
+        })
+        .collect();
+    agent.health.notice(
+        "records",
+        (!names.is_empty()).then(|| {
+            format!(
+                "damaged or missing endpoint records: {}; their pods keep their network and addresses but cannot be managed: delete the pods, and DEL or GC removes what is left",
+                names.join(", ")
+            )
+        }),
+    );
 }

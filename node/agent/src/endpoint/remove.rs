@@ -1,9 +1,12 @@
 //! DEL, GC, and undoing what a failed ADD did: all the same, and each part can be repeated.
 
 use super::kernel_failure;
+use super::orphans::{remove_orphan_of, remove_unlisted_orphans, retry_orphans};
+use super::publish::withdraw;
 use super::record::{AttachmentKey, Phase, Record};
 use crate::agent::{Agent, blocking};
 use crate::controller::{Controller, Next, RETRY_INTERVAL};
+use crate::status::update_metrics;
 use async_trait::async_trait;
 use heddle_rpc::ApiError;
 use heddle_rpc::cni::{DelParams, GcParams};
@@ -18,247 +21,255 @@ pub(crate) struct Removals;
 #[async_trait]
 impl Controller for Removals {
     async fn work(&mut self, agent: &Arc<Agent>) -> Next {
-        if !agent.is_ready() {
+        if !agent.health.is_ready() {
             return Next::Change;
         }
-        agent.delete_pending().await;
-        agent.finish_removals().await;
-        agent.retry_orphans().await;
+        delete_pending(agent).await;
+        finish_removals(agent).await;
+        retry_orphans(agent).await;
         Next::After(RETRY_INTERVAL)
     }
 }
 
-impl Agent {
-    /// Detaches a container's interface. What is not there is gone already; what cannot be removed now
-    /// is removed later, so the answer is always yes.
-    pub(crate) async fn delete(self: &Arc<Self>, params: DelParams) -> Result<(), ApiError> {
-        self.must_be_restored()?;
-        let agent = Arc::clone(self);
-        let task = tokio::spawn(async move {
-            let key = AttachmentKey {
-                container_id: params.container_id,
-                interface: params.interface,
-            };
-            agent.delete_key(&key).await;
-        });
-        task.await
-            .map_err(|error| ApiError::new("agent/stopped", error.to_string()))
-    }
-
-    async fn delete_key(self: &Arc<Self>, key: &AttachmentKey) {
-        let turn = self.turn(key);
-        let _turn = turn.lock().await;
-        self.delete_in_turn(key).await;
-    }
-
-    /// Removes all there is of an attachment, whose turn the caller holds.
-    async fn delete_in_turn(self: &Arc<Self>, key: &AttachmentKey) {
-        // A removal that is stuck is tried again by the clock; it is on the disk.
-        let _ = self.finish_leftover(key).await;
-        let wanted = key.clone();
-        let known = self
-            .on_ledger(move |ledger| ledger.endpoints.by_key(&wanted).map(|it| it.record.clone()))
-            .await;
-        if let Some(record) = known {
-            let _ = self.remove_record(record).await;
-        }
-        if let Err(error) = self.remove_orphan_of(key).await {
-            tracing::warn!(container = %key.container_id, code = %error.code, "not removed yet: {}", error.message);
-        }
-    }
-
-    /// Removes every attachment that the runtime does not list.
-    pub(crate) async fn collect_garbage(
-        self: &Arc<Self>,
-        params: GcParams,
-    ) -> Result<usize, ApiError> {
-        self.must_be_restored()?;
-        let valid: BTreeSet<AttachmentKey> = params
-            .valid_attachments
-            .into_iter()
-            .map(|one| AttachmentKey {
-                container_id: one.container_id,
-                interface: one.interface,
-            })
-            .collect();
-        self.remove_unlisted_orphans(&valid).await;
-        let stale: Vec<AttachmentKey> = self
-            .on_ledger(move |ledger| {
-                ledger
-                    .endpoints
-                    .values()
-                    // An ADD under way is not on the runtime's list yet.
-                    .filter(|it| it.attached && !valid.contains(&it.record.key))
-                    .map(|it| it.record.key.clone())
-                    .collect()
-            })
-            .await;
-        for key in &stale {
-            tracing::info!(container = %key.container_id, interface = %key.interface, "the runtime does not list it any more: removed");
-            self.delete_key(key).await;
-        }
-        Ok(stale.len())
-    }
-
-    /// Carries out the deletions that the plugin queued while nobody listened.
-    async fn delete_pending(self: &Arc<Self>) {
-        let queue = self.queue_of_deletions();
-        let listed = blocking(move || pending::list(&queue)).await;
-        let entries = match listed {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::warn!(%error, "the queue of deletions cannot be read");
-                return;
-            }
+/// Detaches a container's interface. What is not there is gone already; what cannot be removed now
+/// is removed later, so the answer is always yes.
+pub(crate) async fn delete(agent: &Arc<Agent>, params: DelParams) -> Result<(), ApiError> {
+    agent.health.must_be_ready()?;
+    let agent = Arc::clone(agent);
+    let task = tokio::spawn(async move {
+        let key = AttachmentKey {
+            container_id: params.container_id,
+            interface: params.interface,
         };
-        for (path, deletion) in entries {
-            match deletion {
-                Ok(params) => {
-                    let key = AttachmentKey {
-                        container_id: params.container_id,
-                        interface: params.interface,
-                    };
-                    self.delete_queued(path, &key).await;
-                }
-                Err(reason) => {
-                    let aside = path.with_extension("damaged");
-                    tracing::error!(path = %path.display(), %reason, "a queued deletion cannot be read; GC will remove the container, the file is set aside");
-                    let _ = std::fs::rename(&path, aside);
-                }
-            }
-        }
-    }
+        delete_key(&agent, &key).await;
+    });
+    task.await
+        .map_err(|error| ApiError::new("agent/stopped", error.to_string()))
+}
 
-    /// Carries out a queued deletion, unless an ADD of the same attachment has withdrawn it since the queue was read.
-    async fn delete_queued(self: &Arc<Self>, path: PathBuf, key: &AttachmentKey) {
-        let turn = self.turn(key);
-        let _turn = turn.lock().await;
-        let file = path.clone();
-        if !blocking(move || file.exists()).await {
+async fn delete_key(agent: &Arc<Agent>, key: &AttachmentKey) {
+    let turn = agent.attachments.turn(key);
+    let _turn = turn.lock().await;
+    delete_in_turn(agent, key).await;
+}
+
+/// Removes all there is of an attachment, whose turn the caller holds.
+async fn delete_in_turn(agent: &Arc<Agent>, key: &AttachmentKey) {
+    // A removal that is stuck is tried again by the clock; it is on the disk.
+    let _ = finish_leftover(agent, key).await;
+    let wanted = key.clone();
+    let known = agent
+        .on_ledger(move |ledger| ledger.endpoints.by_key(&wanted).map(|it| it.record.clone()))
+        .await;
+    if let Some(record) = known {
+        let _ = remove_record(agent, record).await;
+    }
+    if let Err(error) = remove_orphan_of(agent, key).await {
+        tracing::warn!(container = %key.container_id, code = %error.code, "not removed yet: {}", error.message);
+    }
+}
+
+/// Removes every attachment that the runtime does not list.
+pub(crate) async fn collect_garbage(
+    agent: &Arc<Agent>,
+    params: GcParams,
+) -> Result<usize, ApiError> {
+    agent.health.must_be_ready()?;
+    let valid: BTreeSet<AttachmentKey> = params
+        .valid_attachments
+        .into_iter()
+        .map(|one| AttachmentKey {
+            container_id: one.container_id,
+            interface: one.interface,
+        })
+        .collect();
+    remove_unlisted_orphans(agent, &valid).await;
+    let stale: Vec<AttachmentKey> = agent
+        .on_ledger(move |ledger| {
+            ledger
+                .endpoints
+                .values()
+                // An ADD under way is not on the runtime's list yet.
+                .filter(|it| it.attached && !valid.contains(&it.record.key))
+                .map(|it| it.record.key.clone())
+                .collect()
+        })
+        .await;
+    for key in &stale {
+        tracing::info!(container = %key.container_id, interface = %key.interface, "the runtime does not list it any more: removed");
+        delete_key(agent, key).await;
+    }
+    Ok(stale.len())
+}
+
+/// Carries out the deletions that the plugin queued while nobody listened.
+async fn delete_pending(agent: &Arc<Agent>) {
+    let queue = queue_of_deletions(agent);
+    let listed = blocking(move || pending::list(&queue)).await;
+    let entries = match listed {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(%error, "the queue of deletions cannot be read");
             return;
         }
-        self.delete_in_turn(key).await;
-        // From here on the endpoint's own record says that it has to go.
-        let file = path.clone();
-        if let Err(error) = blocking(move || std::fs::remove_file(file)).await {
-            tracing::warn!(path = %path.display(), %error, "a deletion stays queued");
-        }
-    }
-
-    /// Takes the deletion of an attachment from the queue, for an ADD of the same one, which the runtime asks for after
-    /// the DEL: carried out later, the deletion would remove what the ADD makes. True when there was one, so that what
-    /// is attached is to be removed first. The caller holds the attachment's turn.
-    ///
-    /// # Errors
-    /// When it cannot be taken from there, so that it would still be carried out.
-    pub(super) async fn withdraw_deletion(&self, key: &AttachmentKey) -> Result<bool, ApiError> {
-        let queue = self.queue_of_deletions();
-        let deletion = DelParams {
-            container_id: key.container_id.clone(),
-            interface: key.interface.clone(),
-        };
-        let place = queue.display().to_string();
-        blocking(move || pending::withdraw(&queue, &deletion))
-            .await
-            .map_err(|error| {
-                ApiError::new(
-                    "agent/state-not-saved",
-                    format!(
-                        "container {}, interface {}: a deletion that is queued in {place} cannot be taken from there: {error}",
-                        key.container_id, key.interface
-                    ),
-                )
-                .help("see that the agent can write there; the runtime will try again")
-            })
-    }
-
-    /// Where the plugin queues deletions.
-    fn queue_of_deletions(&self) -> PathBuf {
-        pending::directory(&self.config.state_dir.join("agent.sock"))
-    }
-
-    /// Finishes a removal of this attachment that was begun earlier.
-    pub(super) async fn finish_leftover(
-        self: &Arc<Self>,
-        key: &AttachmentKey,
-    ) -> Result<(), ApiError> {
-        let leftover =
-            self.removals(|removals| removals.values().find(|record| record.key == *key).cloned());
-        match leftover {
-            Some(record) => self.remove_record(record).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Tries every unfinished removal again.
-    pub(super) async fn finish_removals(self: &Arc<Self>) {
-        let unfinished: Vec<Record> =
-            self.removals(|removals| removals.values().cloned().collect());
-        for record in unfinished {
-            let turn = self.turn(&record.key);
-            // Somebody works on it already.
-            let Ok(_turn) = turn.try_lock() else { continue };
-            let still = self.removals(|removals| removals.contains_key(&record.endpoint));
-            if still {
-                let _ = self.remove_record(record).await;
+    };
+    for (path, deletion) in entries {
+        match deletion {
+            Ok(params) => {
+                let key = AttachmentKey {
+                    container_id: params.container_id,
+                    interface: params.interface,
+                };
+                delete_queued(agent, path, &key).await;
+            }
+            Err(reason) => {
+                let aside = path.with_extension("damaged");
+                tracing::error!(path = %path.display(), %reason, "a queued deletion cannot be read; GC will remove the container, the file is set aside");
+                let _ = std::fs::rename(&path, aside);
             }
         }
     }
+}
 
-    /// Removes all there is of an endpoint. On failure it stays queued, and its record on the disk.
-    pub(super) async fn remove_record(
-        self: &Arc<Self>,
-        mut record: Record,
-    ) -> Result<(), ApiError> {
-        let id = record.endpoint;
-        record.attachment = None;
-        record.phase = Phase::Removing;
-        self.removals(|removals| removals.insert(id, record.clone()));
-        let outcome = self.remove_parts(&record).await;
-        match &outcome {
-            Ok(()) => {
-                self.removals(|removals| removals.remove(&id));
-                self.on_ledger(move |ledger| ledger.endpoints.free_id(id))
-                    .await;
-                tracing::info!(pod = %record.pod, endpoint = id, container = %record.key.container_id, "endpoint removed");
-            }
-            Err(error) => {
-                tracing::warn!(pod = %record.pod, endpoint = id, code = %error.code, "endpoint not removed yet: {}", error.message);
-            }
-        }
-        self.update_metrics().await;
-        outcome
+/// Carries out a queued deletion, unless an ADD of the same attachment has withdrawn it since the queue was read.
+async fn delete_queued(agent: &Arc<Agent>, path: PathBuf, key: &AttachmentKey) {
+    let turn = agent.attachments.turn(key);
+    let _turn = turn.lock().await;
+    let file = path.clone();
+    if !blocking(move || file.exists()).await {
+        return;
     }
+    delete_in_turn(agent, key).await;
+    // From here on the endpoint's own record says that it has to go.
+    let file = path.clone();
+    if let Err(error) = blocking(move || std::fs::remove_file(file)).await {
+        tracing::warn!(path = %path.display(), %error, "a deletion stays queued");
+    }
+}
 
-    async fn remove_parts(&self, record: &Record) -> Result<(), ApiError> {
-        // With a full disk the removal goes on: after a crash the record, still there, is an endpoint
-        // without a link, and removed as such.
-        if let Err(error) = self.save(record).await {
-            tracing::warn!(pod = %record.pod, "{}", error.message);
+/// Takes the deletion of an attachment from the queue, for an ADD of the same one, which the runtime asks for after
+/// the DEL: carried out later, the deletion would remove what the ADD makes. True when there was one, so that what
+/// is attached is to be removed first. The caller holds the attachment's turn.
+///
+/// # Errors
+/// When it cannot be taken from there, so that it would still be carried out.
+pub(super) async fn withdraw_deletion(
+    agent: &Agent,
+    key: &AttachmentKey,
+) -> Result<bool, ApiError> {
+    let queue = queue_of_deletions(agent);
+    let deletion = DelParams {
+        container_id: key.container_id.clone(),
+        interface: key.interface.clone(),
+    };
+    let place = queue.display().to_string();
+    blocking(move || pending::withdraw(&queue, &deletion))
+        .await
+        .map_err(|error| {
+            ApiError::new(
+                "agent/state-not-saved",
+                format!(
+                    "container {}, interface {}: a deletion that is queued in {place} cannot be taken from there: {error}",
+                    key.container_id, key.interface
+                ),
+            )
+            .help("see that the agent can write there; the runtime will try again")
+        })
+}
+
+/// Where the plugin queues deletions.
+fn queue_of_deletions(agent: &Agent) -> PathBuf {
+    pending::directory(&agent.config.state_dir.join("agent.sock"))
+}
+
+/// Finishes a removal of this attachment that was begun earlier.
+pub(super) async fn finish_leftover(
+    agent: &Arc<Agent>,
+    key: &AttachmentKey,
+) -> Result<(), ApiError> {
+    let leftover = agent
+        .attachments
+        .removals(|removals| removals.values().find(|record| record.key == *key).cloned());
+    match leftover {
+        Some(record) => remove_record(agent, record).await,
+        None => Ok(()),
+    }
+}
+
+/// Tries every unfinished removal again.
+pub(super) async fn finish_removals(agent: &Arc<Agent>) {
+    let unfinished: Vec<Record> = agent
+        .attachments
+        .removals(|removals| removals.values().cloned().collect());
+    for record in unfinished {
+        let turn = agent.attachments.turn(&record.key);
+        // Somebody works on it already.
+        let Ok(_turn) = turn.try_lock() else { continue };
+        let still = agent
+            .attachments
+            .removals(|removals| removals.contains_key(&record.endpoint));
+        if still {
+            let _ = remove_record(agent, record).await;
         }
-        let id = record.endpoint;
-        self.on_ledger(move |ledger| ledger.begin_removal(id)).await;
-        let datapath = Arc::clone(&self.datapath);
-        blocking(move || datapath.remove_endpoint(id))
-            .await
-            .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))?;
-        self.on_ledger(move |ledger| {
+    }
+}
+
+/// Removes all there is of an endpoint. On failure it stays queued, and its record on the disk.
+pub(super) async fn remove_record(agent: &Arc<Agent>, mut record: Record) -> Result<(), ApiError> {
+    let id = record.endpoint;
+    record.attachment = None;
+    record.phase = Phase::Removing;
+    agent
+        .attachments
+        .removals(|removals| removals.insert(id, record.clone()));
+    let outcome = remove_parts(agent, &record).await;
+    match &outcome {
+        Ok(()) => {
+            agent.attachments.removals(|removals| removals.remove(&id));
+            agent
+                .on_ledger(move |ledger| ledger.endpoints.free_id(id))
+                .await;
+            tracing::info!(pod = %record.pod, endpoint = id, container = %record.key.container_id, "endpoint removed");
+        }
+        Err(error) => {
+            tracing::warn!(pod = %record.pod, endpoint = id, code = %error.code, "endpoint not removed yet: {}", error.message);
+        }
+    }
+    update_metrics(agent).await;
+    outcome
+}
+
+async fn remove_parts(agent: &Agent, record: &Record) -> Result<(), ApiError> {
+    // With a full disk the removal goes on: after a crash the record, still there, is an endpoint
+    // without a link, and removed as such.
+    if let Err(error) = agent.attachments.save(record).await {
+        tracing::warn!(pod = %record.pod, "{}", error.message);
+    }
+    let id = record.endpoint;
+    agent
+        .on_ledger(move |ledger| ledger.begin_removal(id))
+        .await;
+    let datapath = Arc::clone(&agent.datapath);
+    blocking(move || datapath.remove_endpoint(id))
+        .await
+        .map_err(|error| kernel_failure(&error).object(format!("pod {}", record.pod)))?;
+    agent
+        .on_ledger(move |ledger| {
             ledger.forget_endpoint(id);
             ledger.reconcile();
         })
         .await;
-        self.addresses.release(record);
-        self.withdraw(record).await?;
-        let (records, key) = (self.records.clone(), record.key.clone());
-        blocking(move || records.remove(id, &key))
-            .await
-            .map_err(|error| {
-                ApiError::new(
-                    "agent/state-not-saved",
-                    format!("pod {}: its record cannot be removed: {error}", record.pod),
-                )
-            })
-    }
+    agent.attachments.addresses.release(record);
+    withdraw(agent, record).await?;
+    let (records, key) = (agent.attachments.records.clone(), record.key.clone());
+    blocking(move || records.remove(id, &key))
+        .await
+        .map_err(|error| {
+            ApiError::new(
+                "agent/state-not-saved",
+                format!("pod {}: its record cannot be removed: {error}", record.pod),
+            )
+        })
 }
 
 #[cfg(test)]
@@ -289,7 +300,7 @@ mod tests {
         assert!(pending::list(&queue).unwrap().is_empty());
         let _ = Removals.work(&node.agent()).await;
         assert_eq!(node.datapath.kernel().attached.len(), 1);
-        assert_eq!(node.agent().addresses.leased(), 1);
+        assert_eq!(node.agent().attachments.addresses.leased(), 1);
     }
 
     #[tokio::test]
@@ -318,23 +329,23 @@ mod tests {
             container_id: "c1".into(),
             interface: "eth0".into(),
         };
-        let turn = agent.turn(&key);
+        let turn = agent.attachments.turn(&key);
         let held = turn.lock().await;
         queue_it(&node);
         let working = tokio::spawn({
             let agent = Arc::clone(&agent);
-            async move { agent.delete_pending().await }
+            async move { delete_pending(&agent).await }
         });
         // This test and the agent's list have one each.
         eventually("waiting for its turn", || async {
             Arc::strong_count(&turn) > 2
         })
         .await;
-        assert!(agent.withdraw_deletion(&key).await.unwrap());
+        assert!(withdraw_deletion(&agent, &key).await.unwrap());
         drop(held);
         working.await.unwrap();
         assert_eq!(node.datapath.kernel().attached.len(), 1);
-        assert!(!agent.withdraw_deletion(&key).await.unwrap());
+        assert!(!withdraw_deletion(&agent, &key).await.unwrap());
     }
 
     #[tokio::test]

@@ -9,7 +9,9 @@ use heddle_rpc::error_codes;
 use heddle_rpc::pending;
 use std::time::Duration;
 
+use super::remove::finish_removals;
 use super::step::Step;
+use super::{add, check, collect_garbage};
 
 #[tokio::test]
 async fn an_add_is_in_force_and_repeats_its_answer() {
@@ -19,7 +21,7 @@ async fn an_add_is_in_force_and_repeats_its_answer() {
     assert_eq!(first.addresses.len(), 2);
     assert_eq!(first.host_interface, "hd1");
     assert_eq!(node.add("c1", "shop", "web").await.unwrap(), first);
-    assert_eq!(node.agent().addresses.leased(), 1);
+    assert_eq!(node.agent().attachments.addresses.leased(), 1);
 
     let kernel = node.datapath.kernel();
     assert_eq!(kernel.attached.len(), 1);
@@ -45,7 +47,7 @@ async fn a_failure_at_any_step_is_undone_and_the_next_add_succeeds() {
     for step in Step::ALL {
         let node = Node::start().await;
         node.pod("shop", "web", &[]).await;
-        node.agent().faults.plan(step, Cut::Fail);
+        node.agent().attachments.faults.plan(step, Cut::Fail);
         let error = node.add("c1", "shop", "web").await.unwrap_err();
         assert_eq!(error.code, "test/fault", "{step:?}");
         node.assert_nothing_left().await;
@@ -63,7 +65,7 @@ async fn a_crash_at_any_step_leaks_nothing() {
         node.restart().await;
         if step == Step::Committed {
             // The answer was on the disk: the runtime may have it, and asks again otherwise.
-            assert_eq!(node.agent().addresses.leased(), 1);
+            assert_eq!(node.agent().attachments.addresses.leased(), 1);
             node.add("c1", "shop", "web").await.unwrap();
             node.delete("c1").await;
         }
@@ -103,7 +105,7 @@ async fn what_cannot_be_undone_now_is_undone_later() {
     node.datapath.set_dead(true);
     // DEL succeeds although the kernel refuses; the address is not given to anybody meanwhile.
     node.delete("c1").await;
-    assert_eq!(node.agent().addresses.leased(), 1);
+    assert_eq!(node.agent().attachments.addresses.leased(), 1);
     node.datapath.set_dead(false);
     node.restart().await;
     node.assert_nothing_left().await;
@@ -137,16 +139,13 @@ async fn garbage_is_what_the_runtime_does_not_list() {
         node.add(pod, "shop", pod).await.unwrap();
     }
     let valid = serde_json::from_str(r#"[{"containerID":"a","ifname":"eth0"}]"#).unwrap();
-    let removed = node
-        .agent()
-        .collect_garbage(GcParams {
-            valid_attachments: valid,
-        })
-        .await
-        .unwrap();
+    let params = GcParams {
+        valid_attachments: valid,
+    };
+    let removed = collect_garbage(&node.agent(), params).await.unwrap();
     assert_eq!(removed, 1);
     assert_eq!(node.datapath.kernel().attached.len(), 1);
-    assert_eq!(node.agent().addresses.leased(), 1);
+    assert_eq!(node.agent().attachments.addresses.leased(), 1);
 }
 
 #[tokio::test]
@@ -161,13 +160,13 @@ async fn check_finds_what_changed() {
         addresses: attachment.addresses.iter().map(|it| it.address).collect(),
     };
     let agent = node.agent();
-    agent.check(question.clone()).await.unwrap();
+    check(&agent, question.clone()).await.unwrap();
     let mut other = question.clone();
     other.addresses.pop();
-    let error = agent.check(other).await.unwrap_err();
+    let error = check(&agent, other).await.unwrap_err();
     assert_eq!(error.code, error_codes::CHECK_FAILED);
     node.datapath.change(|kernel| kernel.attached.clear());
-    let error = agent.check(question).await.unwrap_err();
+    let error = check(&agent, question).await.unwrap_err();
     assert!(error.message.contains("not attached"), "{error}");
 }
 
@@ -283,7 +282,7 @@ async fn fifty_adds_at_once_get_fifty_addresses() {
         let name = format!("p{i}");
         node.pod("shop", &name, &[("app", "web")]).await;
         let (agent, params) = (node.agent(), Node::params(&name, "shop", &name, 30));
-        waiting.spawn(async move { agent.add(params).await.unwrap().addresses[0].address });
+        waiting.spawn(async move { add(&agent, params).await.unwrap().addresses[0].address });
     }
     let mut given: Vec<_> = waiting.join_all().await;
     given.sort_unstable();
@@ -307,8 +306,8 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     assert_eq!(error.code, "agent/state-not-saved");
     std::fs::remove_file(&endpoints).unwrap();
     std::fs::rename(&aside, &endpoints).unwrap();
-    node.agent().finish_removals().await;
-    assert_eq!(node.agent().addresses.leased(), 1);
+    finish_removals(&node.agent()).await;
+    assert_eq!(node.agent().attachments.addresses.leased(), 1);
     assert_eq!(node.datapath.kernel().attached.len(), 1);
     node.add("b", "shop", "b").await.unwrap();
 }
@@ -327,9 +326,9 @@ async fn without_the_store_running_pods_go_on_and_removals_are_finished_later() 
     assert_eq!(node.datapath.kernel().attached.len(), 1);
     node.delete("a").await;
     assert!(node.datapath.kernel().has_no_endpoint());
-    assert_eq!(node.agent().addresses.leased(), 0);
+    assert_eq!(node.agent().attachments.addresses.leased(), 0);
     node.wire.set_down(false);
-    node.agent().finish_removals().await;
+    finish_removals(&node.agent()).await;
     node.assert_nothing_left().await;
     node.add("b", "shop", "b").await.unwrap();
 }
@@ -358,11 +357,7 @@ async fn what_the_kernel_holds_for_a_damaged_record_is_given_to_nobody_else() {
         .unwrap();
     node.restart().await;
     assert_eq!(node.datapath.kernel().attached.len(), 1, "it keeps running");
-    let told = || {
-        crate::agent::lock(&node.agent().notices)
-            .get("records")
-            .cloned()
-    };
+    let told = || node.agent().health.notice_about("records");
     assert!(told().unwrap().contains("a@eth0"));
     for pod in ["b", "c", "d", "e"] {
         let given = node.add(pod, "shop", pod).await.unwrap();
@@ -438,7 +433,7 @@ async fn of_two_records_with_one_address_the_kernels_one_has_it() {
         .await;
     assert_eq!(kept, ["a"]);
     assert_eq!(node.datapath.kernel().attached.len(), 1);
-    assert_eq!(node.agent().addresses.leased(), 1);
+    assert_eq!(node.agent().attachments.addresses.leased(), 1);
     node.delete("a").await;
     node.assert_nothing_left().await;
 }

@@ -23,7 +23,7 @@ pub(crate) struct Reasserter;
 #[async_trait]
 impl Controller for Reasserter {
     async fn work(&mut self, agent: &Arc<Agent>) -> Next {
-        if !agent.is_ready() || agent.reassert_identities().await {
+        if !agent.health.is_ready() || reassert_identities(agent).await {
             Next::Change
         } else {
             Next::After(RETRY_INTERVAL)
@@ -40,7 +40,7 @@ pub(crate) struct Relabeler {
 #[async_trait]
 impl Controller for Relabeler {
     async fn work(&mut self, agent: &Arc<Agent>) -> Next {
-        if !agent.is_ready() {
+        if !agent.health.is_ready() {
             return Next::Change;
         }
         while let Some(ended) = self.running.try_join_next() {
@@ -63,7 +63,7 @@ impl Controller for Relabeler {
             let agent = Arc::clone(agent);
             // It wakes this controller when it is done.
             self.running
-                .spawn(async move { agent.relabel_endpoint(relabel).await });
+                .spawn(async move { relabel_endpoint(&agent, relabel).await });
         }
         if is_all {
             Next::Change
@@ -134,38 +134,42 @@ fn relabel_of(ledger: &Ledger, id: u16) -> Option<Relabel> {
     })
 }
 
-impl Agent {
-    /// Makes identities again that local endpoints have and the store has lost. A number that went to others
-    /// meanwhile is given up: its endpoints get another. False when some could not be made; they stay due.
-    async fn reassert_identities(&self) -> bool {
-        let due = self
-            .on_ledger(|ledger| {
-                let mut due = Vec::new();
-                for identity in ledger.unsettled.reassert.begin(usize::MAX) {
-                    match ledger.endpoints.labels_of(identity) {
-                        Some(labels) => due.push((identity, labels)),
-                        // Nobody can say what it stands for.
-                        None => ledger.unsettled.reassert.failed(identity),
-                    }
-                }
-                due
-            })
-            .await;
-        let deadline = Instant::now() + STORE_TIMEOUT;
-        let mut all = true;
-        for (identity, labels) in due {
-            let outcome = within(deadline, self.identities.reassert(identity, &labels)).await;
-            match &outcome {
-                Ok(true) => {
-                    tracing::warn!(%identity, labels = %labels, "made again: it was deleted while pods of this node have it");
-                }
-                Ok(false) => self.identities.forget(identity),
-                Err(error) => {
-                    tracing::warn!(%identity, %error, "an identity that pods of this node have is gone, and cannot be made again yet");
-                    all = false;
+/// Makes identities again that local endpoints have and the store has lost. A number that went to others
+/// meanwhile is given up: its endpoints get another. False when some could not be made; they stay due.
+async fn reassert_identities(agent: &Agent) -> bool {
+    let due = agent
+        .on_ledger(|ledger| {
+            let mut due = Vec::new();
+            for identity in ledger.unsettled.reassert.begin(usize::MAX) {
+                match ledger.endpoints.labels_of(identity) {
+                    Some(labels) => due.push((identity, labels)),
+                    // Nobody can say what it stands for.
+                    None => ledger.unsettled.reassert.failed(identity),
                 }
             }
-            self.on_ledger(move |ledger| match outcome {
+            due
+        })
+        .await;
+    let deadline = Instant::now() + STORE_TIMEOUT;
+    let mut all = true;
+    for (identity, labels) in due {
+        let outcome = within(
+            deadline,
+            agent.identities.allocator.reassert(identity, &labels),
+        )
+        .await;
+        match &outcome {
+            Ok(true) => {
+                tracing::warn!(%identity, labels = %labels, "made again: it was deleted while pods of this node have it");
+            }
+            Ok(false) => agent.identities.allocator.forget(identity),
+            Err(error) => {
+                tracing::warn!(%identity, %error, "an identity that pods of this node have is gone, and cannot be made again yet");
+                all = false;
+            }
+        }
+        agent
+            .on_ledger(move |ledger| match outcome {
                 Ok(is_ours) => {
                     if !is_ours {
                         ledger.give_up_identity(identity);
@@ -176,112 +180,114 @@ impl Agent {
                 Err(_) => ledger.unsettled.reassert.failed(identity),
             })
             .await;
-        }
-        all
     }
+    all
+}
 
-    /// Gives a local endpoint whose pod or namespace changed the identity of its labels. What fails stays due.
-    async fn relabel_endpoint(&self, relabel: Relabel) {
-        let id = relabel.endpoint;
-        let deadline = Instant::now() + STORE_TIMEOUT;
-        let outcome = self.follow_labels(&relabel, deadline).await;
-        self.on_ledger(move |ledger| {
-            match outcome {
-                Ok(()) => ledger.unsettled.end_limit(id),
-                // Its namespace's own matter: nobody waits for it.
-                Err(error) if is_limit(&error) => {
-                    // It may have gone meanwhile.
-                    if ledger.endpoints.contains(id) {
-                        ledger.unsettled.limit(id, error.message);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(endpoint = id, code = %error.code, "changed labels are not in force yet: {}", error.message);
-                    return ledger.unsettled.relabel.failed(id);
+/// Gives a local endpoint whose pod or namespace changed the identity of its labels. What fails stays due.
+async fn relabel_endpoint(agent: &Agent, relabel: Relabel) {
+    let id = relabel.endpoint;
+    let deadline = Instant::now() + STORE_TIMEOUT;
+    let outcome = follow_labels(agent, &relabel, deadline).await;
+    agent.on_ledger(move |ledger| {
+        match outcome {
+            Ok(()) => ledger.unsettled.end_limit(id),
+            // Its namespace's own matter: nobody waits for it.
+            Err(error) if is_limit(&error) => {
+                // It may have gone meanwhile.
+                if ledger.endpoints.contains(id) {
+                    ledger.unsettled.limit(id, error.message);
                 }
             }
-            ledger.unsettled.relabel.done(id);
-            ledger.tell();
+            Err(error) => {
+                tracing::warn!(endpoint = id, code = %error.code, "changed labels are not in force yet: {}", error.message);
+                return ledger.unsettled.relabel.failed(id);
+            }
+        }
+        ledger.unsettled.relabel.done(id);
+        ledger.tell();
+    })
+    .await;
+}
+
+async fn follow_labels(
+    agent: &Agent,
+    relabel: &Relabel,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let kept = &relabel.labels;
+    let labels = match &relabel.pod {
+        Some(pod) => agent.identities.labels_of(&pod.value, &relabel.namespace),
+        None => LabelSet::clone(kept),
+    };
+    if labels == **kept && !relabel.contested {
+        return Ok(());
+    }
+    if relabel.contested {
+        agent.identities.allocator.forget(relabel.identity);
+    }
+    let id = relabel.endpoint;
+    match agent.identities.allocate(&labels, deadline).await {
+        Ok(identity) => move_endpoint(agent, id, identity, labels).await,
+        Err(error) if is_limit(&error) => follow_namespace(agent, id, kept, &labels, deadline)
+            .await
+            .and(Err(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives an endpoint the identity of other labels.
+async fn move_endpoint(
+    agent: &Agent,
+    id: u16,
+    identity: Identity,
+    labels: LabelSet,
+) -> Result<(), ApiError> {
+    tracing::info!(endpoint = id, %identity, "labels changed");
+    let labels = Arc::new(labels);
+    let moved = agent
+        .on_ledger(move |ledger| {
+            if ledger.stands_for_others(identity, &labels) {
+                return Err(());
+            }
+            ledger.relabel_endpoint(id, identity, labels);
+            if ledger.endpoints.contains(id) {
+                ledger.unsettled.republish.insert(id);
+            }
+            ledger.reconcile();
+            let endpoint = ledger.endpoints.get(id);
+            let attached = endpoint.filter(|it| it.attached && !it.leaving);
+            Ok(attached.map(|it| it.record.clone()))
         })
         .await;
+    let Ok(record) = moved else {
+        agent.identities.allocator.forget(identity);
+        return Err(other_labels(identity));
+    };
+    if let Some(record) = record
+        && let Err(error) = agent.attachments.save(&record).await
+    {
+        tracing::warn!(endpoint = id, "{}", error.message);
     }
+    Ok(())
+}
 
-    async fn follow_labels(&self, relabel: &Relabel, deadline: Instant) -> Result<(), ApiError> {
-        let kept = &relabel.labels;
-        let labels = match &relabel.pod {
-            Some(pod) => self.identity_labels(&pod.value, &relabel.namespace),
-            None => LabelSet::clone(kept),
-        };
-        if labels == **kept && !relabel.contested {
-            return Ok(());
-        }
-        if relabel.contested {
-            self.identities.forget(relabel.identity);
-        }
-        let id = relabel.endpoint;
-        match self.allocate_identity(&labels, deadline).await {
-            Ok(identity) => self.move_endpoint(id, identity, labels).await,
-            Err(error) if is_limit(&error) => self
-                .follow_namespace(id, kept, &labels, deadline)
-                .await
-                .and(Err(error)),
-            Err(error) => Err(error),
-        }
+/// The limits are about the labels that a pod's own writers choose. What the administrator of its namespace says
+/// of the namespace counts at once, with the pod's labels as they were.
+async fn follow_namespace(
+    agent: &Agent,
+    id: u16,
+    kept: &LabelSet,
+    wanted: &LabelSet,
+    deadline: Instant,
+) -> Result<(), ApiError> {
+    let labels = kept.with_namespace_of(wanted);
+    if labels == *kept {
+        return Ok(());
     }
-
-    /// Gives an endpoint the identity of other labels.
-    async fn move_endpoint(
-        &self,
-        id: u16,
-        identity: Identity,
-        labels: LabelSet,
-    ) -> Result<(), ApiError> {
-        tracing::info!(endpoint = id, %identity, "labels changed");
-        let labels = Arc::new(labels);
-        let moved = self
-            .on_ledger(move |ledger| {
-                if ledger.stands_for_others(identity, &labels) {
-                    return Err(());
-                }
-                ledger.relabel_endpoint(id, identity, labels);
-                if ledger.endpoints.contains(id) {
-                    ledger.unsettled.republish.insert(id);
-                }
-                ledger.reconcile();
-                let endpoint = ledger.endpoints.get(id);
-                let attached = endpoint.filter(|it| it.attached && !it.leaving);
-                Ok(attached.map(|it| it.record.clone()))
-            })
-            .await;
-        let Ok(record) = moved else {
-            self.identities.forget(identity);
-            return Err(other_labels(identity));
-        };
-        if let Some(record) = record
-            && let Err(error) = self.save(&record).await
-        {
-            tracing::warn!(endpoint = id, "{}", error.message);
-        }
-        Ok(())
-    }
-
-    /// The limits are about the labels that a pod's own writers choose. What the administrator of its namespace says
-    /// of the namespace counts at once, with the pod's labels as they were.
-    async fn follow_namespace(
-        &self,
-        id: u16,
-        kept: &LabelSet,
-        wanted: &LabelSet,
-        deadline: Instant,
-    ) -> Result<(), ApiError> {
-        let labels = kept.with_namespace_of(wanted);
-        if labels == *kept {
-            return Ok(());
-        }
-        let unlimited = self.identities.unlimited();
-        let identity = allocate(&unlimited, &labels, deadline).await?;
-        self.move_endpoint(id, identity, labels).await
-    }
+    let unlimited = agent.identities.allocator.unlimited();
+    let identity = allocate(&unlimited, &labels, deadline).await?;
+    move_endpoint(agent, id, identity, labels).await
 }
 
 /// A limit of the pod's namespace keeps its labels from an identity.

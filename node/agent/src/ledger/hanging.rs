@@ -6,7 +6,6 @@ use heddle_model::NamespacedName;
 use heddle_rpc::cni::DelParams;
 use heddle_rpc::pending;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
 
 fn deny(namespace: &str, name: &str) -> Value {
     json!({
@@ -29,7 +28,7 @@ fn is_isolated(node: &Node) -> bool {
 }
 
 fn realised(node: &Node) -> u64 {
-    node.agent().realised_revision.load(Ordering::SeqCst)
+    node.agent().health.realised_revision()
 }
 
 /// For how many endpoints the node has reported a policy to be in force.

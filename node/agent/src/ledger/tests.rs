@@ -230,10 +230,7 @@ async fn a_failed_write_is_shown_and_made_good() {
             .await
     })
     .await;
-    let realised = here
-        .agent()
-        .realised_revision
-        .load(std::sync::atomic::Ordering::SeqCst);
+    let realised = here.agent().health.realised_revision();
     assert!(realised < here.store.revision());
     here.datapath.limit_peers(None);
     here.settled().await;
@@ -259,6 +256,7 @@ async fn nothing_of_the_kernel_changes_before_the_store_was_heard() {
     let agent = full.agent();
     eventually("waiting for its ranges", || async {
         agent
+            .health
             .must_be_ready()
             .is_err_and(|error| error.message.contains("podCIDRs"))
     })
@@ -597,11 +595,7 @@ async fn a_pods_own_annotation_puts_nothing_on_audit() {
     let is_on_audit = || node.datapath.kernel().policies[&1].1.audit;
     annotate("true").await;
     assert!(!is_on_audit());
-    let notice = || {
-        crate::agent::lock(&node.agent().notices)
-            .get("policy-audit")
-            .cloned()
-    };
+    let notice = || node.agent().health.notice_about("policy-audit");
     eventually("told", || async { notice().is_some() }).await;
     assert!(notice().unwrap().contains("shop/web"));
 

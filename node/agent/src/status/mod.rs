@@ -4,5 +4,5 @@
 mod gauges;
 mod report;
 
-pub(crate) use gauges::Gauges;
+pub(crate) use gauges::{Gauges, update_metrics};
 pub(crate) use report::Report;

@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::config::{AgentConfig, AllowLocalhost, CidrMatchMode, Fabric, PolicyAudit};
 use crate::controller::STORE_TIMEOUT;
 use crate::directory::Directory;
-use crate::endpoint::step::Step;
+use crate::endpoint::{self, step::Step};
 use crate::metrics::Metrics;
 use heddle_kube::store::memory::MemoryStore;
 use heddle_kube::store::{Kind, Scope, Store};
@@ -186,7 +186,7 @@ impl Node {
         self.stop().await;
         self.launch();
         let agent = self.agent();
-        eventually("ready", || async { agent.is_ready() }).await;
+        eventually("ready", || async { agent.health.is_ready() }).await;
         self.settled().await;
     }
 
@@ -195,10 +195,7 @@ impl Node {
         let agent = self.agent();
         let wanted = self.store.revision();
         eventually("realised", || async {
-            agent
-                .realised_revision
-                .load(std::sync::atomic::Ordering::SeqCst)
-                >= wanted
+            agent.health.realised_revision() >= wanted
         })
         .await;
         eventually("kept", || {
@@ -279,9 +276,8 @@ impl Node {
         pod: &str,
         deadline: u64,
     ) -> Result<Attachment, ApiError> {
-        self.agent()
-            .add(Self::params(container, namespace, pod, deadline))
-            .await
+        let params = Self::params(container, namespace, pod, deadline);
+        endpoint::add(&self.agent(), params).await
     }
 
     /// Kills the agent in an ADD, right after `step`.
@@ -293,10 +289,10 @@ impl Node {
         pod: &str,
     ) {
         let agent = self.agent();
-        agent.faults.plan(step, Cut::Crash);
-        let crashed = Arc::clone(&agent.faults.crashed);
+        agent.attachments.faults.plan(step, Cut::Crash);
+        let crashed = Arc::clone(&agent.attachments.faults.crashed);
         let params = Self::params(container, namespace, pod, 30);
-        let adding = tokio::spawn(async move { agent.add_alone(params).await });
+        let adding = tokio::spawn(async move { endpoint::add_alone(&agent, params).await });
         tokio::time::timeout(TEST_TIMEOUT, crashed.notified())
             .await
             .unwrap();
@@ -306,13 +302,11 @@ impl Node {
     }
 
     pub(crate) async fn delete(&self, container: &str) {
-        self.agent()
-            .delete(DelParams {
-                container_id: container.into(),
-                interface: "eth0".into(),
-            })
-            .await
-            .unwrap();
+        let params = DelParams {
+            container_id: container.into(),
+            interface: "eth0".into(),
+        };
+        endpoint::delete(&self.agent(), params).await.unwrap();
     }
 
     pub(crate) async fn differences(&self) -> Vec<Difference> {
@@ -322,7 +316,7 @@ impl Node {
     /// No lease, no link, no map row, no file, no object of any endpoint is left.
     pub(crate) async fn assert_nothing_left(&self) {
         let agent = self.agent();
-        assert_eq!(agent.addresses.leased(), 0, "leases");
+        assert_eq!(agent.attachments.addresses.leased(), 0, "leases");
         let kernel = self.datapath.kernel();
         assert!(kernel.has_no_endpoint(), "{kernel:?}");
         let pods: Vec<_> = kernel
@@ -341,7 +335,7 @@ impl Node {
             .await
             .unwrap();
         assert!(published.is_empty(), "{published:?}");
-        assert!(agent.removals(|removals| removals.is_empty()));
+        assert!(agent.attachments.removals(|removals| removals.is_empty()));
         agent
             .on_ledger(|ledger| assert!(ledger.endpoints.is_empty()))
             .await;
