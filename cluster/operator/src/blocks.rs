@@ -324,7 +324,7 @@ impl BlockController {
     pub(crate) fn report(&self, metrics: &Metrics) {
         for pool in &self.pools {
             for (family, stats) in pool.stats() {
-                metrics.set_blocks(pool.name(), family.name(), stats);
+                metrics.set_blocks(pool.name(), family.label(), stats);
             }
         }
         metrics.set_nodes(self.waiting.len(), self.refused.len());

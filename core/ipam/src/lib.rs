@@ -10,7 +10,8 @@ mod node;
 mod pool;
 
 pub use block::{BlockError, usable_addresses};
-pub use lease::{AddressError, Family, Lease, Owner, Released, Resting, Snapshot, Stats};
+pub use heddle_model::Family;
+pub use lease::{AddressError, Lease, Owner, Released, Resting, Snapshot, Stats};
 pub use node::NodeAddresses;
 pub use pool::{
     BlockStats, NodeKey, PoolAllocator, PoolConfig, PoolConfigError, PoolError, RestoreError,

@@ -1,7 +1,8 @@
 //! The addresses of one node: leased to endpoints, rested after release, never given twice.
 
 use crate::block::{Block, BlockError};
-use crate::lease::{AddressError, Family, Lease, Owner, Released, Resting, Snapshot, Stats};
+use crate::lease::{AddressError, Lease, Owner, Released, Resting, Snapshot, Stats};
+use heddle_model::Family;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -88,7 +89,7 @@ impl NodeAddresses {
     fn blocks_of(&self, family: Family) -> impl Iterator<Item = &Block> {
         self.blocks
             .iter()
-            .filter(move |block| Family::of_block(&block.net) == family)
+            .filter(move |block| Family::of_network(&block.net) == family)
     }
 
     /// Leases an address of each of these families, all or none; the lease that the owner has, if any.

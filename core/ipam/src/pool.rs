@@ -1,8 +1,8 @@
 //! One pool's blocks: each node has one per family, and no two nodes have a common address.
 
 use crate::block::{to_address, to_number, usable_addresses};
-use crate::lease::Family;
 pub use config::{PoolConfig, PoolConfigError};
+use heddle_model::Family;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -133,7 +133,7 @@ impl PoolAllocator {
             let cidrs: Vec<_> = config
                 .cidrs
                 .iter()
-                .filter(|range| Family::of_block(range) == family)
+                .filter(|range| Family::of_network(range) == family)
                 .collect();
             config.check_mask(field, mask, &cidrs)?;
             let ranges: Vec<_> = cidrs
@@ -173,7 +173,7 @@ impl PoolAllocator {
     pub fn restore(&mut self, node: &NodeKey, blocks: &[IpNet]) -> Result<(), RestoreError> {
         for block in blocks {
             let (first, last) = bounds(block);
-            for taken in self.taken_between(Family::of_block(block), first, last) {
+            for taken in self.taken_between(Family::of_network(block), first, last) {
                 if taken.uid != node.uid {
                     return Err(RestoreError {
                         node: node.name.clone(),
@@ -211,7 +211,7 @@ impl PoolAllocator {
         for blocks in &mut self.families {
             let has_one = held
                 .iter()
-                .any(|block| Family::of_block(block) == blocks.family);
+                .any(|block| Family::of_network(block) == blocks.family);
             if has_one || blocks.ranges.is_empty() {
                 continue;
             }
@@ -232,7 +232,7 @@ impl PoolAllocator {
             self.take(node, block);
         }
         let mut all = self.blocks_of(&node.uid).to_vec();
-        all.sort_by_key(Family::of_block);
+        all.sort_by_key(Family::of_network);
         Ok(all)
     }
 
@@ -243,7 +243,7 @@ impl PoolAllocator {
         };
         for block in &held {
             for blocks in &mut self.families {
-                if blocks.family == Family::of_block(block) {
+                if blocks.family == Family::of_network(block) {
                     blocks.taken.remove(&to_number(block.network()));
                     if blocks.is_own(block) {
                         blocks.released.push_back((*block, node.name.clone()));
@@ -296,7 +296,7 @@ impl PoolAllocator {
     fn take(&mut self, node: &NodeKey, block: IpNet) {
         let (first, last) = bounds(&block);
         for blocks in &mut self.families {
-            if blocks.family == Family::of_block(&block) {
+            if blocks.family == Family::of_network(&block) {
                 blocks.released.retain(|(released, _)| {
                     let (start, end) = bounds(released);
                     end < first || last < start

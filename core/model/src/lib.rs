@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod entity;
+mod family;
 mod identity;
 mod labels;
 mod name;
@@ -13,6 +14,7 @@ mod selector;
 pub mod setting;
 
 pub use entity::{Entity, UnknownEntity};
+pub use family::Family;
 pub use identity::{Identity, IdentityScope};
 pub use labels::{LabelFilter, LabelSet, Source};
 pub use name::{NamespacedName, ParseNameError};

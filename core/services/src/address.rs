@@ -1,48 +1,6 @@
-//! Address families, and the addresses that no Service and no endpoint can have.
+//! Addresses that no Service and no endpoint can have.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both families.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// `IPv4` or `IPv6`, as `ipFamilies` and `addressType` write it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    /// The family that [`Family::name`] names.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| family.name() == name)
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Why an address means nothing outside of one host or link, or means no single host.
 ///
@@ -144,13 +102,5 @@ mod tests {
         ] {
             assert_eq!(AddressFault::of(text.parse().unwrap()), fault, "{text}");
         }
-    }
-
-    #[test]
-    fn families_are_named_as_the_api_names_them() {
-        for family in Family::ALL {
-            assert_eq!(Family::named(family.name()), Some(family));
-        }
-        assert_eq!(Family::named("ipv4"), None);
     }
 }

@@ -20,9 +20,10 @@ mod service;
 mod slice;
 mod table;
 
-pub use address::{AddressFault, Family};
+pub use address::AddressFault;
 pub use backend::{AdminState, BackendKey, Probe, Protocol};
 pub use conflict::{Kind, Subject};
+pub use heddle_model::Family;
 pub use maglev::{Maglev, MaglevConfig, TABLE_SIZES, TableSizeError};
 pub use make::{HintsRefused, MAX_ENDPOINTS_PER_SLICE, Made, NodeCapacity, Pod, make_slices};
 pub use node::{HostPort, HostPortPod, Node};

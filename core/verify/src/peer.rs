@@ -1,6 +1,7 @@
 //! Peers as the command line names them: a pod, an address, a node, an entity.
 
 use crate::{Cluster, Holder, Node, VerifyError};
+use heddle_model::Family;
 use heddle_model::{Entity, Identity, NamespacedName, closest};
 use heddle_policy::Party;
 use ipnet::IpNet;
@@ -10,31 +11,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-pub enum Family {
-    /// IPv4.
-    #[serde(rename = "IPv4")]
-    V4,
-    /// IPv6.
-    #[serde(rename = "IPv6")]
-    V6,
-}
-
-impl Family {
-    /// An address' family.
-    pub const fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    fn everywhere(self) -> IpNet {
-        match self {
-            Self::V4 => IpNet::from(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-            Self::V6 => IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
-        }
+/// All addresses of a family.
+fn everywhere(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::from(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        Family::V6 => IpNet::from(ipnet::Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
     }
 }
 
@@ -277,7 +258,7 @@ impl Peer {
                 Holder::World => Party::world(IpNet::from(address)),
                 _ => Party::in_cluster(Identity::UNMANAGED, Some(IpNet::from(address))),
             },
-            Self::Reserved(identity) if identity.is_world() => Party::world(family.everywhere()),
+            Self::Reserved(identity) if identity.is_world() => Party::world(everywhere(family)),
             Self::Reserved(identity) => Party::in_cluster(identity, None),
         }
     }

@@ -51,7 +51,7 @@ impl FreeNames {
     fn take(&mut self, service: &NamespacedName, family: Family) -> NamespacedName {
         let next = &mut self.next[family as usize];
         loop {
-            let word = family.name().to_lowercase();
+            let word = family.label();
             let candidate = format!("{}-{word}-{next}", service.name);
             *next += 1;
             if self.taken.insert(candidate.clone()) {

@@ -183,7 +183,7 @@ fn warnings(ledger: &Ledger, not_in_force: &[NotInForce]) -> Vec<String> {
 
 fn pool((family, stats): (Family, heddle_ipam::Stats)) -> PoolUse {
     PoolUse {
-        family: family.name().to_owned(),
+        family: family.label().to_owned(),
         total: stats.total,
         used: stats.used,
         resting: stats.resting,

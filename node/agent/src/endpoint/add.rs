@@ -168,11 +168,7 @@ async fn attach(
         .config
         .families
         .iter()
-        .filter_map(|family| match family {
-            4 => Some(Family::V4),
-            6 => Some(Family::V6),
-            _ => None,
-        })
+        .filter_map(|version| Family::of_version(*version))
         .collect();
     let lease = agent
         .attachments

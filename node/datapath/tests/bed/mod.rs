@@ -416,7 +416,19 @@ impl Bed {
             } else {
                 Ipv6Addr::UNSPECIFIED.into()
             };
-            std::net::TcpListener::bind((any, port)).expect("bind")
+            // A child of another test may have the descriptor of a former listener still, until it runs its program.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            loop {
+                match std::net::TcpListener::bind((any, port)) {
+                    Err(error)
+                        if error.kind() == std::io::ErrorKind::AddrInUse
+                            && Instant::now() < deadline =>
+                    {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    bound => return bound.expect("bind"),
+                }
+            }
         })
     }
 

@@ -19,8 +19,9 @@ use crate::paths::Lab;
 use crate::topology::{self, WORLD};
 use heddle_agent::config::Fabric;
 use heddle_kube::store::{Kind, Object, Store};
+use heddle_model::Family;
 use heddle_model::NamespacedName;
-use plan::{Case, End, Family, Role, Scenario, Setting, Skipped};
+use plan::{Case, End, Role, Scenario, Setting, Skipped};
 use report::{ProbeReport, Report, ScenarioReport};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -211,7 +212,7 @@ impl Test<'_> {
                 .record
                 .families
                 .iter()
-                .map(|n| Family::of_number(*n))
+                .filter_map(|version| Family::of_version(*version))
                 .collect(),
             node_ports,
             world: plan::World {

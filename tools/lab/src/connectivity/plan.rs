@@ -3,6 +3,7 @@
 
 use super::scene;
 use heddle_kube::store::Kind;
+use heddle_model::Family;
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -17,42 +18,6 @@ pub const OTHER_PORT: u16 = 8_081;
 pub const CLOSED_PORT: u16 = 8_099;
 /// Nodes up to which every ordered pair is tried; of more, each node tries itself and its two neighbours in the list.
 pub const ALL_PAIRS: usize = 6;
-
-/// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-pub enum Family {
-    /// IPv4.
-    #[serde(rename = "IPv4")]
-    V4,
-    /// IPv6.
-    #[serde(rename = "IPv6")]
-    V6,
-}
-
-impl Family {
-    /// From the number that a lab's record has.
-    pub fn of_number(number: u8) -> Self {
-        if number == 4 { Self::V4 } else { Self::V6 }
-    }
-
-    /// An address' family.
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
 
 /// One end of a probe.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -1,7 +1,8 @@
 //! What a connectivity test found.
 
-use super::plan::{Case, Family, Outcome, Probe, Skipped};
+use super::plan::{Case, Outcome, Probe, Skipped};
 use super::probe::Seen;
+use heddle_model::Family;
 use serde::Serialize;
 use std::fmt::Write;
 
