@@ -26,5 +26,5 @@ pub use record::{
     drop_reason_name, event_kind, observation_name, observation_words,
 };
 pub use resolve::{Asked, Denied, Nobody, Peer, Resolver};
-pub use selector::{LabelSelector, SelectorError};
+pub use selector::LabelSelector;
 pub use time::{ParseTimeError, Timestamp};

@@ -20,4 +20,4 @@ pub use labels::{LabelFilter, LabelSet, Source};
 pub use name::{NamespacedName, ParseNameError};
 pub use near::closest;
 pub use port::DeclaredPort;
-pub use selector::{Operator, Requirement, Selector, SelectorError};
+pub use selector::{Operator, Requirement, Selector, SelectorError, SelectorTextError};

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
+mod text;
+
+pub use text::SelectorTextError;
+
 /// How a requirement compares.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Operator {

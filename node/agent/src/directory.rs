@@ -182,7 +182,8 @@ impl Directory {
     }
 
     /// Whoever is known to stand inside a range: the range that it is part of or the world, the ranges inside it, and
-    /// the addresses of nodes and pods, of these one for each identity.
+    /// the addresses of other nodes and of pods, of these one for each identity. This node itself is not among them: no
+    /// policy is asked about what it sends to itself.
     pub(crate) fn parties(&self, range: IpNet) -> Vec<Party> {
         let party = |identity: Identity, prefix: IpNet| {
             if identity.is_world() {
@@ -203,7 +204,7 @@ impl Directory {
             let mut pods = HashSet::new();
             let addresses = tables.addresses.iter();
             let addresses = addresses
-                .filter(|(address, _)| range.contains(*address))
+                .filter(|(address, it)| range.contains(*address) && it.identity != Identity::HOST)
                 .filter(|(_, it)| it.pod.is_none() || pods.insert(it.identity))
                 .map(|(address, it)| party(it.identity, (*address).into()));
             std::iter::once(around)

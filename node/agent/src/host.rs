@@ -250,11 +250,15 @@ impl HostPolicy {
             protocol: TCP,
             port,
         };
-        let sessions = (self.sessions.0)().into_iter().map(|address| Needed {
-            what: format!("the SSH session from {address}"),
-            peer: directory.party(address.into()),
-            direction: Direction::Ingress,
-            traffic: tcp(crate::sessions::SSH),
+        let sessions = (self.sessions.0)().into_iter().filter_map(|address| {
+            let peer = directory.party(address.into());
+            // No policy is asked about what the node sends to itself.
+            (peer.identity != Identity::HOST).then(|| Needed {
+                what: format!("the SSH session from {address}"),
+                peer,
+                direction: Direction::Ingress,
+                traffic: tcp(crate::sessions::SSH),
+            })
         });
         let protected = needs.config.protected_traffic.iter().flat_map(|it| {
             let peers = peers_in(it.peer, directory, policies);

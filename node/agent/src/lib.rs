@@ -128,6 +128,8 @@ pub async fn run(
     while let Some(ended) = tasks.join_next().await {
         ended.context("a part of the agent failed")?;
     }
+    // The last events may have refused a policy whose accepted version is to outlive this run.
+    policy::write_kept(&agent).await;
     agent::blocking(move || hub.stop()).await;
     let _ = std::fs::remove_file(&socket);
     tracing::info!(node = %agent.config.node_name, "stopped; the datapath goes on");

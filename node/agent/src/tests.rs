@@ -114,6 +114,33 @@ impl Daemon {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_kept_is_written_before_the_agent_ends() {
+    let daemon = Daemon::start().await;
+    let policies = daemon.node.state().join("policies");
+    // A file where the directory should be refuses everything, also for root.
+    std::fs::write(&policies, "").unwrap();
+    let policy = |port: &str| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": { "namespace": "shop", "name": "p" },
+            "spec": { "podSelector": {}, "ingress": [{ "ports": [{ "port": port }] }] },
+        })
+    };
+    daemon.node.put(policy("web")).await;
+    daemon.node.put(policy("not a name!")).await;
+    eventually("told", || async {
+        let status = daemon.ask("status", json!({})).await.unwrap();
+        status["warnings"]
+            .to_string()
+            .contains("is not kept over a restart")
+    })
+    .await;
+    std::fs::remove_file(&policies).unwrap();
+    let _node = daemon.end().await;
+    assert_eq!(std::fs::read_dir(&policies).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_policy_hides_no_other_pods_rows_and_what_is_left_out_is_counted() {
     const PORTS: u16 = 60_000;
     let daemon = Daemon::start().await;

@@ -599,6 +599,10 @@ impl Datapath for KernelDatapath {
 
     fn routes(&self, prefixes: &BTreeSet<IpNet>) -> Result<Option<RealisedRoutes>, DatapathError> {
         let overlay = self.overlay.as_ref().map(|link| (OVERLAY, link.index));
+        if overlay.is_none() && prefixes.is_empty() {
+            // The tables of a router are long.
+            return Ok(None);
+        }
         routes::realised(&self.netlink, overlay, prefixes).map(Some)
     }
 

@@ -503,3 +503,25 @@ fn settled_without_flows(lab: &Lab) {
         lab.run(&["lab", "get", "netpol"]).out.contains("2/2")
     });
 }
+
+#[test]
+fn what_a_pod_was_started_with_is_not_told_by_its_failure() {
+    let lab = Lab::up(&["--nodes", "1"]);
+    let folder = Folder::new();
+    let failing = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: failing}}\nspec:\n  containers:\n  - name: c\n    image: host\n    \
+         command: [/no/such/program, --join, {SECRET}]\n"
+    );
+    let apply = ["lab", "apply", "--no-wait", "-f", "-"];
+    let _ = lab.run_with(&apply, &failing).ok();
+    eventually("it fails", Duration::from_secs(20), || {
+        let status = lab.object("pod", "failing")["status"].to_string();
+        status.contains("could not start \\\"/no/such/program\\\"")
+    });
+    let file = folder.file("lab.tar");
+    let _ = lab.run(&["sysdump", &file]).ok();
+    let bytes = std::fs::read(&file).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("could not start"));
+    assert!(!text.contains(SECRET));
+}

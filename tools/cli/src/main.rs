@@ -133,8 +133,10 @@ mod tests {
                 .map(|_| ())
                 .map_err(|error| error.to_string())
         };
-        for line in ["heddle lab status", "heddle status", "heddle sysdump"] {
-            assert_eq!(named(line), Ok(()), "{line}");
+        // As a script's variable that was never set.
+        for line in ["heddle lab down", "heddle status", "heddle sysdump"] {
+            let refused = named(line).unwrap_err();
+            assert!(refused.contains("it names no lab"), "{line}: {refused}");
         }
     }
 

@@ -4,7 +4,7 @@ use crate::LabError;
 use crate::label;
 use crate::paths::Lab;
 use heddle_kube::store::{Kind, Object, Scope, Store, StoreError};
-use heddle_model::{NamespacedName, closest};
+use heddle_model::{NamespacedName, Requirement, Selector, closest};
 
 /// The kind that a word on the command line means, with kubectl's short names.
 pub fn kind(word: &str) -> Result<Kind, LabError> {
@@ -55,92 +55,28 @@ pub fn kinds(words: &str) -> Result<Vec<Kind>, LabError> {
 
 /// A label selector as `-l` takes it: `a=b,c!=d,e,!f,g in (h,i),j notin (k)`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Labels(Vec<(String, Test)>);
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Test {
-    In(Vec<String>),
-    NotIn(Vec<String>),
-    Exists,
-    Absent,
-}
+pub struct Labels(Selector);
 
 impl Labels {
     /// Reads a selector.
     pub fn parse(text: &str) -> Result<Self, LabError> {
-        let mut tests = Vec::new();
-        for term in split_terms(text) {
-            let term = term.trim();
-            let wrong = || LabError::Usage(format!("{term:?} is no label selector"));
-            let list = |rest: &str| -> Option<Vec<String>> {
-                let inner = rest.trim().strip_prefix('(')?.strip_suffix(')')?;
-                Some(
-                    inner
-                        .split(',')
-                        .map(|value| value.trim().to_owned())
-                        .collect(),
-                )
-            };
-            let (key, test) = if let Some((key, rest)) = term.split_once(" notin ") {
-                (key, Test::NotIn(list(rest).ok_or_else(wrong)?))
-            } else if let Some((key, rest)) = term.split_once(" in ") {
-                (key, Test::In(list(rest).ok_or_else(wrong)?))
-            } else if let Some((key, value)) = term.split_once("!=") {
-                (key, Test::NotIn(vec![value.trim().to_owned()]))
-            } else if let Some((key, value)) =
-                term.split_once("==").or_else(|| term.split_once('='))
-            {
-                (key, Test::In(vec![value.trim().to_owned()]))
-            } else if let Some(key) = term.strip_prefix('!') {
-                (key, Test::Absent)
-            } else {
-                (term, Test::Exists)
-            };
-            let key = key.trim();
-            let values = match &test {
-                Test::In(values) | Test::NotIn(values) => values.as_slice(),
-                Test::Exists | Test::Absent => &[],
-            };
+        let wrong = |why: String| LabError::Usage(why);
+        let selector = Selector::parse(text).map_err(|error| wrong(error.to_string()))?;
+        for Requirement { key, values, .. } in selector.requirements() {
             if !label::is_key(key) || !values.iter().all(|value| label::is_value(value)) {
-                return Err(wrong());
+                return Err(wrong(format!(
+                    "{text:?} is not a label selector: no label can have the key {key:?} with these values"
+                )));
             }
-            tests.push((key.to_owned(), test));
         }
-        Ok(Self(tests))
+        Ok(Self(selector))
     }
 
     /// True when an object's labels fit.
     pub fn fit(&self, object: &Object) -> bool {
         let labels = &object.value["metadata"]["labels"];
-        self.0.iter().all(|(key, test)| {
-            let value = labels[key].as_str();
-            match test {
-                Test::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
-                Test::NotIn(values) => value.is_none_or(|value| values.iter().all(|v| v != value)),
-                Test::Exists => value.is_some(),
-                Test::Absent => value.is_none(),
-            }
-        })
+        self.0.matches(|key| labels[key].as_str())
     }
-}
-
-fn split_terms(text: &str) -> Vec<&str> {
-    let mut terms = Vec::new();
-    let (mut depth, mut start) = (0_i32, 0);
-    for (at, letter) in text.char_indices() {
-        match letter {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            ',' if depth == 0 => {
-                terms.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    terms.push(&text[start..]);
-    terms.retain(|term| !term.trim().is_empty());
-    terms
 }
 
 /// One object.

@@ -65,7 +65,7 @@ fn several_ranges_are_used_in_order_and_exhaustion_is_clear() {
     let full = pool.allocate(&node(3)).unwrap_err();
     assert_eq!(full.code(), "ipam/pool-exhausted");
     let text = full.to_string();
-    for part in ["pool p", "ipv4", "node-3", "3 of 3"] {
+    for part in ["pool p", "IPv4", "node-3", "3 of 3"] {
         assert!(text.contains(part), "{text}");
     }
     assert!(!full.help().is_empty());

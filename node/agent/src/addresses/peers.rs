@@ -266,9 +266,14 @@ impl Peers {
         self.routes.is_current = true;
     }
 
-    /// Writes the kernel routes again where they are not as they were written.
-    pub(crate) fn rewrite_routes(&self, realised: &RealisedRoutes, writer: &Writer) {
-        let (Some(overlay), Some(written)) = (&realised.overlay, &self.routes.written) else {
+    /// Writes the kernel routes again where they are not as they were written. Those that are still to be written are
+    /// not looked at: what was written before them is not wished any more.
+    pub(crate) fn rewrite_routes(&mut self, realised: &RealisedRoutes, writer: &mut Writer) {
+        let (Some(overlay), Some(written), true) = (
+            &realised.overlay,
+            &self.routes.written,
+            self.routes.is_current,
+        ) else {
             return;
         };
         let wished: BTreeSet<IpNet> = written.iter().map(|(range, _)| range.trunc()).collect();
@@ -279,8 +284,8 @@ impl Peers {
             return;
         };
         tracing::warn!(route = %first, "kernel routes to other nodes' pods were changed by somebody else and are written again");
-        if let Err(error) = writer.datapath.set_routes(written) {
-            tracing::warn!(%error, "kernel routes to other nodes' pods are not written");
-        }
+        // A failure is tried again like any other.
+        self.routes = Routes::default();
+        self.write_routes(writer);
     }
 }

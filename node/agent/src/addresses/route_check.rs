@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often is looked whether the routes are as they were written.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Looks whether the kernel's routes to other nodes' pods are as they were written.
 #[derive(Debug)]

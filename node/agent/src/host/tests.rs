@@ -117,3 +117,27 @@ async fn no_part_of_a_protected_range_may_be_cut() {
     let beside = json!({"fromCIDR": ["172.16.0.0/12", "11.0.0.0/8", "2001:db9::/32"]});
     assert!(deny(&beside).await);
 }
+
+#[tokio::test]
+async fn this_nodes_own_addresses_in_a_protected_range_hold_no_policy_back() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| {
+        config.protected_traffic = vec![ProtectedTraffic {
+            direction: Direction::Ingress,
+            peer: "192.168.0.0/16".parse().unwrap(),
+            protocol: ProtectedProtocol::Tcp,
+            port: 6443,
+        }];
+    })
+    .await;
+    node.agent()
+        .on_ledger(|ledger| {
+            ledger.host.sessions = Sessions(|| vec!["192.168.0.1".parse().unwrap()])
+        })
+        .await;
+    let api = json!([{"ports": [{"port": "6443", "protocol": "TCP"}]}]);
+    let rules = json!({"fromCIDR": ["192.168.0.0/16"], "toPorts": api});
+    node.put(host_policy(&rules, &json!({}))).await;
+    node.settled().await;
+    assert!(node.datapath.kernel().node_policy.is_some());
+}

@@ -108,3 +108,53 @@ async fn a_refused_policy_isolates_whom_it_selects_where_that_is_the_setting() {
     assert!(!isolated(&node, 1) && !isolated(&node, 2));
     assert!(node.differences().await.is_empty());
 }
+
+/// The same policy without what is refused.
+fn l4_policy(selector: &Value) -> Value {
+    let mut policy = l7_policy(selector);
+    let ports = &mut policy["spec"]["ingress"][0]["toPorts"][0];
+    ports.as_object_mut().unwrap().remove("rules");
+    policy
+}
+
+#[tokio::test]
+async fn a_kept_version_that_cannot_be_read_or_is_anothers_leaves_nobody_open() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| {
+        config.unenforceable_policies = UnenforceablePolicies::Isolate;
+    })
+    .await;
+    pods(&node).await;
+    let (web, db) = (
+        json!({ "matchLabels": { "app": "web" } }),
+        json!({ "matchLabels": { "app": "db" } }),
+    );
+    let name = NamespacedName::new("shop", "l7");
+    let kind = Kind::CiliumNetworkPolicy;
+    // One of another version of this software, or a damaged one.
+    node.put(l4_policy(&db)).await;
+    node.put(l7_policy(&web)).await;
+    node.settled().await;
+    assert!(!isolated(&node, 1) && isolated(&node, 2));
+    node.stop().await;
+    let files = std::fs::read_dir(node.state().join("policies")).unwrap();
+    let files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1);
+    std::fs::write(&files[0], "{").unwrap();
+    node.restart().await;
+    assert!(isolated(&node, 1) && !isolated(&node, 2));
+    node.store.delete(kind, &name, None).await.unwrap();
+    node.settled().await;
+    assert!(!isolated(&node, 1) && !isolated(&node, 2));
+
+    // Of an object that goes while no agent runs, whose name another gets.
+    node.put(l4_policy(&db)).await;
+    node.put(l7_policy(&db)).await;
+    node.settled().await;
+    assert!(!isolated(&node, 1) && isolated(&node, 2));
+    node.stop().await;
+    node.store.delete(kind, &name, None).await.unwrap();
+    node.put(l7_policy(&web)).await;
+    node.restart().await;
+    assert!(isolated(&node, 1) && !isolated(&node, 2));
+}

@@ -1,6 +1,7 @@
 //! What one namespace writes stops, opens and delays nobody else.
 
 use crate::testing::{Node, eventually};
+use heddle_kube::objects::Metadata;
 use heddle_kube::store::{Kind, Store};
 use heddle_model::{Identity, NamespacedName};
 use heddle_policy::{Direction, EntryVerdict};
@@ -422,6 +423,56 @@ async fn what_a_group_listed_before_it_grew_too_large_counts_over_a_restart() {
     node.put(group(50)).await;
     node.settled().await;
     assert!(!reaches(&node, 1, "20.0.40.1"));
+}
+
+#[tokio::test]
+async fn what_a_group_lists_that_another_object_crowds_out_counts_over_a_restart() {
+    let mut node = Node::start().await;
+    node.restart_with(|config| config.max_policy_cidrs = 100)
+        .await;
+    node.pod("shop", "web", &[("app", "web")]).await;
+    node.add("c1", "shop", "web").await.unwrap();
+    let group = |name: &str, octet: u8, count: usize| {
+        json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": { "name": name },
+            "spec": { "externalCIDRs": addresses(octet, count) },
+        })
+    };
+    let groups = [("a", 20), ("b", 30)];
+    for (name, octet) in groups {
+        node.put(group(name, octet, 40)).await;
+    }
+    node.put(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+        "metadata": { "name": "deny" },
+        "spec": { "endpointSelector": {}, "egress": [{ "toEntities": ["all"] }],
+                  "egressDeny": [{ "toCIDRSet": [{ "cidrGroupRef": "a" }, { "cidrGroupRef": "b" }] }] },
+    }))
+    .await;
+    node.settled().await;
+    // Objects of the same second are ordered by their numbers, which are drawn.
+    let age = async |name: &str| {
+        let name = NamespacedName::new("", name);
+        let object = node.store.get(Kind::CiliumCIDRGroup, &name).await.unwrap();
+        Metadata::of(&object.value).age()
+    };
+    let [older, younger] = if age("a").await < age("b").await {
+        groups
+    } else {
+        [groups[1], groups[0]]
+    };
+    let denied = format!("{}.0.0.1", younger.1);
+    node.put(group(older.0, older.1, 80)).await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, &denied));
+    node.restart().await;
+    assert!(!reaches(&node, 1, &denied));
+    // With room again, it is in force as it is written, and nothing is kept of it.
+    node.put(group(older.0, older.1, 10)).await;
+    node.settled().await;
+    assert!(!reaches(&node, 1, &denied));
+    let kept = std::fs::read_dir(node.state().join("groups")).unwrap();
+    assert_eq!(kept.count(), 0);
 }
 
 #[tokio::test]

@@ -55,10 +55,7 @@ impl CidrGroups {
                         .budget
                         .set(key.clone(), "", &Metadata::of(&object.value).age(), cost);
                 self.budget_changed(name, rules);
-                if rules.budget.admits(&key) {
-                    self.kept.forget(name);
-                } else {
-                    self.keep(name, rules);
+                if !rules.budget.admits(&key) {
                     tracing::error!(group = %name, "CIDR group not taken in, what it listed before still counts: all groups and cluster-wide policies name more addresses than fit (maxPolicyCidrs)");
                 }
                 changed
@@ -88,10 +85,14 @@ impl CidrGroups {
 
     /// The addresses of a group fit now, or do not any more: then what is in force stays.
     pub(super) fn budget_changed(&mut self, name: &str, rules: &mut Rules) {
-        if rules.budget.admits(&group_key(name))
-            && let Some(group) = self.too_large.remove(name)
-        {
+        if !rules.budget.admits(&group_key(name)) {
+            return self.keep(name, rules);
+        }
+        if let Some(group) = self.too_large.remove(name) {
             rules.change(|engine| engine.set_cidr_group(name, group.labels, group.cidrs));
+        }
+        if !self.refused.contains_key(name) {
+            self.kept.forget(name);
         }
     }
 

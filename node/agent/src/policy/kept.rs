@@ -111,33 +111,45 @@ pub(crate) struct KeptWriter;
 #[async_trait]
 impl Controller for KeptWriter {
     async fn work(&mut self, agent: &Arc<Agent>) -> Next {
-        let due = agent.on_ledger(|ledger| ledger.policies.kept_due()).await;
-        if due.is_empty() {
-            return Next::Change;
-        }
-        let (written, failed) = blocking(move || {
-            let all = due.len();
-            let written = due.into_iter().filter(|write| {
-                let outcome = write.carry_out();
-                if let Err(error) = &outcome {
-                    tracing::error!(path = %write.path.display(), %error, "the last accepted version of a refused object cannot be kept over a restart");
-                }
-                outcome.is_ok()
-            });
-            let written: Vec<Write> = written.collect();
-            let failed = all - written.len();
-            (written, failed)
-        })
-        .await;
-        agent
-            .on_ledger(move |ledger| ledger.policies.kept_written(&written))
-            .await;
-        if failed == 0 {
+        if write_kept(agent).await {
             Next::Change
         } else {
             Next::After(RETRY_INTERVAL)
         }
     }
+}
+
+/// Writes what is to be kept over a restart. False when some could not be written; that stays due.
+pub(crate) async fn write_kept(agent: &Agent) -> bool {
+    let due = agent.on_ledger(|ledger| ledger.policies.kept_due()).await;
+    if due.is_empty() {
+        return true;
+    }
+    let (written, failure) = blocking(move || {
+        let (mut written, mut failure) = (Vec::new(), None);
+        for write in due {
+            match write.carry_out() {
+                Ok(()) => written.push(write),
+                Err(error) => failure = Some((write.path, error)),
+            }
+        }
+        (written, failure)
+    })
+    .await;
+    let is_done = failure.is_none();
+    agent.health.notice(
+        "kept-policies",
+        failure.map(|(path, error)| {
+            format!(
+                "the last accepted version of a refused policy or CIDR group is not kept over a restart as it should be: {}: {error}",
+                path.display()
+            )
+        }),
+    );
+    agent
+        .on_ledger(move |ledger| ledger.policies.kept_written(&written))
+        .await;
+    is_done
 }
 
 #[cfg(test)]

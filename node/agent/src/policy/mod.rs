@@ -19,7 +19,7 @@ use kept::Write;
 use services::Services;
 use std::collections::BTreeSet;
 
-pub(crate) use kept::KeptWriter;
+pub(crate) use kept::{KeptWriter, write_kept};
 pub(crate) use objects::{PolicyKey, PolicyTable};
 pub(crate) use rules::Rules;
 

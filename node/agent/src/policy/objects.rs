@@ -114,6 +114,18 @@ impl PolicyTable {
         let key = (object.kind, object.name.clone());
         let content = content_of(&object.value);
         let mut known = self.objects.remove(&key).unwrap_or_default();
+        let mut changed = BTreeSet::new();
+        // Another object of the same name, whose predecessor's end was not heard.
+        if let Some(accepted) = &known.accepted
+            && accepted["metadata"]["uid"] != object.value["metadata"]["uid"]
+        {
+            for id in known.ids.drain(..) {
+                rules.change(|engine| engine.remove_policy(&id));
+            }
+            self.kept.forget(&kept_name(&key));
+            changed = rules.budget.remove(&key);
+            known = PolicyObject::default();
+        }
         known.made = Metadata::of(&object.value).age();
         self.observed.set(object.kind, &object.name, &object.value);
         known.isolation = None;
@@ -131,7 +143,11 @@ impl PolicyTable {
             Err(problems) => self.refuse(&key, &mut known, problems, object, rules),
         };
         self.objects.insert(key, known);
-        Set { budget, lock_out }
+        changed.extend(budget);
+        Set {
+            budget: changed,
+            lock_out,
+        }
     }
 
     /// The other objects whose addresses fit now, or do not any more.
@@ -232,18 +248,17 @@ impl PolicyTable {
             self.isolate(known, isolation_of(&object.value), rules);
             return BTreeSet::new();
         };
-        let parsed = serde_json::from_slice::<Value>(&kept)
-            .ok()
-            .and_then(|value| Some((parse_policy(&value).ok()?, value)));
-        match parsed {
-            Some((policies, value)) => {
-                self.put_in_force(key, known, policies, content_of(&value), rules)
-            }
-            None => {
-                tracing::error!(path = %self.kept.path(&kept_name(key)).display(), "the kept version of a refused policy cannot be read");
-                BTreeSet::new()
-            }
+        let value = serde_json::from_slice::<Value>(&kept).unwrap_or_default();
+        if value["metadata"]["uid"] != object.value["metadata"]["uid"] && value.is_object() {
+            // Of an object that went while no agent ran.
+            self.kept.forget(&kept_name(key));
+        } else if let Ok(policies) = parse_policy(&value) {
+            return self.put_in_force(key, known, policies, content_of(&value), rules);
+        } else {
+            tracing::error!(path = %self.kept.path(&kept_name(key)).display(), "the kept version of a refused policy cannot be read");
         }
+        self.isolate(known, isolation_of(&object.value), rules);
+        BTreeSet::new()
     }
 
     /// No version of a refused policy is in force: whom it selects is open, or isolated where that is the setting.

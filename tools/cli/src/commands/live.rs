@@ -609,7 +609,7 @@ fn too_many(node: &str, left_out: u64, given: usize) -> Failure {
         format!("node {node} has {left_out} more rows than the {given} of its answer"),
     )
     .object(node)
-    .help("`--endpoint ID` shows those of one endpoint")
+    .help("of policies and connections `--endpoint ID` shows those of one endpoint")
 }
 
 fn is_endpoint(row: &Value, which: &str) -> bool {

@@ -4,7 +4,6 @@ mod check;
 mod decide;
 mod entries;
 mod impact;
-mod labels;
 mod matrix;
 mod why;
 

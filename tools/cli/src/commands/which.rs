@@ -6,8 +6,21 @@ use clap::Args;
 #[derive(Args, Clone, Debug, Default)]
 pub struct Which {
     /// Name of the lab [default: default].
-    #[arg(long, value_name = "NAME", env = "HEDDLE_LAB")]
+    #[arg(long, value_name = "NAME", env = VARIABLE, value_parser = name)]
     lab: Option<String>,
+}
+
+/// Names the lab where no flag does.
+const VARIABLE: &str = "HEDDLE_LAB";
+
+/// An empty variable names no lab. An empty flag is a script's variable that was never set: the lab of somebody else would
+/// be meant.
+fn name(text: &str) -> Result<String, &'static str> {
+    let is_of_the_variable = || std::env::var_os(VARIABLE).is_some_and(|it| it.is_empty());
+    if text.is_empty() && !is_of_the_variable() {
+        return Err("it names no lab; without --lab the lab `default` is meant");
+    }
+    Ok(text.to_owned())
 }
 
 impl Which {

@@ -357,7 +357,8 @@ async fn run_once(
     let mut command = context.program(index, &group)?;
     let failed = |source: std::io::Error| LabError::Start {
         command: match &container.program {
-            Program::Command(words) => words.join(" "),
+            // Its arguments may hold secrets, and this goes into the pod's status.
+            Program::Command(words) => words.first().cloned().unwrap_or_default(),
             _ => container.image.clone(),
         },
         place: format!("pod {}", context.spec.name),

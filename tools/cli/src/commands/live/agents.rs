@@ -7,6 +7,7 @@ use clap::Args;
 use heddle_flow::Timestamp;
 use std::fmt;
 use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -39,6 +40,25 @@ pub(in crate::commands) struct Agent {
     pub(in crate::commands) node: Option<String>,
     /// Where its answers come from.
     pub(super) source: Source,
+}
+
+impl Agent {
+    /// Whether somebody listens to its questions.
+    pub(in crate::commands) fn listens(&self) -> bool {
+        match &self.source {
+            Source::Socket(socket) => UnixStream::connect(socket).is_ok(),
+            Source::Dump(..) => true,
+        }
+    }
+
+    /// The agent with this socket.
+    #[cfg(test)]
+    pub(in crate::commands) fn at(node: &str, socket: &Path) -> Self {
+        Self {
+            node: Some(node.to_owned()),
+            source: Source::Socket(socket.to_owned()),
+        }
+    }
 }
 
 /// Where an agent's answers come from.

@@ -1,6 +1,6 @@
 //! `heddle policy matrix`: all ordered pairs, all probes.
 
-use super::{Files, FromDumpBesidePeers, labels};
+use super::{Files, FromDumpBesidePeers, usage};
 use crate::{failure::Failure, output};
 use clap::{Args, ValueEnum};
 use heddle_model::Selector;
@@ -68,7 +68,13 @@ impl Matrix {
             .map(|probe| Probe::parse(probe))
             .collect::<Result<Vec<_>, _>>()?;
         let select = |text: &Option<String>| match text {
-            Some(text) => labels::parse(text),
+            Some(text) => Selector::parse(text).map_err(|error| {
+                usage(
+                    "usage/label-selector",
+                    error.to_string(),
+                    "write for example app=web,tier!=db,env in (a,b),!canary",
+                )
+            }),
             None => Ok(Selector::everything()),
         };
         let (from, to) = (select(&self.from)?, select(&self.to)?);

@@ -4,7 +4,7 @@ use crate::dump::{
     self, Cut, MANIFEST, MANIFEST_VALUES, MAX_FILE_BYTES, MAX_FILES, MAX_VALUES, Manifest, Missing,
     strip::Stripper, tar,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, USAGE};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -111,6 +111,16 @@ impl Draft {
         });
     }
 
+    /// Says that an agent's answer left rows out.
+    pub(super) fn lacks_rows(&mut self, file: &str, rows: u64) {
+        self.cut.push(Cut {
+            file: file.to_owned(),
+            limit: "rows of an answer".to_owned(),
+            what: format!("{rows} rows left out"),
+            asked_for: false,
+        });
+    }
+
     /// Says that only the end was asked for.
     pub(super) fn only_the_end(&mut self, file: &str, limit: &str, what: String) {
         self.cut.push(Cut {
@@ -123,6 +133,19 @@ impl Draft {
 
     /// Writes the archive, whole or not at all, readable by its owner only.
     pub(super) fn write(&self, path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+        // `/dev/stdout` is a link, and `/dev/null` a device: the dump would take the place of either.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(Failure::new(
+                "sysdump/unwritable",
+                format!(
+                    "the dump cannot be written to {}, which is there and no file",
+                    path.display()
+                ),
+            )
+            .object(path.display().to_string())
+            .help("name a file that is not there: `heddle sysdump FILE`")
+            .exit(USAGE));
+        }
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".new-{}", std::process::id()));
         let beside = PathBuf::from(beside);
@@ -164,5 +187,39 @@ impl Draft {
         tar::finish(&mut to).map_err(failed)?;
         to.flush()?;
         to.get_ref().sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dump::testing::manifest;
+
+    #[test]
+    fn what_is_no_file_stays_what_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest: Manifest = serde_json::from_value(manifest()).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "before").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        std::fs::create_dir(path("folder")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("socket")).unwrap());
+        let draft = Draft::new(1 << 20);
+        for name in ["link", "folder", "socket"] {
+            let before = std::fs::symlink_metadata(path(name)).unwrap().file_type();
+            let failure = draft.write(&path(name), &manifest).unwrap_err();
+            assert_eq!(
+                (failure.code.as_str(), failure.exit),
+                ("sysdump/unwritable", USAGE),
+                "{name}"
+            );
+            let after = std::fs::symlink_metadata(path(name)).unwrap().file_type();
+            assert_eq!(after, before, "{name}");
+        }
+        assert_eq!(std::fs::read(path("file")).unwrap(), b"before");
+        for name in ["file", "fresh"] {
+            draft.write(&path(name), &manifest).unwrap();
+            assert!(std::fs::read(path(name)).unwrap().len() > 512, "{name}");
+        }
     }
 }

@@ -118,9 +118,11 @@ fn hear(
             return None;
         }
         let answer = ask(agent, method, &json!({}));
+        // One that is only slow may answer the rest.
         let is_gone = answer
             .as_ref()
-            .is_err_and(|failure| failure.code == UNREACHABLE);
+            .is_err_and(|failure| failure.code == UNREACHABLE)
+            && (method == ReadStatus::METHOD || !agent.listens());
         to.send(Heard::Answer(at, method, answer)).ok()?;
         if is_gone {
             return to.send(Heard::End(at)).ok();
@@ -189,6 +191,10 @@ impl Nodes {
             }
             Ok(answer) => {
                 let file = answer_file(&node.folder, method);
+                let left_out = answer.get("leftOut").and_then(Value::as_u64);
+                if let Some(rows) = left_out.filter(|rows| *rows > 0) {
+                    draft.lacks_rows(&file, rows);
+                }
                 draft.add_json(file, &json!({ "result": answer }));
             }
             // That the whole agent was not heard is said once.
@@ -215,9 +221,14 @@ impl Nodes {
                 draft.lacks(&node.folder, reason);
                 continue;
             }
+            // It was asked no more, or not in time.
+            let gone = Failure::new(UNREACHABLE, "the agent was gone before it was asked")
+                .help("make another dump when it runs")
+                .exit(NO_DATA);
+            let why = if self.ended[at] { &gone } else { &late };
             for method in METHODS.into_iter().chain([OBSERVE]) {
                 if !self.answered[at].contains_key(method) {
-                    lacks(&node.folder, method, &late, draft);
+                    lacks(&node.folder, method, why, draft);
                 }
             }
         }
@@ -247,4 +258,67 @@ fn add_flows(folder: &str, lines: Vec<Value>, most: u64, draft: &mut Draft) {
     }
     draft.stripper.add(stripper);
     draft.add(file, text.into_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::time::Duration;
+
+    /// An agent that answers each question as `answer` says; nothing: it hangs up, as one that takes too long does.
+    fn agent(socket: &Path, answer: fn(&str) -> Option<Value>) -> Agent {
+        let listener = UnixListener::bind(socket).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut line = String::new();
+                let mut reading = BufReader::new(&stream);
+                while reading.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    let question: Value = serde_json::from_str(&line).unwrap();
+                    let method = question["method"].as_str().unwrap();
+                    let Some(result) = answer(method) else { break };
+                    let told = match method {
+                        OBSERVE => json!({ "end": true }),
+                        _ => json!({ "result": result }),
+                    };
+                    (&stream).write_all(format!("{told}\n").as_bytes()).unwrap();
+                    line.clear();
+                }
+            }
+        });
+        Agent::at("n1", socket)
+    }
+
+    fn dump_of(answer: fn(&str) -> Option<Value>) -> (Nodes, Draft) {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&folder.path().join("agent.sock"), answer);
+        let mut draft = Draft::new(1 << 20);
+        let until = Instant::now() + Duration::from_secs(30);
+        let nodes = ask_all(&[agent], 1, until, &mut draft);
+        (nodes, draft)
+    }
+
+    #[test]
+    fn an_agent_that_is_slow_once_is_asked_the_rest() {
+        let (nodes, draft) =
+            dump_of(|method| (method != "policy.state").then(|| json!({"version": "1"})));
+        assert!(nodes.told[0].heard);
+        let lacking: Vec<&str> = draft.missing.iter().map(|it| it.file.as_str()).collect();
+        assert_eq!(lacking, ["nodes/n1/policy.state.json"]);
+        assert!(draft.cut.is_empty());
+    }
+
+    #[test]
+    fn rows_that_an_answer_left_out_make_the_dump_incomplete() {
+        let (_, draft) = dump_of(|method| {
+            let left_out = if method == "bpf.ipcache" { 12 } else { 0 };
+            Some(json!({"version": "1", "rows": [], "leftOut": left_out}))
+        });
+        assert!(draft.missing.is_empty() && !draft.is_complete());
+        let cut: Vec<&str> = draft.cut.iter().map(|it| it.file.as_str()).collect();
+        assert_eq!(cut, ["nodes/n1/bpf.ipcache.json"]);
+        assert_eq!(draft.cut[0].what, "12 rows left out");
+    }
 }
