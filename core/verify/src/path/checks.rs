@@ -1,6 +1,9 @@
 //! One end's part of the path: what its node's kernel has, beside what the datapath relies on.
 
-use super::{Check, Code, Device, Inside, Observed, Place, Seen, Status, Subject};
+use super::{
+    Check, Code, Device, Inside, Observed, Place, Seen, Status, Subject,
+    routes::{devices, leaves_elsewhere},
+};
 use crate::Family;
 use std::net::IpAddr;
 
@@ -48,6 +51,8 @@ pub(super) enum Expected<'a> {
     /// The kernel decides.
     Any,
     Device(&'a str),
+    /// The interface that Heddle gave the pod, or another one that is somebody else's.
+    OfPod(&'a str),
 }
 
 /// Evaluates one end's part of the path.
@@ -124,7 +129,9 @@ impl<'a> Found<'a> {
         // Without its devices there are no routes, and nothing else to be learnt from that.
         if is_whole {
             self.routes(seen, &way);
-            self.mtu(seen, &way);
+            if !leaves_elsewhere(seen) {
+                self.mtu(seen, &way);
+            }
         }
         self.listeners(seen);
     }
@@ -150,8 +157,18 @@ impl<'a> Found<'a> {
             Place::Outside if direct => (true, false, name(&seen.uplink)),
             Place::RemoteNode { .. } | Place::Outside => (false, false, Expected::Any),
         };
+        if leaves_elsewhere(seen) {
+            // What comes to the pod may still take the node's devices.
+            let receives = self.side.receives;
+            return Way {
+                uplink: uplink && receives,
+                overlay: overlay && receives,
+                route: Expected::Unused,
+            };
+        }
         Way {
-            uplink,
+            // Where outer packets may go by another device, each next hop's is looked at with the route.
+            uplink: uplink && !(overlay && may_go_beside_uplink(seen)),
             overlay,
             route,
         }
@@ -277,4 +294,11 @@ impl<'a> Found<'a> {
         );
         true
     }
+}
+
+/// Whether encapsulated packets may leave the node by another device than the uplink.
+fn may_go_beside_uplink(seen: &Seen) -> bool {
+    let uplink = seen.uplink.as_ref().and_then(Observed::seen);
+    let outer = seen.to_node.as_ref().map(devices).unwrap_or_default();
+    uplink.is_some_and(|uplink| outer.iter().any(|device| device.name != uplink.name))
 }

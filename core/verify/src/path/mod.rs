@@ -65,6 +65,9 @@ pub enum Code {
     /// The programs drop whatever has the other end's address.
     #[serde(rename = "path/unroutable")]
     Unroutable,
+    /// The programs drop what has the form of the overlay's packets.
+    #[serde(rename = "path/encapsulation")]
+    Encapsulation,
     /// A device is not there.
     #[serde(rename = "path/device-missing")]
     DeviceMissing,
@@ -105,6 +108,7 @@ impl Code {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unroutable => "path/unroutable",
+            Self::Encapsulation => "path/encapsulation",
             Self::DeviceMissing => "path/device-missing",
             Self::DeviceDown => "path/device-down",
             Self::MtuBelow1280 => "path/mtu-below-1280",

@@ -1,8 +1,8 @@
 //! Where routes lead, and whether the next hop answers.
 
 use super::{
-    Code, Inside, Neighbour, NextHop, NoRoute, Observed, Place, RECENT_SECONDS, Route, Seen,
-    Status, Subject,
+    Code, Device, Inside, Neighbour, NextHop, NoRoute, Observed, Place, RECENT_SECONDS, Route,
+    Seen, Status, Subject,
     checks::{Expected, Found, Way},
 };
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ impl Found<'_> {
             ..
         })) = &seen.inside
         {
-            let expected = Expected::Device(&device.name);
+            let expected = Expected::OfPod(&device.name);
             let help = "the pod's own routes were changed: delete the pod, so that it is made anew";
             let what = format!("the route of {own} to {peer}");
             self.route(&what, expected, route, true, help);
@@ -47,12 +47,11 @@ impl Found<'_> {
                 format!("the route to {peer}: the node's datapath knows no address of it; ask with an address"),
             );
         }
-        if let (true, Some(route)) = (way.overlay, &seen.to_node) {
-            let uplink = seen.uplink.as_ref().and_then(Observed::seen);
-            let expected = uplink.map_or(Expected::Any, |device| Expected::Device(&device.name));
+        if let (true, Some(route)) = (way.overlay && !leaves_elsewhere(seen), &seen.to_node) {
             let what =
                 format!("the node's route to the node of {peer}, where encapsulated packets go,");
-            self.route(&what, expected, route, true, network);
+            // The overlay device has no lower link: the kernel sends by whatever its routes say.
+            self.route(&what, Expected::Any, route, true, network);
         }
         if let (Some(route), Some(Observed::Seen(link))) = (&seen.to_own, &seen.pod_link) {
             // With host routing the programs put packets straight into the pod; only the node's own take this route.
@@ -171,18 +170,29 @@ impl Found<'_> {
                 format!("{what} leads to {by}, and must lead to {name}"),
                 help.to_owned(),
             ),
-            Expected::Any
-                if device
-                    .state
-                    .is_some_and(|state| !state.up || !state.carrier) =>
-            {
+            Expected::Any if is_down(device) => {
                 self.device("the device of the route", device, true, true);
             }
+            Expected::OfPod(name) if name != device.name => self.other_network(what, device, &by),
             _ => {
                 self.pass(Subject::Route, format!("{what} leads to {by}"));
                 self.next_hop(hop, stops);
             }
         }
+    }
+
+    /// Another network of the pod (Multus, a VPN's tunnel) is no fault: the packet does not come to Heddle.
+    fn other_network(&mut self, what: &str, device: &Device, by: &str) {
+        if is_down(device) {
+            self.device("the device of the pod's route", device, true, true);
+            return;
+        }
+        self.not_done(
+            Subject::Route,
+            format!(
+                "{what}: it leaves by {by}, which Heddle does not carry: nothing is known of its path"
+            ),
+        );
     }
 
     fn next_hop(&mut self, next: &NextHop, stops: bool) {
@@ -242,5 +252,29 @@ impl Found<'_> {
                 help(),
             ),
         }
+    }
+}
+
+fn is_down(device: &Device) -> bool {
+    device
+        .state
+        .is_some_and(|state| !state.up || !state.carrier)
+}
+
+/// Whether what the pod sends to the peer leaves by another interface of the pod than Heddle's, whichever next hop it takes.
+pub(super) fn leaves_elsewhere(seen: &Seen) -> bool {
+    let Some(Observed::Seen(inside)) = &seen.inside else {
+        return false;
+    };
+    let leads = inside.to_peer.as_ref().map(devices).unwrap_or_default();
+    !leads.is_empty() && leads.iter().all(|it| it.name != inside.device.name)
+}
+
+/// The devices by which a route leads; none where there is no route.
+pub(super) fn devices(route: &Observed<Route>) -> Vec<&Device> {
+    match route {
+        Observed::Seen(Route::Leads { device, hops, .. }) if hops.is_empty() => vec![device],
+        Observed::Seen(Route::Leads { hops, .. }) => hops.iter().map(|hop| &hop.device).collect(),
+        _ => Vec::new(),
     }
 }

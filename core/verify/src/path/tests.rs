@@ -1,6 +1,7 @@
 //! What is found of which path, by tables.
 
 mod connections;
+mod elsewhere;
 mod hops;
 mod refused;
 

@@ -1,7 +1,7 @@
 //! Which addresses no packet of a pod gets to or comes from, whatever the kernels say.
 
 use super::super::*;
-use super::{address, found, routed, side};
+use super::{address, found, inside, leads, overlay, routed, side};
 
 fn asked<'a>(peer: &'a str, receives: bool) -> Side<'a> {
     let peer_address = address(peer);
@@ -102,5 +102,110 @@ fn the_node_itself_and_neighbour_discovery_are_not_refused_there() {
     assert!(
         of_own.iter().all(|(code, _)| *code != Code::Unroutable),
         "{of_own:?}"
+    );
+}
+
+/// `from_pod` drops what is for the overlay's port where only nodes encapsulate.
+#[test]
+fn what_has_the_form_of_the_overlays_packets_is_refused_by_place_and_fabric() {
+    let node = address("172.31.2.2");
+    // Whether it is refused with routes, and with an overlay.
+    for (place, with_routes, with_overlay) in [
+        (Place::ThisNode, true, true),
+        (Place::RemoteNode { node }, true, true),
+        (Place::Outside, false, true),
+        (Place::Pod, false, false),
+        (Place::RemotePod { node }, false, false),
+        (Place::Unknown, false, false),
+    ] {
+        for (base, refused) in [(routed(), with_routes), (overlay(), with_overlay)] {
+            for host_routing in [true, false] {
+                let seen = Seen {
+                    place: place.clone(),
+                    host_routing,
+                    ..base.clone()
+                };
+                for family in [Family::V4, Family::V6] {
+                    refuses_encapsulation(&side(family), seen.clone(), refused);
+                }
+            }
+        }
+    }
+}
+
+fn refuses_encapsulation(base: &Side<'_>, seen: Seen, refused: bool) {
+    let sends = Side {
+        receives: false,
+        protocol: 17,
+        port: heddle_abi::OVERLAY_PORT,
+        ..*base
+    };
+    // An end without an address, such as all that is outside, is refused by its place alone.
+    let unnamed = Side {
+        peer_address: None,
+        ..sends
+    };
+    let mut from_another_network = seen.clone();
+    inside(&mut from_another_network).to_peer = Some(leads("net1", 1500, None));
+    let answered = Side {
+        receives: true,
+        ..sends
+    };
+    let node = Side {
+        is_node: true,
+        ..sends
+    };
+    let (tcp, beside) = (
+        Side {
+            protocol: 6,
+            ..sends
+        },
+        Side {
+            port: 8473,
+            ..sends
+        },
+    );
+    for (side, seen, expected) in [
+        (sends, &seen, refused),
+        (unnamed, &seen, refused),
+        (sends, &from_another_network, false),
+        (answered, &seen, false),
+        (node, &seen, false),
+        (tcp, &seen, false),
+        (beside, &seen, false),
+    ] {
+        let all = checks(&side, &Observed::Seen(seen.clone()));
+        let told = all
+            .iter()
+            .find(|it| it.code.map(Code::as_str) == Some("path/encapsulation"));
+        assert_eq!(told.is_some(), expected, "{side:?} {seen:?}");
+        if let Some(check) = told {
+            assert_eq!((check.status, check.stops), (Status::Fail, true));
+            let reason = "(ENCAPSULATION_TRAFFIC_IS_PROHIBITED)";
+            assert!(check.seen.ends_with(reason), "{check:?}");
+            assert!(check.help.is_some() && all.len() == 1, "{all:?}");
+        }
+    }
+}
+
+/// The condition is written after the program's: who changes the one has to look at the other.
+#[test]
+fn the_programs_condition_for_encapsulated_packets_is_the_one_that_is_known_here() {
+    let program = include_str!("../../../../../bpf/programs/src/hooks/from_pod.rs");
+    let program: Vec<&str> = program.split_whitespace().collect();
+    let program = program.join(" ");
+    let in_order = [
+        "if let Some(endpoint) = peer::local(&flow.packet.destination) { return pod_to_local_pod(",
+        "if is_unroutable(&flow.packet.destination, v6, config) { return Err(DropReason::StaleOrUnroutableIp); }",
+        "let is_for_pod = destination.is(IPCACHE_IN_CLUSTER) && !destination.is(IPCACHE_NODE); \
+         if tunnel::is_encapsulated(&flow.packet) \
+         && (destination.is(IPCACHE_NODE) || (config.flags & NODE_OVERLAY != 0 && !is_for_pod)) \
+         { return Err(DropReason::EncapsulationTrafficIsProhibited); }",
+        "admit(skb, scratch)?",
+    ];
+    let found = in_order.map(|part| program.find(part));
+    assert!(
+        found.iter().all(Option::is_some) && found.is_sorted(),
+        "{found:?}"
     );
 }
