@@ -99,7 +99,7 @@ fn item(line: &str) -> &str {
 
 /// Whether a line is a flag for a secret and nothing else, as lists of arguments have it.
 fn is_lone_flag(item: &str) -> bool {
-    let flag = item.trim_matches(|c: char| c.is_whitespace() || "\"',".contains(c));
+    let flag = item.trim_matches(|c: char| c.is_whitespace() || "[\"',".contains(c));
     let name = flag.strip_prefix("--");
     name.is_some_and(|name| {
         let mut bytes = name.bytes();

@@ -228,7 +228,8 @@ impl<'a> View<'a> {
     /// What stands before a place in this line; where the line begins with it, the line before as well.
     fn before(&self, at: usize) -> &'a str {
         let before = &self.line()[..at];
-        if !self.is_whole() || self.start == 0 || !is_start(before) {
+        let indentation = before.trim_end_matches(QUOTES);
+        if !self.is_whole() || self.start == 0 || !is_start(indentation) {
             return before;
         }
         let previous = self.text[..self.start - 1].rfind('\n');

@@ -184,6 +184,14 @@ fn pairs_flags_and_addresses_are_known_by_their_form() {
         ),
         ("x --password --verbose", "x --password --verbose"),
         (
+            "x\n[\"--password\",\n \"hunter2\"]",
+            "x\n[\"--password\",\n (stripped)",
+        ),
+        (
+            "x {\n  \"name\": \"DB_PASSWORD\",\n  \"value\": \"hunter2\"\n}",
+            "x {\n  \"name\": \"DB_PASSWORD\",\n  \"value\": \"(stripped)\"\n}",
+        ),
+        (
             "- --password\n- hunter2\n- -v",
             "- --password\n- (stripped)\n- -v",
         ),
