@@ -1,12 +1,12 @@
 //! What may be secret is taken out of what a dump holds: by its place in objects, and by its looks in texts.
 
+mod keys;
+mod lines;
 mod looks;
+mod quotes;
 
 use super::Stripped;
-use looks::{
-    ends_in_base64, is_base64, is_name_of_one_secret, is_secret_name, key_marks, next_secret,
-    user_length,
-};
+use looks::{is_name_of_one_secret, is_secret_name, packed_length, user_length};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -94,6 +94,8 @@ impl Stripper {
         for (key, value) in annotations {
             if is_secret_name(key) {
                 self.replace(value, "annotations that name a secret");
+            } else if is_copy(key, value) {
+                self.replace(value, "annotations that repeat an object");
             } else {
                 self.texts(value);
             }
@@ -248,6 +250,9 @@ impl Stripper {
     /// Every text inside a value but labels, by its looks; a text that is JSON by its names as well.
     pub(crate) fn texts(&mut self, value: &mut Value) {
         match value {
+            Value::String(text) if packed_length(text.trim_start()).is_some() => {
+                self.replace(value, "texts that are packed");
+            }
             Value::String(text) => {
                 if let Some(stripped) = self.json(text).or_else(|| self.changed(text)) {
                     *text = stripped;
@@ -298,70 +303,25 @@ impl Stripper {
         }
         self.texts(l7);
     }
-
-    /// A text, by its looks: `password=...` and the like, HTTP authorization and cookies, user information in URLs, private
-    /// keys.
-    pub(crate) fn text(&mut self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let (mut in_key, mut has_begun, mut in_base64) = (false, false, false);
-        for line in text.split_inclusive('\n') {
-            // The rest of a key that base64 wrote in lines.
-            if in_base64 && is_base64(line) {
-                continue;
-            }
-            in_base64 = !in_key && ends_in_base64(line);
-            let begins = key_marks(line, "-----BEGIN ");
-            let ends = key_marks(line, "-----END ");
-            let (begin, end) = (begins.clone().next(), ends.last());
-            // The beginning of this one was cut off, and how far back it went nobody knows.
-            if end.is_some_and(|end| begin.is_none_or(|begin| end < begin)) && !has_begun {
-                out.clear();
-                self.strip_key(&mut out);
-            } else if let Some(begin) = begin.filter(|_| !in_key) {
-                self.line(&line[..begin], &mut out);
-                self.strip_key(&mut out);
-            } else if !in_key {
-                self.line(line, &mut out);
-            }
-            has_begun |= begin.is_some();
-            in_key = match (begins.last(), end) {
-                (Some(begin), Some(end)) => begin > end,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => in_key,
-            };
-        }
-        out
-    }
-
-    fn strip_key(&mut self, out: &mut String) {
-        out.push_str(STRIPPED);
-        out.push('\n');
-        self.count("private keys");
-    }
-
-    fn line(&mut self, line: &str, out: &mut String) {
-        let mut rest = line;
-        while let Some((before, secret)) = next_secret(rest) {
-            let (kept, from) = rest.split_at(before);
-            out.push_str(kept);
-            // A second pass finds nothing new.
-            if &from[..secret] == STRIPPED {
-                out.push_str(STRIPPED);
-            } else {
-                out.push_str(STRIPPED);
-                self.count("secrets by their looks in logs, events and messages");
-            }
-            rest = &from[secret..];
-        }
-        out.push_str(rest);
-    }
 }
 
 /// The items of the list at this place, if there is one.
 fn items<'a>(value: &'a mut Value, place: &str) -> impl Iterator<Item = &'a mut Value> {
     let list = value.pointer_mut(place).and_then(Value::as_array_mut);
     list.into_iter().flatten()
+}
+
+/// Whether an annotation repeats an object. An original that can be read is treated as the object in it is.
+fn is_copy(key: &str, value: &Value) -> bool {
+    let is_text = |value: &Value| {
+        let text = value.as_str().unwrap_or_default().trim_start();
+        text.starts_with(['{', '['])
+    };
+    match key.rsplit_once('/') {
+        Some((_, "applied" | "last-applied")) => true,
+        Some((_, "original")) => !is_text(value),
+        _ => false,
+    }
 }
 
 /// Whether what stands under this name is a secret: texts, and numbers where the name says so. An object under it names or

@@ -3,6 +3,8 @@
 use super::*;
 use serde_json::json;
 
+mod forms;
+
 #[test]
 fn secrets_are_found_in_texts_by_their_looks_and_nothing_else_is_touched() {
     for (text, expected) in [
