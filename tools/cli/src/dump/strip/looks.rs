@@ -45,8 +45,9 @@ const SCHEMES: [&str; 2] = ["Bearer ", "Basic "];
 const PEM_IN_BASE64: &str = "LS0tLS1CRUdJTi";
 /// Bytes of a value that are looked at to see whether it is a number, or a login in base64.
 const MOST_OF_A_WORD: usize = 512;
-/// Lines, and bytes, that are looked at for the end of a value that its line does not end.
+/// Lines that are looked at for the end of a value that its line does not end.
 const MOST_LINES_AHEAD: usize = 64;
+/// Bytes that are looked at for it.
 const MOST_AHEAD: usize = 64 << 10;
 /// Base64 of what gzip, ZIP and JSON begin with.
 const PACKED: [&str; 3] = ["H4sI", "UEsD", "eyJ"];
