@@ -77,20 +77,33 @@ fn denied_flows_are_found_by_the_labels_of_pods_that_no_policy_is_about() {
     }
 }
 
-#[test]
-fn a_denier_is_not_named_among_those_that_allowed() {
+/// A client that may send what it likes, a server, and a policy of this specification; no connection opens.
+fn with_denier(spec: &str) -> Lab {
     let lab = Lab::up(&["--nodes", "1"]);
-    lab.apply(&(pod("client", "client", "node-1") + &pod("server", "server", "node-1") + r#"
-{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "out"},
- "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"], "egress": [{}]}}
+    let policies = format!(
+        r#"
+{{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {{"name": "out"}},
+ "spec": {{"podSelector": {{"matchLabels": {{"app": "client"}}}}, "policyTypes": ["Egress"], "egress": [{{}}]}}}}
 ---
-{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "denier", "namespace": "default"},
- "spec": {"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"fromEntities": ["all"]}],
-          "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"app": "client"}}]}]}}
-"#));
+{{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {{"name": "denier", "namespace": "default"}},
+ "spec": {spec}}}
+"#
+    );
+    lab.apply(
+        &(pod("client", "client", "node-1") + &pod("server", "server", "node-1") + &policies),
+    );
     for address in lab.addresses("server") {
         assert!(!lab.connects("client", &address, 8080), "{address}");
     }
+    lab
+}
+
+#[test]
+fn a_denier_is_not_named_among_those_that_allowed() {
+    let lab = with_denier(
+        r#"{"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"fromEntities": ["all"]}],
+            "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"app": "client"}}]}]}"#,
+    );
     for flow in flows(&lab, &["--verdict", "DROPPED", "--from-pod", "client"]) {
         assert_eq!(named(&flow["ingress_denied_by"]), ["denier"], "{flow}");
         assert_eq!(named(&flow["egress_allowed_by"]), ["out"], "{flow}");
@@ -100,18 +113,10 @@ fn a_denier_is_not_named_among_those_that_allowed() {
 
 #[test]
 fn an_egress_denier_is_named_beside_nobody_who_allowed() {
-    let lab = Lab::up(&["--nodes", "1"]);
-    lab.apply(&(pod("client", "client", "node-1") + &pod("server", "server", "node-1") + r#"
-{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "out"},
- "spec": {"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"], "egress": [{}]}}
----
-{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "denier", "namespace": "default"},
- "spec": {"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [{"toEntities": ["all"]}],
-          "egressDeny": [{"toEndpoints": [{"matchLabels": {"app": "server"}}]}]}}
-"#));
-    for address in lab.addresses("server") {
-        assert!(!lab.connects("client", &address, 8080), "{address}");
-    }
+    let lab = with_denier(
+        r#"{"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [{"toEntities": ["all"]}],
+            "egressDeny": [{"toEndpoints": [{"matchLabels": {"app": "server"}}]}]}"#,
+    );
     for flow in flows(&lab, &["--verdict", "DROPPED", "--from-pod", "client"]) {
         assert_eq!(flow["drop_reason_desc"], "POLICY_DENY", "{flow}");
         assert_eq!(flow["traffic_direction"], "EGRESS", "{flow}");

@@ -39,22 +39,13 @@ impl Controller for RouteCheck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Node, eventually};
+    use crate::testing::{Node, eventually, second_node};
     use ipnet::IpNet;
-    use serde_json::json;
 
     #[tokio::test]
     async fn a_route_that_was_removed_or_added_by_others_is_put_right() {
         let node = Node::start().await;
-        node.put(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" },
-            "spec": { "podCIDRs": ["10.244.2.0/24", "fd10:244:0:2::/64"] },
-            "status": { "addresses": [
-                { "type": "InternalIP", "address": "192.168.0.2" },
-                { "type": "InternalIP", "address": "fd00::2" },
-            ] },
-        }))
-        .await;
+        node.put(second_node()).await;
         node.settled().await;
         let routes = || node.datapath.kernel().routes;
         eventually("written", || async { routes().len() == 2 }).await;

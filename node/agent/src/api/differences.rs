@@ -235,8 +235,7 @@ fn routes(ledger: &Ledger, findings: &mut Findings) -> Result<(), DatapathError>
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Node, eventually};
-    use serde_json::json;
+    use crate::testing::{Node, eventually, second_node};
 
     /// Kind, object, field and both sides of each difference.
     async fn found(node: &Node) -> Vec<[String; 5]> {
@@ -253,15 +252,7 @@ mod tests {
     #[tokio::test]
     async fn a_kernel_route_that_is_gone_or_leads_elsewhere_is_told() {
         let node = Node::start().await;
-        node.put(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" },
-            "spec": { "podCIDRs": ["10.244.2.0/24", "fd10:244:0:2::/64"] },
-            "status": { "addresses": [
-                { "type": "InternalIP", "address": "192.168.0.2" },
-                { "type": "InternalIP", "address": "fd00::2" },
-            ] },
-        }))
-        .await;
+        node.put(second_node()).await;
         node.pod("shop", "web", &[]).await;
         let given = node.add("c1", "shop", "web").await.unwrap();
         node.settled().await;

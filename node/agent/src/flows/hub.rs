@@ -7,6 +7,7 @@
 
 use super::explain::{Connection, Explainer, Offer, Pending, Queue};
 use super::ring::Ring;
+use crate::agent::lock;
 use crate::metrics::Metrics;
 use heddle_abi::Event;
 use heddle_datapath::Datapath;
@@ -18,7 +19,7 @@ use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
@@ -128,11 +129,6 @@ struct State {
     sampled: u64,
     last_sampled: Option<Instant>,
     problem: Option<String>,
-}
-
-/// No code that holds one of these locks panics halfway through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads the kernel's events, remembers the last flows and serves observers. Stops when dropped.

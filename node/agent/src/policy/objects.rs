@@ -113,19 +113,15 @@ impl PolicyTable {
     pub(super) fn set(&mut self, object: &Object, rules: &mut Rules) -> Set {
         let key = (object.kind, object.name.clone());
         let content = content_of(&object.value);
-        let mut known = self.objects.remove(&key).unwrap_or_default();
-        let mut changed = BTreeSet::new();
+        let known = self.objects.get(&key);
+        let accepted = known.and_then(|known| known.accepted.as_ref());
         // Another object of the same name, whose predecessor's end was not heard.
-        if let Some(accepted) = &known.accepted
-            && accepted["metadata"]["uid"] != object.value["metadata"]["uid"]
-        {
-            for id in known.ids.drain(..) {
-                rules.change(|engine| engine.remove_policy(&id));
-            }
-            self.kept.forget(&kept_name(&key));
-            changed = rules.budget.remove(&key);
-            known = PolicyObject::default();
-        }
+        let mut changed = if accepted.is_some_and(|it| !is_same_object(it, &object.value)) {
+            self.remove(object.kind, &object.name, rules)
+        } else {
+            BTreeSet::new()
+        };
+        let mut known = self.objects.remove(&key).unwrap_or_default();
         known.made = Metadata::of(&object.value).age();
         self.observed.set(object.kind, &object.name, &object.value);
         known.isolation = None;
@@ -249,7 +245,7 @@ impl PolicyTable {
             return BTreeSet::new();
         };
         let value = serde_json::from_slice::<Value>(&kept).unwrap_or_default();
-        if value["metadata"]["uid"] != object.value["metadata"]["uid"] && value.is_object() {
+        if value.is_object() && !is_same_object(&value, &object.value) {
             // Of an object that went while no agent ran.
             self.kept.forget(&kept_name(key));
         } else if let Ok(policies) = parse_policy(&value) {
@@ -336,6 +332,11 @@ impl PolicyTable {
 /// What a policy object is kept by.
 fn kept_name((kind, name): &PolicyKey) -> String {
     format!("{kind}.{}.{}", name.namespace, name.name)
+}
+
+/// Whether these are versions of one object, and not of two that had one name.
+fn is_same_object(one: &Value, other: &Value) -> bool {
+    one["metadata"]["uid"] == other["metadata"]["uid"]
 }
 
 /// The first of these that is an error.

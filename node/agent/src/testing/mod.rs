@@ -11,7 +11,7 @@ pub(crate) use node::{Node, eventually, soon};
 use crate::endpoint::step::Step;
 use heddle_model::{Identity, LabelSet};
 use heddle_rpc::ApiError;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
@@ -58,4 +58,16 @@ pub(crate) fn identity(number: u32, app: &str) -> Value {
     ])
     .unwrap();
     heddle_kube::identity::identity_object(Identity(number), &labels)
+}
+
+/// A Node object beside this node's, with pod ranges of both families.
+pub(crate) fn second_node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n2" },
+        "spec": { "podCIDRs": ["10.244.2.0/24", "fd10:244:0:2::/64"] },
+        "status": { "addresses": [
+            { "type": "InternalIP", "address": "192.168.0.2" },
+            { "type": "InternalIP", "address": "fd00::2" },
+        ] },
+    })
 }
